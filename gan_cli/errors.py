@@ -1,0 +1,78 @@
+"""Errors a user can cause or meet, each with its exit code.
+
+Every one of them is printed as one line: ``gan-train: error: <what> (<where>). <what to do>.``
+"""
+
+from __future__ import annotations
+
+
+class GanError(Exception):
+    """A foreseeable failure.
+
+    Args:
+        what: what is wrong, without a full stop: ``'abc' is not a whole number``.
+        where: the key, file or value it is about.
+        todo: what the user can do, without a full stop.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: str, todo: str) -> None:
+        self.what, self.where, self.todo = what, where, todo
+        # One line always, whatever a file name or a value holds.
+        text = f"{what} ({where}). {todo}."
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+
+
+class ConfigError(GanError):
+    """A key, a value or a combination in the configuration is wrong."""
+
+    exit_code = 2
+
+
+class DataError(GanError):
+    """The data is there but cannot be used."""
+
+    exit_code = 65
+
+
+class NotFoundError(GanError):
+    """A file, folder or download that is needed is not there."""
+
+    exit_code = 66
+
+
+class DeviceError(GanError):
+    """The device asked for is not available."""
+
+    exit_code = 69
+
+
+class OutputError(GanError):
+    """The run directory or an output cannot be created, written or locked."""
+
+    exit_code = 73
+
+
+class PreemptedError(GanError):
+    """The run stopped before its end, with its state saved: the same command continues it."""
+
+    exit_code = 75
+
+
+class CheckpointError(GanError):
+    """A checkpoint is missing, damaged or of another shape."""
+
+    exit_code = 76
+
+
+class UntrustedError(GanError):
+    """A run directory asks for code that is not part of gan_cli or torch."""
+
+    exit_code = 77
+
+
+class DivergedError(GanError):
+    """Training produced a value that is not finite."""
+
+    exit_code = 79

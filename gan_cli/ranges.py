@@ -1,0 +1,65 @@
+"""Types with a range, for the arguments of everything a config file can name.
+
+A constructor that says ``lr: Positive`` needs no check of its own: :mod:`gan_cli.schema` reads the annotation and refuses
+``lr=-1`` or ``lr=nan`` before anything is built. This module must not import torch: it is on the path of ``--help``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval for a finite number. ``ge``/``gt``: lower bound, ``le``/``lt``: upper bound, each optional."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __contains__(self, value: Any) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
+
+    def __str__(self) -> str:
+        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+        parts = [f"{sign} {getattr(self, name):g}" for name, sign in signs.items() if getattr(self, name) is not None]
+        return " and ".join(parts) or "finite"
+
+
+@dataclass(frozen=True)
+class PowerOfTwoRange:
+    """A power of two between two bounds, both included."""
+
+    low: int
+    high: int
+
+    def __contains__(self, value: Any) -> bool:
+        return self.low <= value <= self.high and value & (value - 1) == 0
+
+    def __str__(self) -> str:
+        return f"a power of two from {self.low} to {self.high}"
+
+
+Finite = Annotated[float, Range()]
+Positive = Annotated[float, Range(gt=0)]
+NonNegative = Annotated[float, Range(ge=0)]
+Fraction = Annotated[float, Range(ge=0, le=1)]  # both ends included
+Momentum = Annotated[float, Range(ge=0, lt=1)]  # decay rate of a running average
+Betas = tuple[Momentum, Momentum]
+
+Seed = Annotated[int, Range(ge=0, lt=2**32)]
+Count = Annotated[int, Range(ge=0)]
+PositiveInt = Annotated[int, Range(ge=1)]
+Channels = Annotated[int, Range(ge=1, le=4)]  # of an image
+ImageSize = Annotated[int, Range(ge=4, le=2048)]  # side in pixels
+Width = Annotated[int, Range(ge=1, le=65536)]  # units or channels of a layer
+DCGANImageSize = Annotated[int, PowerOfTwoRange(16, 256)]
