@@ -58,6 +58,7 @@ class PreemptedError(GanError):
     """The run stopped before its end, with its state saved: the same command continues it."""
 
     exit_code = 75
+    by_signal = False  # True ends a whole sweep, not only this job
 
 
 class CheckpointError(GanError):

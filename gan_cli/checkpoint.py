@@ -1,0 +1,181 @@
+"""Checkpoints: a directory that appears whole or not at all, with a hash of every file and no pickle in it.
+
+``step-00000120/`` holds one safetensors file per group of tensors (``generator_ema.safetensors`` is the one to hand to
+another program), ``state.json`` with everything else, and ``manifest.json`` with the size and SHA-256 of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from gan_cli.errors import CheckpointError, NotFoundError, OutputError
+
+FORMAT = 1
+log = logging.getLogger("gan_cli")
+TensorGroups = dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved at ``step``: groups of CPU tensors, and plain data."""
+
+    step: int
+    tensors: TensorGroups
+    info: dict[str, Any]
+
+
+def name(step: int) -> str:
+    """``step-00000120``."""
+    return f"step-{step:08d}"
+
+
+def steps(run_dir: Path) -> list[int]:
+    """The steps of which there is a checkpoint, ascending."""
+    found = (run_dir / "checkpoints").glob("step-" + "[0-9]" * 8)
+    return sorted(int(path.name.removeprefix("step-")) for path in found)
+
+
+def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) -> Path:
+    """Write a checkpoint. A kill at any moment leaves this one or the ones before, never a part of one.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+    """
+    final = run_dir / "checkpoints" / name(step)
+    temporary = run_dir / f".saving-{step}-{os.getpid()}-{secrets.token_hex(4)}"
+    files = {f"{group}.safetensors": save_tensors({k: _plain(v) for k, v in ts.items()}) for group, ts in tensors.items()}
+    files["state.json"] = json.dumps({"format": FORMAT, "step": step, **info}, indent=1).encode()
+    hashes = {file: [len(data), hashlib.sha256(data).hexdigest()] for file, data in files.items()}
+    files["manifest.json"] = json.dumps({"format": FORMAT, "files": hashes}, indent=1).encode()
+    try:
+        final.parent.mkdir(exist_ok=True)
+        temporary.mkdir()
+        for file, data in files.items():
+            with open(temporary / file, "xb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+        _sync_directory(temporary)
+        if final.exists():  # the same step again: after a resume from an older one
+            os.rename(final, run_dir / f".deleting-{temporary.name}")
+        os.rename(temporary, final)
+        _sync_directory(final.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise OutputError(
+            f"the checkpoint of step {step} could not be written: {error.strerror}", str(run_dir),
+            "Free some space; the checkpoints before it are untouched and the same command continues",
+        ) from error  # fmt: skip
+    clean(run_dir)
+    return final
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Contiguous in the usual memory order, on the CPU, sharing memory with nothing."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def rotate(run_dir: Path, keep: int, every: int) -> None:
+    """Delete all but the newest ``keep``. One that is not at a multiple of ``every`` goes as soon as there is a newer one."""
+    present = steps(run_dir)
+    on_schedule = [s for s in present if s % every == 0 or s == present[-1]]
+    for step in set(present) - set(on_schedule[-keep:]):
+        os.rename(run_dir / "checkpoints" / name(step), run_dir / f".deleting-{step}-{secrets.token_hex(4)}")
+    clean(run_dir)
+
+
+def clean(run_dir: Path) -> None:
+    """Remove what a kill in the middle of a save or a deletion left."""
+    for pattern in (".saving-*", ".deleting-*"):
+        for path in run_dir.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def load(run_dir: Path, step: int) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        CheckpointError: a file is missing or its content is not what was written.
+    """
+    path = run_dir / "checkpoints" / name(step)
+    try:
+        manifest = json.loads((path / "manifest.json").read_bytes())
+        tensors: TensorGroups = {}
+        info: dict[str, Any] = {}
+        for file, (size, digest) in manifest["files"].items():
+            if Path(file).name != file:
+                raise ValueError(f"{file!r} is not a plain file name")
+            data = (path / file).read_bytes()
+            if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+                raise ValueError(f"{file} is not what was written")
+            if file.endswith(".safetensors"):
+                tensors[file.removesuffix(".safetensors")] = load_tensors(data)
+            else:
+                info = json.loads(data)
+        if info.get("format") != FORMAT:
+            raise ValueError(f"format {info.get('format')} is not {FORMAT}, the one this version reads")
+    except Exception as error:  # whatever a damaged file makes a parser raise
+        reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
+        raise CheckpointError(f"checkpoint is damaged: {reason}", str(path), "Use another step=") from error
+    return Checkpoint(step, tensors, info)
+
+
+def load_newest(run_dir: Path) -> Checkpoint | None:
+    """The newest checkpoint that verifies; None when there is none at all.
+
+    Raises:
+        CheckpointError: there are some, but none verifies. A run never starts over by itself.
+    """
+    problem: CheckpointError | None = None
+    for step in reversed(steps(run_dir)):
+        try:
+            return load(run_dir, step)
+        except CheckpointError as error:
+            log.warning("warning: %s (%s); trying the one before", error.what, error.where)
+            problem = error
+    if problem is not None:
+        raise CheckpointError("no checkpoint can be read", str(run_dir), "Delete the run directory to start over")
+    return None
+
+
+def find(run_dir: Path, step: str) -> Checkpoint:
+    """The checkpoint for ``last``, ``best`` or a number.
+
+    Raises:
+        NotFoundError: no such run or step. CheckpointError: it is damaged.
+    """
+    if not run_dir.is_dir():
+        raise NotFoundError("there is no such run directory", str(run_dir), "Give the directory gan-train printed")
+    present = steps(run_dir)
+    if not present:
+        raise NotFoundError("there is no checkpoint in this run", str(run_dir), "Train it first, or longer (save_every)")
+    if step == "last":
+        newest = load_newest(run_dir)
+        assert newest is not None
+        return newest
+    if step == "best":
+        raise NotFoundError("no checkpoint of this run is marked best", str(run_dir), "Set step=last or a number")
+    if not step.isdigit() or int(step) not in present:
+        todo = f"There are: {', '.join(map(str, present))}"
+        raise NotFoundError(f"there is no checkpoint of step {step}", str(run_dir), todo)
+    return load(run_dir, int(step))
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

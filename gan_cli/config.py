@@ -1,0 +1,184 @@
+"""The run configuration: composed by Hydra, checked here before any data is read or file created. Must not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_cli import schema
+from gan_cli.errors import ConfigError
+from gan_cli.ranges import Count, Fraction, NonNegative, Positive, PositiveInt, Seed
+
+Node = dict[str, Any]  # a `_target_` and its arguments
+# What the program gives to a node, so that a config need not.
+INJECTED = frozenset({"params", "generator", "discriminator", "objective"})
+# Keys that may differ when a run is continued; everything else must stay.
+MAY_CHANGE = frozenset(
+    "run_dir device threads workers total_steps log_every sample_every save_every keep_checkpoints max_hours "
+    "optimized_metric dataset.root dataset.path dataset.download dataset.memory_gb".split()
+)
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """See :class:`gan_cli.ema.EMA`; ``half_life`` in images."""
+
+    half_life: NonNegative
+    ramp_up: Fraction
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two networks and the task that joins them."""
+
+    task: dict[str, Any]
+    generator: dict[str, Any]
+    discriminator: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything ``gan-train`` reads; conf/train.yaml says what each key means. Groups are plain ``_target_`` nodes."""
+
+    run_dir: str | None
+    seed: Seed
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: PositiveInt | None
+    total_steps: PositiveInt
+    batch_size: PositiveInt
+    workers: Count
+    log_every: PositiveInt
+    sample_every: PositiveInt
+    save_every: PositiveInt
+    keep_checkpoints: PositiveInt
+    max_hours: Positive | None
+    optimized_metric: str | None
+    ema: dict[str, Any]
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    dataset: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as a checkpoint keeps it."""
+        return asdict(self)
+
+
+def optimizer_node(optimizer: Node, player: str) -> Node:
+    """The optimizer of ``generator`` or ``discriminator``: the latter with what ``optimizer.discriminator`` changes."""
+    shared = {k: v for k, v in optimizer.items() if k != "discriminator"}
+    return shared if player == "generator" else {**shared, **(optimizer.get("discriminator") or {})}
+
+
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
+    """A composed config as plain data, interpolations resolved.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere or a mandatory value is missing.
+    """
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = error.full_key or "configuration"
+        if type(error).__name__ == "MissingMandatoryValue":
+            raise ConfigError("a value is needed", key, f"Set {key}=...") from error
+        raise ConfigError(str(error.msg or error).split("\n")[0], key, "Correct the ${...} reference") from error
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items()}
+
+
+def check(cfg: DictConfig) -> TrainConfig:
+    """Check a composed training config: types, ranges, unknown keys and impossible combinations.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    plain = to_plain(cfg)
+    try:
+        return check_plain(plain)
+    except ConfigError as error:
+        raise _with_origin(error, cfg) from None
+
+
+def check_plain(plain: dict[str, Any]) -> TrainConfig:
+    """The same for plain data, such as the config of a checkpoint."""
+    top = schema.check_fields(plain, TrainConfig)
+    top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
+    top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")
+    for name in ("loss", "dataset", "schedule"):
+        top[name] = _node(top[name], name)
+    for name in ("task", "generator", "discriminator"):
+        top["model"][name] = _node(top["model"][name], f"model.{name}")
+    top["optimizer"] = _optimizer(top["optimizer"])
+    _combinations(top)
+    return TrainConfig(**top)
+
+
+def _node(value: Any, path: str) -> Node:
+    if not isinstance(value, dict) or "_target_" not in value:
+        raise ConfigError("there is no _target_ to build", path, f"Choose an option of the group: {path}=...")
+    return schema.check(value, path, INJECTED)
+
+
+def _optimizer(node: Node) -> Node:
+    """The node, checked as each player will use it."""
+    generator = _node(optimizer_node(node, "generator"), "optimizer")
+    discriminator = _node(optimizer_node(node, "discriminator"), "optimizer.discriminator")
+    return {**generator, "discriminator": {k: discriminator[k] for k in node.get("discriminator") or {}}}
+
+
+def _combinations(top: dict[str, Any]) -> None:
+    norm = top["model"]["discriminator"].get("norm")
+    if top["loss"].get("penalty") is not None and norm == "batch":
+        raise ConfigError(
+            "a penalty defined sample by sample cannot be used with batch norm in the critic, which mixes samples",
+            "loss.penalty and model.discriminator.norm=batch",
+            "Set model.discriminator.norm=layer",
+        )
+    classes = top["model"]["task"].get("num_classes")
+    known = top["dataset"].get("num_classes")
+    if classes is not None and known is not None and classes != known:
+        raise ConfigError(
+            f"the model has {classes} classes, the data set {known}",
+            "model.task.num_classes and dataset.num_classes",
+            "Set model.task.num_classes=${dataset.num_classes}",
+        )
+
+
+def _with_origin(error: ConfigError, cfg: DictConfig) -> ConfigError:
+    """Name the key a value was interpolated from: the one the user can change."""
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    for part in error.where.split("."):
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    if isinstance(raw, str) and raw.startswith("${") and raw.endswith("}") and not raw.startswith("${."):
+        source = raw[2:-1]
+        return ConfigError(error.what, f"{error.where}, from {source}", error.todo.replace(error.where, source))
+    return error
+
+
+def to_yaml(plain: dict[str, Any]) -> str:
+    """Plain data as YAML text."""
+    return OmegaConf.to_yaml(OmegaConf.create(plain))
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as ``{"optimizer.lr": 2e-4, ...}``."""
+    if isinstance(node, dict) and node:
+        return {k: v for name, child in node.items() for k, v in flatten(child, f"{prefix}.{name}" if prefix else name).items()}
+    return {prefix: node}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What keeps a run from being continued under another config: ``["optimizer.lr: 0.0002 -> 0.001", ...]``."""
+    a, b = flatten(old), flatten(new)
+    missing = "(not there)"
+    return [
+        f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}"
+        for key in sorted(a.keys() | b.keys())
+        if key not in MAY_CHANGE and a.get(key, missing) != b.get(key, missing)
+    ]

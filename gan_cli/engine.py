@@ -1,0 +1,126 @@
+"""The alternating loop (Goodfellow et al. 2014, algorithm 1). A task says what each player minimises; the rest is here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gan_cli.data.batches import Batches
+from gan_cli.ema import EMA
+from gan_cli.objective import Objective
+from gan_cli.randomness import seed_everything
+
+Batch = dict[str, Tensor]
+Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
+
+
+class Task(Protocol):
+    """What two players minimise. All state is in parameters and buffers."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    objective: Objective
+    batch_keys: tuple[str, ...]
+
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+@dataclass
+class Player:
+    """One side of the game: its network, its optimizer, its loss, and what holds after each of its updates."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    schedule: Callable[[int], float]
+    constraint: Callable[[nn.Module], None] | None = None
+    precision: torch.dtype = torch.float32
+    base_lrs: list[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+
+    def set_learning_rate(self, step: int) -> None:
+        """The learning rate of step ``step``, counted from 0."""
+        factor = self.schedule(step)
+        for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = lr * factor
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One gradient step. Returns what to log, still on the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        device_type = batch["image"].device.type
+        with torch.autocast(device_type, self.precision, enabled=self.precision is not torch.float32):
+            loss, logs = self.loss(batch)
+        loss.backward()
+        self.optimizer.step()
+        if self.constraint is not None:
+            self.constraint(self.network)
+        return logs
+
+
+@dataclass
+class Progress:
+    """How far a run is. ``step``: completed generator updates. ``images``: real images shown to the discriminator."""
+
+    step: int = 0
+    images: int = 0
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within this block no gradient is computed for the network's weights, only through them."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+def train(
+    task: Task,
+    generator: Player,
+    discriminator: Player,
+    ema: EMA,
+    batches: Batches,
+    progress: Progress,
+    *,
+    total_steps: int,
+    seed: int,
+    after_step: Callable[[dict[str, Tensor]], bool],
+) -> None:
+    """Run the game from ``progress`` to ``total_steps``.
+
+    A step is n_critic updates of D, each on a batch of its own, and one of G, in the order the objective says.
+    ``after_step`` gets the step's logs (scalars on the device) and says whether to go on; nothing else in the loop waits
+    for the device.
+    """
+
+    def move_generator(batch: Batch) -> dict[str, Tensor]:
+        with frozen(task.discriminator):
+            return generator.update(batch)
+
+    generator_first = task.objective.first == "generator"
+    go_on = True
+    while progress.step < total_steps and go_on:
+        seed_everything(seed, "step", progress.step)
+        generator.set_learning_rate(progress.step)
+        discriminator.set_learning_rate(progress.step)
+        logs: dict[str, Tensor] = {}
+        for turn in range(task.objective.n_critic):
+            batch = next(batches)
+            if turn == 0 and generator_first:
+                logs |= move_generator(batch)
+            logs |= discriminator.update(batch)
+        if not generator_first:
+            logs |= move_generator(batch)
+        shown, progress.images = batches.position - progress.images, batches.position
+        progress.step += 1
+        ema.update(shown, progress.images)
+        go_on = after_step(logs)

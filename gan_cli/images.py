@@ -1,0 +1,59 @@
+"""Pictures: from images in [-1, 1] to uint8, grids, PNG and GIF files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1], float (N, C, H, W), to uint8 of the same shape on the CPU, rounded to the nearest level."""
+    return images.float().add(1.0).mul(127.5).round_().clamp_(0, 255).to("cpu", torch.uint8)
+
+
+def make_grid(images: Tensor, per_row: int | None = None, pad: int = 2) -> Tensor:
+    """uint8 (N, C, H, W) to one uint8 picture (C, rows * (H + pad) + pad, ...) on a dark ground, left to right, top down.
+
+    ``per_row``: images in a row; the default makes the grid square.
+    """
+    n, channels, height, width = images.shape
+    per_row = per_row or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / per_row)
+    grid = torch.full((channels, rows * (height + pad) + pad, per_row * (width + pad) + pad), 32, dtype=torch.uint8)
+    for k, image in enumerate(images):
+        y, x = pad + k // per_row * (height + pad), pad + k % per_row * (width + pad)
+        grid[:, y : y + height, x : x + width] = image
+    return grid
+
+
+def enlarge(picture: Tensor, smallest: int = 512) -> Tensor:
+    """Repeat pixels until the longer side of a (C, H, W) picture is at least ``smallest``, so that it can be looked at."""
+    factor = max(1, smallest // max(picture.shape[1:]))
+    return picture.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+
+
+def _pil(picture: Tensor):  # type: ignore[no-untyped-def]
+    from PIL import Image
+
+    array = picture.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def write_png(path: Path, picture: Tensor) -> None:
+    """Write a uint8 (C, H, W) picture, C 1 or 3; the file is whole or not there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    _pil(picture).save(temporary, format="PNG")
+    os.replace(temporary, path)
+
+
+def write_gif(path: Path, pictures: Sequence[Tensor], milliseconds: int = 60) -> None:
+    """Write uint8 (C, H, W) pictures as an endless animation; the file is whole or not there."""
+    first, *rest = [_pil(p) for p in pictures]
+    temporary = path.with_name(f".{path.name}.tmp")
+    first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    os.replace(temporary, path)

@@ -1,0 +1,102 @@
+"""Adversarial losses: functions of the discriminator's logits on real and generated images.
+
+Each class has ``discriminator(real_logits, fake_logits)`` and ``generator(real_logits, fake_logits)``, both scalars to be
+minimised, and ``report``, the numbers to watch. Logits are float32 of any shape: (N,) or a map of patches.
+``real_logits`` is None in the generator's turn unless the class sets ``uses_real = True`` (relativistic losses do).
+
+To add a loss: a class like these, in any importable file, and a YAML that names it. See CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Logistic:
+    """What losses on probabilities D = sigmoid(logits) share: the discriminator's side of the value function.
+
+    D maximises E[log D(x)] + E[log(1 - D(G(z)))] (Goodfellow et al. 2014, equation 1). Its loss is the sum of both terms
+    with the sign turned: log 4 = 1.386 where D = 1/2 everywhere, which is the value -log 4 of the game's optimum.
+    """
+
+    uses_real = False
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """-E[log D(x)] - E[log(1 - D(G(z)))]."""
+        return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+    def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """``d/real``: mean D(x). ``d/fake``: mean D(G(z)). Both are probabilities."""
+        return {"d/real": torch.sigmoid(real_logits).mean(), "d/fake": torch.sigmoid(fake_logits).mean()}
+
+
+class Minimax(Logistic):
+    """The game as written: G minimises E[log(1 - D(G(z)))] (Goodfellow et al. 2014, equation 1)."""
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """E[log(1 - D(G(z)))], which is never positive."""
+        return -F.softplus(fake_logits).mean()
+
+
+class NonSaturating(Logistic):
+    """G maximises E[log D(G(z))], whose gradient does not vanish early on (Goodfellow et al. 2014, section 3)."""
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """-E[log D(G(z))]."""
+        return F.softplus(-fake_logits).mean()
+
+
+class Score:
+    """What losses on plain scores share: D(x) is reported as it is."""
+
+    uses_real = False
+
+    def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """``d/real``: mean score of real images. ``d/fake``: of generated ones."""
+        return {"d/real": real_logits.mean(), "d/fake": fake_logits.mean()}
+
+
+class LeastSquares(Score):
+    """LSGAN with a = 0, b = c = 1 (Mao et al. 2017, equation 9)."""
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """E[(D(x) - 1)^2] / 2 + E[D(G(z))^2] / 2."""
+        return 0.5 * (real_logits - 1).square().mean() + 0.5 * fake_logits.square().mean()
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """E[(D(G(z)) - 1)^2] / 2."""
+        return 0.5 * (fake_logits - 1).square().mean()
+
+
+class Hinge(Score):
+    """Hinge loss (Lim and Ye 2017; Miyato et al. 2018, equations 16 and 17)."""
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]."""
+        return F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean()
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """-E[D(G(z))]."""
+        return -fake_logits.mean()
+
+
+class Wasserstein(Score):
+    """The critic estimates the Wasserstein-1 distance (Arjovsky et al. 2017, equation 2).
+
+    It must be kept Lipschitz by a constraint (weight clipping) or a penalty.
+    """
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """E[D(G(z))] - E[D(x)]."""
+        return fake_logits.mean() - real_logits.mean()
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """-E[D(G(z))]."""
+        return -fake_logits.mean()
+
+    def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """``d/wasserstein``: the estimate E[D(x)] - E[D(G(z))], up to the critic's Lipschitz constant."""
+        scores = super().report(real_logits, fake_logits)
+        return {**scores, "d/wasserstein": scores["d/real"] - scores["d/fake"]}

@@ -1,0 +1,1 @@
+"""Generators and discriminators: plain modules, no loss, optimizer, device or file handling."""

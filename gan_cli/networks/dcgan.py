@@ -1,0 +1,85 @@
+"""DCGAN (Radford et al. 2016, figure 1 and section 3).
+
+Strided convolutions with 4 x 4 kernels, batch norm everywhere but in G's last and D's first layer, ReLU and tanh in G,
+LeakyReLU 0.2 in D, no bias in the convolutions (those of the authors' code). At 64 x 64 the channels are the paper's
+512-256-128-64 (width 64: the authors' code and common usage; the paper's figure has 1024-512-256-128, which is width 128).
+Other sizes add a stage per doubling or drop one per halving.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from gan_cli.networks.layers import make_norm
+from gan_cli.ranges import Channels, DCGANImageSize, Width
+
+
+def stage_widths(image_size: int, width: int) -> list[int]:
+    """Channels at 4 x 4, 8 x 8, ..., image_size / 2: the last is ``width``, doubling inwards up to 16 * width."""
+    stages = image_size.bit_length() - 3  # 64 -> 4
+    return [width * 2 ** min(i, 4) for i in reversed(range(stages))]
+
+
+def initialise(module: nn.Module) -> None:
+    """Convolutions N(0, 0.02); batch norm weights N(1, 0.02), biases 0 (section 4 and the authors' code)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+class Generator(nn.Module):
+    """z -> 4 x 4 -> ... -> image, by transposed convolutions."""
+
+    def __init__(self, latent_dim: Width, image_size: DCGANImageSize, channels: Channels, width: Width = 64) -> None:
+        super().__init__()
+        widths = stage_widths(image_size, width)
+        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, widths[0], 4, bias=False)]
+        for width_in, width_out in zip(widths, [*widths[1:], channels], strict=True):
+            layers += [
+                nn.BatchNorm2d(width_in),
+                nn.ReLU(inplace=True),
+                nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1, bias=False),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Tanh())
+        self.apply(initialise)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """``z``: (N, latent_dim). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        images: Tensor = self.layers(z[:, :, None, None])
+        return images
+
+
+class Discriminator(nn.Module):
+    """image -> ... -> 4 x 4 -> one logit, by strided convolutions.
+
+    ``norm``: ``batch`` as in the paper; critics with a per-sample penalty need ``layer``, ``instance`` or ``none``.
+    """
+
+    def __init__(
+        self,
+        image_size: DCGANImageSize,
+        channels: Channels,
+        width: Width = 64,
+        norm: Literal["batch", "layer", "instance", "none"] = "batch",
+    ) -> None:
+        super().__init__()
+        widths = stage_widths(image_size, width)[::-1]
+        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, stride=2, padding=1, bias=False)]
+        for width_in, width_out in zip(widths, widths[1:], strict=False):
+            layers += [
+                nn.LeakyReLU(0.2, inplace=True),
+                nn.Conv2d(width_in, width_out, 4, stride=2, padding=1, bias=False),
+                make_norm(norm, width_out),
+            ]
+        layers += [nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(widths[-1], 1, 4, bias=False)]
+        self.layers = nn.Sequential(*layers)
+        self.apply(initialise)
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
+        logits: Tensor = self.layers(images)
+        return logits.flatten()

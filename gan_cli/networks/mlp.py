@@ -1,0 +1,56 @@
+"""Fully connected players, as in the Fashion-MNIST and WGAN tutorials. PyTorch's default initialisation, no normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gan_cli.ranges import Channels, ImageSize, Width
+
+
+class Generator(nn.Module):
+    """latent - hidden layers with ReLU - pixels with tanh.
+
+    The tutorial's is 64-256-256-784; the WGAN tutorial's 100-256-512-1024-784.
+    """
+
+    def __init__(
+        self,
+        latent_dim: Width,
+        image_size: ImageSize,
+        channels: Channels,
+        hidden: Sequence[Width] = (256, 256),
+    ) -> None:
+        super().__init__()
+        self.shape = (channels, image_size, image_size)
+        widths = [latent_dim, *hidden]
+        layers: list[nn.Module] = []
+        for width_in, width_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width_in, width_out), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], channels * image_size**2), nn.Tanh())
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """``z``: (N, latent_dim). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        images: Tensor = self.layers(z)
+        return images.view(-1, *self.shape)
+
+
+class Discriminator(nn.Module):
+    """pixels - hidden layers with LeakyReLU 0.2 - one logit.
+
+    The tutorial's is 784-256-256-1; the WGAN tutorial's critic 784-512-256-1.
+    """
+
+    def __init__(self, image_size: ImageSize, channels: Channels, hidden: Sequence[Width] = (256, 256)) -> None:
+        super().__init__()
+        widths = [channels * image_size**2, *hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width_in, width_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width_in, width_out), nn.LeakyReLU(0.2, inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+        """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
+        logits: Tensor = self.layers(images)
+        return logits.flatten()

@@ -1,0 +1,240 @@
+"""Run directories: made, locked, built from a config, and reloaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_cli import checkpoint
+from gan_cli.config import INJECTED, Node
+from gan_cli.errors import CheckpointError, ConfigError, DeviceError, GanError, OutputError, UntrustedError
+from gan_cli.randomness import SAMPLE_BLOCK
+
+log = logging.getLogger("gan_cli")
+
+
+def create(name: str) -> Path:
+    """A new directory ``outputs/<name>-<date>-<time>``, with ``-2``, ``-3``, ... when others start in the same second.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    stem = f"outputs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for k in range(1, 10_000):
+        path = Path(stem if k == 1 else f"{stem}-{k}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()  # exclusive: one run only gets it
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise OutputError(f"the run directory cannot be made: {error.strerror}", str(path), "Set run_dir=") from error
+    raise OutputError("no free name for a run directory", stem, "Set run_dir=")
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory: a second training in it is refused. The lock goes with the process, even by kill -9.
+
+    Raises:
+        OutputError: another process holds it, or it cannot be written.
+    """
+    import fcntl
+
+    try:
+        handle = open(run_dir / ".lock", "a+")
+    except OSError as error:
+        todo = "Choose a run_dir= that can be written"
+        raise OutputError(f"the run directory cannot be written: {error.strerror}", str(run_dir), todo) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            owner = handle.read().strip() or "another process"
+            raise OutputError(f"the run directory is in use by {owner}", str(run_dir), "Wait for it, or set run_dir=") from error
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        handle.flush()
+        yield
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto``: CUDA, else MPS, else CPU.
+
+    Raises:
+        DeviceError: the one asked for is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name in ("cuda", "mps", "cpu") if available[name])
+    if not available[device]:
+        others = ", ".join(name for name, there in available.items() if there)
+        raise DeviceError(f"device {device} is not available here", "device", f"Set device=auto or one of: {others}")
+    return torch.device(device)
+
+
+def build(node: Node, where: str, **injected: Any) -> Any:
+    """What a ``_target_`` node describes.
+
+    Raises:
+        ConfigError: its constructor refuses the arguments.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, _partial_=True, _convert_="all")(**injected)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, GanError):
+            raise cause from error
+        reason = str(cause).split("\n")[0].rstrip(".")
+        raise ConfigError(f"{node['_target_']} cannot be built: {reason}", where, "Correct its arguments") from error
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise ConfigError(f"{node['_target_']} cannot be built: {reason}", where, "Correct its arguments") from error
+
+
+def to_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network; convolutions get channels-last memory, in which they run faster."""
+    return module.to(device, memory_format=torch.channels_last) if has_convolutions(module) else module.to(device)
+
+
+def has_convolutions(module: nn.Module) -> bool:
+    """Whether there is a 2-d convolution in it."""
+    return any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in module.modules())
+
+
+def check_trusted(node: Any, where: str = "config") -> None:
+    """Refuse a config from a run directory that names code outside gan_cli and torch.optim.
+
+    What counts is where the object is defined: ``gan_cli.runs.os.system`` begins well and is refused all the same.
+
+    Raises:
+        UntrustedError: naming the class.
+    """
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "_target_":
+                _check_target(str(value), where)
+            elif str(key).startswith("_"):
+                raise UntrustedError(f"the key {key!r} is not allowed in a run's config", where, "Do not use this run")
+            else:
+                check_trusted(value, f"{where}.{key}")
+    elif isinstance(node, list):
+        for item in node:
+            check_trusted(item, where)
+
+
+def _check_target(target: str, where: str) -> None:
+    from gan_cli.schema import _locate
+
+    todo = "If you know whose code that is, add trust=true"
+    if target.startswith(("gan_cli.", "torch.optim.")):
+        try:
+            origin = str(getattr(_locate(target), "__module__", ""))
+        except (ImportError, AttributeError):
+            origin = ""
+        if origin.split(".")[0] == "gan_cli" or origin.startswith("torch.optim"):
+            return
+    raise UntrustedError(f"the run uses {target}, which is not part of gan_cli", where, todo)
+
+
+def is_trusted(config: dict[str, Any]) -> bool:
+    """Whether sampling from a run with this config needs no ``trust=true``."""
+    try:
+        check_trusted({k: config["model"][k] for k in ("task", "generator")})
+    except UntrustedError:
+        return False
+    return True
+
+
+def load_state(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    """Load weights, every one of them and no other.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(f"the weights do not fit the network: {reason}", where, "Use the version that made it") from error
+
+
+@dataclass
+class Run:
+    """A trained generator, ready to be used.
+
+    Attributes:
+        config: the resolved training config. step: of the checkpoint. images: real images shown to the discriminator.
+        task: knows how latents and labels are drawn. generator: in evaluation mode, on ``device``.
+    """
+
+    run_dir: Path
+    config: dict[str, Any]
+    step: int
+    images: int
+    task: Any
+    generator: nn.Module
+    device: torch.device
+    class_names: list[str]
+
+    @torch.no_grad()
+    def generate(self, latents: Tensor, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK) -> Iterator[Tensor]:
+        """Images in [-1, 1], float32 (n, C, H, W) on ``device``, batch by batch, for latents (N, latent_dim)."""
+        for start in range(0, len(latents), batch_size):
+            z = latents[start : start + batch_size].to(self.device)
+            label = None if labels is None else labels[start : start + batch_size].to(self.device)
+            yield self.generator(z, label).float()
+
+    def sample(self, n: int, seed: int = 0, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK) -> Tensor:
+        """``n`` images in [-1, 1], float32 (n, C, H, W) on ``device``. Image k depends on ``seed`` and k only.
+
+        ``labels``: int64 (n,) for class-conditional models; by default the classes in turn.
+        """
+        if labels is None:
+            labels = self.task.labels(0, n, per_row=1)
+        return torch.cat(list(self.generate(self.task.latents(seed, 0, n), labels, batch_size)))
+
+
+def load_run(
+    run_dir: str | Path, *, step: str | int = "last", ema: bool = True, device: str = "auto", trust: bool = False
+) -> Run:
+    """Reload what a run trained. Nothing but the directory is needed.
+
+    Args:
+        run_dir: directory that ``gan-train`` wrote. step: ``last``, ``best`` or a number.
+        ema: the averaged generator; False for the one that was trained. device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        trust: let the run name classes that are not part of gan_cli.
+
+    Raises:
+        NotFoundError, CheckpointError, UntrustedError, DeviceError.
+    """
+    run_dir = Path(run_dir)
+    saved = checkpoint.find(run_dir, str(step))
+    config = saved.info["config"]
+    model = config["model"]
+    if not trust:
+        check_trusted({k: model[k] for k in ("task", "generator")}, "the run's model")
+    where = choose_device(device)
+    generator = build(model["generator"], "model.generator")
+    load_state(generator, saved.tensors["generator_ema" if ema else "generator"], str(run_dir))
+    generator = to_device(generator, where).eval().requires_grad_(False)
+    # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
+    nobody = dict.fromkeys(INJECTED - {"params"}, None) | {"generator": generator, "discriminator": nn.Identity()}
+    task = build(model["task"], "model.task", **nobody)
+    return Run(
+        run_dir, config, saved.step, int(saved.info["images"]), task, generator, where, list(saved.info["class_names"])
+    )

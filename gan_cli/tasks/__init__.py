@@ -1,0 +1,1 @@
+"""Tasks: what the two players minimise, given a batch. The engine does everything else."""

@@ -1,0 +1,167 @@
+"""What a run writes while it trains: metrics.jsonl, TensorBoard events, pictures, a progress bar or log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gan_cli.engine import Progress
+from gan_cli.errors import DivergedError
+from gan_cli.images import enlarge, make_grid, to_uint8, write_png
+
+log = logging.getLogger("gan_cli")
+LINE_SECONDS = 10.0  # at most one console line in this time when there is no terminal
+
+
+class Writer:
+    """Collects scalars on the device and writes their means every ``log_every`` steps: one wait for the device each time.
+
+    Rows, points and pictures of steps beyond the checkpoint that a run resumes from are dropped, as are those that are not
+    on the run's schedule (the last row of a run that now goes on), so that a resumed run leaves what an uninterrupted one
+    would. Everything that depends on the clock is under ``time/``.
+    """
+
+    def __init__(self, run_dir: Path, config_text: str, progress: Progress, *, total_steps: int, log_every: int,
+                 sample_every: int) -> None:  # fmt: skip
+        from torch.utils.tensorboard import SummaryWriter
+        from tqdm import tqdm
+
+        self.run_dir, self.progress = run_dir, progress
+        self.log_every, self.sample_every, self.total_steps = log_every, sample_every, total_steps
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.last_row: dict[str, Any] = {}
+        (run_dir / "samples").mkdir(exist_ok=True)
+        rows = self._rewind(run_dir / "metrics.jsonl")
+        self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
+        self.last_row = rows[-1] if rows else {}
+        self.file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")
+        off_schedule = progress.step % log_every != 0
+        purge = progress.step + (not off_schedule) if progress.step else None
+        self.tensorboard = SummaryWriter(run_dir / "tensorboard", purge_step=purge)
+        if not progress.step:
+            self.tensorboard.add_text("config", "```yaml\n" + config_text + "\n```")
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total_steps, initial=progress.step, disable=not terminal, unit="step", dynamic_ncols=True, mininterval=0.5
+        )
+        self.started = self.row_time = time.monotonic()
+        self.row_images = progress.images
+        self.first_images, self.first_step, self.line_time = progress.images, progress.step, -math.inf
+
+    def _rewind(self, path: Path) -> list[dict[str, Any]]:
+        """Keep the rows of steps up to the present one; delete the pictures beyond it."""
+        step = self.progress.step
+        rows = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # the line a crash cut off
+                if row["step"] <= step and row["step"] % self.log_every == 0:
+                    rows.append(row)
+            temporary = path.with_name(".metrics.jsonl.tmp")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            os.replace(temporary, path)
+        for picture in (self.run_dir / "samples").glob("step-*.png"):
+            at = int(picture.stem.removeprefix("step-"))
+            if at > step or at % self.sample_every:
+                picture.unlink()
+        return rows
+
+    def add(self, logs: dict[str, Tensor]) -> None:
+        """The logs of a step: scalars on any device."""
+        for key, value in logs.items():
+            total = self.sums.get(key)
+            if total is None:
+                self.sums[key] = value.detach().float().clone()
+            else:
+                total += value.detach()
+        self.count += 1
+        self.bar.update(1)
+
+    def load_state(self, count: int, sums: dict[str, Tensor], device: torch.device) -> None:
+        """Go on with a row that was not complete: ``sums`` over ``count`` steps."""
+        self.count, self.sums = count, {k: v.to(device) for k, v in sums.items()}
+
+    def row(self, *, keep_sums: bool = False) -> dict[str, Any]:
+        """Write a row with the means since the last one.
+
+        Raises:
+            DivergedError: one of them is not finite; nothing is written.
+        """
+        progress = self.progress
+        keys = sorted(self.sums)
+        values = torch.stack([self.sums[k] for k in keys]).tolist() if keys else []
+        means = {k: v / self.count for k, v in zip(keys, values, strict=True)}
+        for key, value in means.items():
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"training diverged: {key} is {value} at step {progress.step}",
+                    str(self.run_dir),
+                    "Lower optimizer.lr, or choose another loss; the last checkpoint is from before",
+                )
+        if not keep_sums:
+            self.sums, self.count = {}, 0
+        now = time.monotonic()
+        speed = (progress.images - self.row_images) / max(now - self.row_time, 1e-9)
+        row = {
+            "step": progress.step,
+            "images": progress.images,
+            **means,
+            "time/elapsed": round(self.seconds + now - self.started, 3),
+            "time/images_per_second": round(speed, 2),
+        }
+        self.row_time, self.row_images, self.last_row = now, progress.images, row
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        for key, value in row.items():
+            if key != "step":
+                self.tensorboard.add_scalar(key, value, progress.step)
+        self._show(row, now)
+        return row
+
+    def _show(self, row: dict[str, Any], now: float) -> None:
+        names = {"d/loss": "d", "g/loss": "g", "d/real": "D(x)", "d/fake": "D(G(z))", "d/wasserstein": "W"}
+        shown = {label: f"{row[key]:.3f}" for key, label in names.items() if key in row}
+        shown["img/s"] = f"{row['time/images_per_second']:.0f}"
+        if not self.bar.disable:
+            self.bar.set_postfix(shown, refresh=False)
+        elif now - self.line_time >= LINE_SECONDS or row["step"] >= self.total_steps:
+            self.line_time = now
+            left = (self.total_steps - row["step"]) * (now - self.started) / max(row["step"] - self.first_step, 1)
+            text = "  ".join(f"{k} {v}" for k, v in shown.items())
+            log.info("step %d/%d  %s  ETA %s", row["step"], self.total_steps, text, clock(left))
+
+    def picture(self, images: Tensor, per_row: int | None = None) -> None:
+        """``images``: in [-1, 1], (N, C, H, W); written as ``samples/step-<8 digits>.png`` and to TensorBoard."""
+        grid = make_grid(to_uint8(images), per_row)
+        write_png(self.run_dir / "samples" / f"step-{self.progress.step:08d}.png", enlarge(grid))
+        self.tensorboard.add_image("samples", grid, self.progress.step)
+
+    def sync(self) -> None:
+        """Bring what is written to the disk, before a checkpoint says that it is there."""
+        os.fsync(self.file.fileno())
+        self.tensorboard.flush()
+
+    def close(self) -> None:
+        self.bar.close()
+        self.file.close()
+        self.tensorboard.close()
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
