@@ -130,7 +130,7 @@ def _translate(error: Exception, config_name: str) -> ConfigError | None:
             return ConfigError(f"there is no config {option!r}", "--config-name", "Leave it out")
         if not options:
             todo = "Check the name of the group; --help lists them"
-        return ConfigError(f"{group} has no option {option!r}", f"{group}={option}", todo.rstrip("."))
+        return ConfigError(f"{group} has no option {option!r}", f"{group}={option}", todo)
     if isinstance(error, OverrideParseException):
         detail = str(error.message if hasattr(error, "message") else first).split("\n")[0]
         return ConfigError(f"cannot read {error.override!r}: {detail}", "command line", "Write key=value, in quotes if need be")
@@ -138,14 +138,14 @@ def _translate(error: Exception, config_name: str) -> ConfigError | None:
     if match:
         key = match[1]
         near = nearest(key, _all_keys(config_name)).strip()
-        return ConfigError(f"unknown key {key!r}", key, near.rstrip(".") or "--help lists the keys")
+        return ConfigError(f"unknown key {key!r}", key, near or "--help lists the keys")
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "configuration")
         near = nearest(key, _all_keys(config_name)).strip() if "not in struct" in str(cause) else ""
-        return ConfigError(str(cause.msg or cause).split("\n")[0], key, near.rstrip(".") or "--help lists the keys")
+        return ConfigError(str(cause.msg or cause).split("\n")[0], key, near or "--help lists the keys")
     if isinstance(error, HydraException):
         return ConfigError(first.rstrip("."), "configuration", "--help shows how it is put together")
     return None

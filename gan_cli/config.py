@@ -17,8 +17,23 @@ Node = dict[str, Any]  # a `_target_` and its arguments
 INJECTED = frozenset({"params", "generator", "discriminator", "objective"})
 # Keys that may differ when a run is continued; everything else must stay.
 MAY_CHANGE = frozenset(
-    "run_dir device threads workers total_steps log_every sample_every save_every keep_checkpoints max_hours "
-    "optimized_metric dataset.root dataset.path dataset.download dataset.memory_gb".split()
+    [
+        "run_dir",
+        "device",
+        "threads",
+        "workers",
+        "total_steps",
+        "log_every",
+        "sample_every",
+        "save_every",
+        "keep_checkpoints",
+        "max_hours",
+        "optimized_metric",
+        "dataset.root",
+        "dataset.path",
+        "dataset.download",
+        "dataset.memory_gb",
+    ]
 )
 
 
@@ -86,7 +101,7 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         key = error.full_key or "configuration"
         if type(error).__name__ == "MissingMandatoryValue":
-            raise ConfigError("a value is needed", key, f"Set {key}=...") from error
+            raise ConfigError("a value is needed", key, f"Set {key}=VALUE") from error
         raise ConfigError(str(error.msg or error).split("\n")[0], key, "Correct the ${...} reference") from error
     assert isinstance(plain, dict)
     return {str(k): v for k, v in plain.items()}
@@ -107,7 +122,7 @@ def check(cfg: DictConfig) -> TrainConfig:
 
 def check_plain(plain: dict[str, Any]) -> TrainConfig:
     """The same for plain data, such as the config of a checkpoint."""
-    top = schema.check_fields(plain, TrainConfig)
+    top = schema.check_fields(plain, TrainConfig, words=flatten(plain))
     top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
     top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")
     for name in ("loss", "dataset", "schedule"):
@@ -121,7 +136,7 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
 
 def _node(value: Any, path: str) -> Node:
     if not isinstance(value, dict) or "_target_" not in value:
-        raise ConfigError("there is no _target_ to build", path, f"Choose an option of the group: {path}=...")
+        raise ConfigError("there is no _target_ to build", path, f"Choose an option of the group: {path}=NAME")
     return schema.check(value, path, INJECTED)
 
 

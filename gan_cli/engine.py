@@ -27,8 +27,13 @@ class Task(Protocol):
     objective: Objective
     batch_keys: tuple[str, ...]
 
-    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
-    def generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What D minimises, a scalar, and what to log."""
+        ...
+
+    def generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What G minimises, a scalar, and what to log. ``batch`` is that of D's neighbouring turn."""
+        ...
 
 
 @dataclass
@@ -58,7 +63,7 @@ class Player:
         device_type = batch["image"].device.type
         with torch.autocast(device_type, self.precision, enabled=self.precision is not torch.float32):
             loss, logs = self.loss(batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.constraint is not None:
             self.constraint(self.network)

@@ -20,7 +20,7 @@ class GanError(Exception):
     def __init__(self, what: str, where: str, todo: str) -> None:
         self.what, self.where, self.todo = what, where, todo
         # One line always, whatever a file name or a value holds.
-        text = f"{what} ({where}). {todo}."
+        text = f"{what} ({where}). {todo}" + ("" if todo.endswith("?") else ".")
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 

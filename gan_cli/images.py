@@ -33,7 +33,7 @@ def make_grid(images: Tensor, per_row: int | None = None, pad: int = 2) -> Tenso
 
 def enlarge(picture: Tensor, smallest: int = 512) -> Tensor:
     """Repeat pixels until the longer side of a (C, H, W) picture is at least ``smallest``, so that it can be looked at."""
-    factor = max(1, smallest // max(picture.shape[1:]))
+    factor = -(-smallest // max(picture.shape[1:]))
     return picture.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
 
 

@@ -15,9 +15,19 @@ from gan_cli.ranges import Positive, PositiveInt
 class AdversarialLoss(Protocol):
     """A pair of losses; see :mod:`gan_cli.losses`."""
 
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor: ...
-    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor: ...
-    def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]: ...
+    uses_real: bool
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """What D minimises, a scalar."""
+        ...
+
+    def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
+        """What G minimises, a scalar."""
+        ...
+
+    def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """Scalars to log, keys ``d/...``."""
+        ...
 
 
 class WeightClip:

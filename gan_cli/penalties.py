@@ -35,4 +35,5 @@ class GradientPenalty:
             logits = critic(x_hat)
             (gradient,) = torch.autograd.grad(logits.sum(), x_hat, create_graph=True)
             norm = gradient.flatten(1).norm(dim=1)
-            return self.weight * (norm - self.target).square().mean()
+            penalty: Tensor = self.weight * (norm - self.target).square().mean()
+            return penalty

@@ -24,17 +24,17 @@ def seed_everything(*parts: object) -> None:
     torch.manual_seed(derive(*parts))
 
 
-def sample_normal(seed: int, start: int, stop: int, dim: int) -> Tensor:
+def sample_normal(seed: object, start: int, stop: int, dim: int) -> Tensor:
     """Standard normal rows ``start`` to ``stop`` of the endless table that belongs to ``seed``: float32 (stop - start, dim)."""
     return _rows(torch.randn, seed, start, stop, dim)
 
 
-def sample_uniform(seed: int, start: int, stop: int, dim: int) -> Tensor:
+def sample_uniform(seed: object, start: int, stop: int, dim: int) -> Tensor:
     """The same, uniform on [0, 1)."""
     return _rows(torch.rand, seed, start, stop, dim)
 
 
-def _rows(draw, seed: int, start: int, stop: int, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
+def _rows(draw, seed: object, start: int, stop: int, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
     blocks = []
     for block in range(start // SAMPLE_BLOCK, -(-stop // SAMPLE_BLOCK)):
         generator = torch.Generator().manual_seed(derive(seed, "sample", block))

@@ -31,7 +31,7 @@ class Range:
 
     def __str__(self) -> str:
         signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-        parts = [f"{sign} {getattr(self, name):g}" for name, sign in signs.items() if getattr(self, name) is not None]
+        parts = [f"{sign} {getattr(self, name):.10g}" for name, sign in signs.items() if getattr(self, name) is not None]
         return " and ".join(parts) or "finite"
 
 
@@ -43,7 +43,7 @@ class PowerOfTwoRange:
     high: int
 
     def __contains__(self, value: Any) -> bool:
-        return self.low <= value <= self.high and value & (value - 1) == 0
+        return bool(self.low <= value <= self.high and value & (value - 1) == 0)
 
     def __str__(self) -> str:
         return f"a power of two from {self.low} to {self.high}"
@@ -56,7 +56,7 @@ Fraction = Annotated[float, Range(ge=0, le=1)]  # both ends included
 Momentum = Annotated[float, Range(ge=0, lt=1)]  # decay rate of a running average
 Betas = tuple[Momentum, Momentum]
 
-Seed = Annotated[int, Range(ge=0, lt=2**32)]
+Seed = Annotated[int, Range(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Range(ge=0)]
 PositiveInt = Annotated[int, Range(ge=1)]
 Channels = Annotated[int, Range(ge=1, le=4)]  # of an image

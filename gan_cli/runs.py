@@ -62,7 +62,9 @@ def locked(run_dir: Path) -> Iterator[None]:
         except OSError as error:
             handle.seek(0)
             owner = handle.read().strip() or "another process"
-            raise OutputError(f"the run directory is in use by {owner}", str(run_dir), "Wait for it, or set run_dir=") from error
+            raise OutputError(
+                f"the run directory is in use by {owner}", str(run_dir), "Wait for it, or set run_dir="
+            ) from error
         handle.truncate(0)
         handle.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         handle.flush()
@@ -108,7 +110,8 @@ def build(node: Node, where: str, **injected: Any) -> Any:
 
 def to_device(module: nn.Module, device: torch.device) -> nn.Module:
     """Move a network; convolutions get channels-last memory, in which they run faster."""
-    return module.to(device, memory_format=torch.channels_last) if has_convolutions(module) else module.to(device)
+    module = module.to(device)
+    return module.to(memory_format=torch.channels_last) if has_convolutions(module) else module
 
 
 def has_convolutions(module: nn.Module) -> bool:
@@ -235,6 +238,4 @@ def load_run(
     # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
     nobody = dict.fromkeys(INJECTED - {"params"}, None) | {"generator": generator, "discriminator": nn.Identity()}
     task = build(model["task"], "model.task", **nobody)
-    return Run(
-        run_dir, config, saved.step, int(saved.info["images"]), task, generator, where, list(saved.info["class_names"])
-    )
+    return Run(run_dir, config, saved.step, int(saved.info["images"]), task, generator, where, list(saved.info["class_names"]))

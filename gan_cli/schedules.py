@@ -11,6 +11,7 @@ class Constant:
     """The learning rate stays as it is."""
 
     def __call__(self, step: int) -> float:
+        """The factor at ``step``, counted from 0."""
         return 1.0
 
 
@@ -21,6 +22,7 @@ class Linear:
         self.total_steps, self.start, self.final = total_steps, start, final
 
     def __call__(self, step: int) -> float:
+        """The factor at ``step``, counted from 0."""
         progress = min(step / self.total_steps, 1.0)
         if progress <= self.start:
             return 1.0
@@ -34,5 +36,6 @@ class Cosine:
         self.total_steps, self.final = total_steps, final
 
     def __call__(self, step: int) -> float:
+        """The factor at ``step``, counted from 0."""
         progress = min(step / self.total_steps, 1.0)
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * progress))

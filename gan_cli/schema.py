@@ -11,7 +11,6 @@ import difflib
 import importlib
 import inspect
 import types
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -59,7 +58,7 @@ def parameters(target: str) -> dict[str, Parameter] | None:
         nodes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
         if name not in nodes:
             near = nearest(name, nodes).strip() or "Check the spelling"
-            raise ConfigError(f"there is no {target!r}", "_target_", near.rstrip("."))
+            raise ConfigError(f"there is no {target!r}", "_target_", near)
         return _from_source(name, nodes)
     try:
         importlib.import_module(module.split(".")[0])
@@ -112,8 +111,7 @@ def _from_arguments(args: ast.arguments, skip: int) -> dict[str, Parameter] | No
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)][skip:]
     return {
-        a.arg: Parameter(_type(ast.unparse(a.annotation)) if a.annotation else Any, default is None)
-        for a, default in pairs
+        a.arg: Parameter(_type(ast.unparse(a.annotation)) if a.annotation else Any, default is None) for a, default in pairs
     }
 
 
@@ -152,34 +150,40 @@ def check(node: dict[str, Any], path: str, injected: frozenset[str] = frozenset(
     Raises:
         ConfigError: naming the key, the value and what is allowed.
     """
-    known = parameters(str(node["_target_"]))
+    try:
+        known = parameters(str(node["_target_"]))
+    except ConfigError as error:
+        raise ConfigError(error.what, f"{path}._target_", error.todo) from error
     if known is None:
         return node
     label = str(node["_target_"]).rsplit(".", 1)[-1]
     for name, parameter in known.items():
         if parameter.required and name not in node and name not in injected:
-            raise ConfigError(f"{label} needs a value that is not given", f"{path}.{name}", f"Set {path}.{name}=...")
+            raise ConfigError(f"{label} needs a value that is not given", f"{path}.{name}", f"Set {path}.{name}=VALUE")
     return {k: v if k.startswith("_") else _argument(v, k, known, label, path) for k, v in node.items()}
 
 
 def _argument(value: Any, name: str, known: dict[str, Parameter], label: str, path: str) -> Any:
     if name not in known:
         todo = nearest(name, known).strip() or f"{label} takes: {', '.join(known)}"
-        raise ConfigError(f"{label} has no argument {name!r}", f"{path}.{name}", todo.rstrip("."))
+        raise ConfigError(f"{label} has no argument {name!r}", f"{path}.{name}", todo)
     return convert(value, known[name].type, f"{path}.{name}")
 
 
-def check_fields(values: dict[str, Any], cls: type, path: str = "") -> dict[str, Any]:
-    """Check a plain section against the fields of a dataclass; same result and errors as :func:`check`."""
+def check_fields(values: dict[str, Any], cls: type, path: str = "", words: Iterable[str] = ()) -> dict[str, Any]:
+    """Check a plain section against the fields of a dataclass; same result and errors as :func:`check`.
+
+    ``words``: further keys, elsewhere, that an unknown one may have been meant for.
+    """
     assert is_dataclass(cls)
     known = {f.name: _type(f.type) for f in fields(cls)}
     for key in values:
         if key not in known:
-            todo = nearest(key, known).strip() or f"The keys here are: {', '.join(known)}"
-            raise ConfigError(f"unknown key {key!r}", path + key, todo.rstrip("."))
+            todo = nearest(key, [*known, *words]).strip() or f"The keys here are: {', '.join(known)}"
+            raise ConfigError(f"unknown key {key!r}", path + key, todo)
     for key in known:
         if key not in values:
-            raise ConfigError("this key is missing", path + key, f"Set {path}{key}=...")
+            raise ConfigError("this key is missing", path + key, f"Set {path}{key}=VALUE")
     return {key: convert(value, known[key], path + key) for key, value in values.items()}
 
 
@@ -218,7 +222,7 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
             return value
         near = nearest(str(value), [str(a) for a in args]).strip()
         todo = f"Choose one of {', '.join(map(str, args))}" + (f". {near}" if near else "")
-        raise ConfigError(f"{value!r} is not an option", path, todo.rstrip("."))
+        raise ConfigError(f"{value!r} is not an option", path, todo)
     if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             raise TypeError
@@ -243,9 +247,8 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise TypeError
         return str(value)
-    if isinstance(kind, type) and not typing.is_typeddict(kind):
-        if isinstance(value, str | int | float | list) and not isinstance(value, kind):
-            raise TypeError
+    if isinstance(kind, type) and isinstance(value, str | int | float | list) and not isinstance(value, kind):
+        raise TypeError
     return value
 
 

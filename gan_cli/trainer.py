@@ -23,6 +23,7 @@ from gan_cli import checkpoint
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.config import TrainConfig, differences, optimizer_node, to_yaml
 from gan_cli.data.batches import Batches
+from gan_cli.data.dataset import ImageDataset
 from gan_cli.ema import EMA
 from gan_cli.engine import Player, Progress, train
 from gan_cli.errors import ConfigError, DataError, DivergedError, OutputError, PreemptedError
@@ -44,11 +45,12 @@ class Game:
     discriminator: Player
     ema: EMA
     batches: Batches
+    dataset: ImageDataset
     progress: Progress
     device: torch.device
-    precision: str
     threads: int
-    dataset: Any
+    precision: str
+    precision_reason: str
 
 
 def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
@@ -154,7 +156,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     objective = build(config.loss, "loss")
     refuse_batch_norm(objective, networks["discriminator"])
     task = build(config.model["task"], "model.task", **networks, objective=objective).to(device)
-    precision = choose_precision(config.precision, device, task, saved)
+    precision, reason = choose_precision(config.precision, device, task, saved)
     ema = EMA(task.generator, **config.ema)
     schedule = build(config.schedule, "schedule")
     players = {
@@ -188,7 +190,19 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         dataset, batch_size=config.batch_size, seed=config.seed, device=device, position=progress.images,
         workers=config.workers,
     )  # fmt: skip
-    return Game(task, players["generator"], players["discriminator"], ema, batches, progress, device, precision, threads, dataset)
+    return Game(
+        task,
+        players["generator"],
+        players["discriminator"],
+        ema,
+        batches,
+        dataset,
+        progress,
+        device,
+        threads,
+        precision,
+        reason,
+    )
 
 
 def snapshot(config: TrainConfig, game: Game, writer: Writer) -> tuple[checkpoint.TensorGroups, dict[str, Any]]:
@@ -252,22 +266,22 @@ def default_threads() -> int:
     return int(wanted) if wanted.isdigit() and int(wanted) > 0 else cores
 
 
-def choose_precision(precision: str, device: torch.device, task: nn.Module, saved: Checkpoint | None) -> str:
-    """``fp32`` or ``bf16``; ``auto`` keeps what the run began with, else takes bf16 where it pays. Says why."""
+def choose_precision(precision: str, device: torch.device, task: nn.Module, saved: Checkpoint | None) -> tuple[str, str]:
+    """``fp32`` or ``bf16``, and why. ``auto`` keeps what the run began with, else takes bf16 where it pays."""
     if precision != "auto":
-        return precision
+        return precision, "as set"
     if saved is not None and saved.info["device"] == str(device):
-        return str(saved.info["precision"])
+        return str(saved.info["precision"]), "as the run began"
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         checks = (getattr(torch.cpu, n, None) for n in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
         native = device.type == "cpu" and any(check() for check in checks if check is not None)
-    if native and has_convolutions(task):
-        log.info("precision: bf16, as the %s computes convolutions faster in it (precision=fp32 to force)", device.type)
-        return "bf16"
-    log.info("precision: fp32, as %s", "the networks have no convolutions" if native else f"the {device.type} has no bf16")
-    return "fp32"
+    if not native:
+        return "fp32", f"the {device.type} has no bf16 arithmetic"
+    if not has_convolutions(task):
+        return "fp32", "the networks have no convolutions to speed up"
+    return "bf16", "faster for convolutions here; precision=fp32 forces the other"
 
 
 def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Path, command: str) -> None:
@@ -276,7 +290,7 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
         log.info("%s: %s, %s parameters", network, config.model[network]["_target_"], f"{count:,}")
     log.info("data: %s images, %s", f"{len(game.dataset):,}", config.dataset["_target_"])
-    log.info("device: %s, %d threads, %s", game.device, game.threads, game.precision)
+    log.info("device: %s, %d threads, %s (%s)", game.device, game.threads, game.precision, game.precision_reason)
     if saved is not None:
         log.info("continues from step %d", saved.step)
         if saved.info["threads"] != game.threads or saved.info["device"] != str(game.device):

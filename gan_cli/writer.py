@@ -52,7 +52,12 @@ class Writer:
             self.tensorboard.add_text("config", "```yaml\n" + config_text + "\n```")
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
-            total=total_steps, initial=progress.step, disable=not terminal, unit="step", dynamic_ncols=True, mininterval=0.5
+            total=total_steps,
+            initial=progress.step,
+            disable=not terminal,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=0.5,
         )
         self.started = self.row_time = time.monotonic()
         self.row_images = progress.images
@@ -155,6 +160,7 @@ class Writer:
         self.tensorboard.flush()
 
     def close(self) -> None:
+        """End the files and the bar."""
         self.bar.close()
         self.file.close()
         self.tensorboard.close()

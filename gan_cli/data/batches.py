@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.errors import ConfigError, GanError
+from gan_cli.randomness import derive
 
 Stream = Generator[tuple[Tensor, Tensor | None], None, None]  # uint8 (B, C, H, W) and int64 (B,), anywhere
 MAX_RESIDENT_BYTES = 2 * 2**30  # a larger set stays in host memory
@@ -92,7 +92,7 @@ class Batches:
 
     def _read(self, dataset: ImageDataset, workers: int) -> Stream:
         cpu = torch.device("cpu")
-        batches = map(dataset.batch, self._indices(len(dataset), cpu))
+        batches: Iterator[Tensor] = map(dataset.batch, self._indices(len(dataset), cpu))
         if workers > 0:
             batches = _raise_errors(
                 torch.utils.data.DataLoader(
@@ -111,9 +111,7 @@ class Batches:
 
 def permutation(n: int, *, seed: int, epoch: int) -> Tensor:
     """The order of one epoch, a function of its arguments only. Returns int64 (n,)."""
-    # Hashed, because a CPU generator uses the low 32 bits of its seed only.
-    digest = hashlib.blake2b(repr((seed, "data", epoch)).encode(), digest_size=8).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little") & (2**63 - 1))
+    generator = torch.Generator().manual_seed(derive(seed, "data", epoch))
     return torch.randperm(n, generator=generator)
 
 
@@ -142,7 +140,7 @@ def _fits(size_bytes: int, device: torch.device) -> bool:
     return size_bytes < min(MAX_RESIDENT_BYTES, free / 2)
 
 
-class _Decoder:
+class _Decoder(torch.utils.data.Dataset[Any]):
     """What a worker runs. An error of ours travels as a value, since the loader would wrap it in a traceback."""
 
     def __init__(self, dataset: ImageDataset) -> None:

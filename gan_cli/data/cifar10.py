@@ -20,7 +20,7 @@ from gan_cli.ranges import ImageSize
 
 FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
-CLASS_NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
 def cifar10(

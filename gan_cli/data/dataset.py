@@ -67,7 +67,7 @@ def fingerprint(*parts: np.ndarray | str | int | None) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(repr((part.shape, part.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(part).data)
         else:
             digest.update(repr(part).encode(errors="backslashreplace"))
     return digest.hexdigest()

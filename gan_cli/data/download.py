@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def _download(torchvision_name: str, root: Path) -> str:
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
         log.info("Downloading %s to %s", torchvision_name, root.absolute())
-        from torchvision import datasets  # here, since it takes two seconds to import
+        # Here, since it takes two seconds to import.
+        from torchvision import datasets  # type: ignore[import-untyped]
 
         with contextlib.redirect_stdout(io.StringIO()):
             getattr(datasets, torchvision_name)(str(temporary), download=True)
@@ -64,7 +66,7 @@ def _download(torchvision_name: str, root: Path) -> str:
             if not target.exists():
                 os.replace(source, target)
     except Exception as error:  # whatever a network, a disk or torchvision can do
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder=' ...')}"
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -18,8 +18,8 @@ from gan_cli.errors import DataError
 from gan_cli.ranges import ImageSize
 
 DIGITS = [str(digit) for digit in range(10)]
-CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
-KUZUSHIJI = "o ki su tsu na ha ma ya re wo".split()
+CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+KUZUSHIJI = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
 
 
 def mnist(
@@ -111,9 +111,7 @@ def _load(
             "Replace both files by a matching pair",
         )
     if labels.max() >= len(class_names):
-        raise DataError(
-            f"label {labels.max()} is not below {len(class_names)}", str(_find(label_file)), "Replace the file"
-        )
+        raise DataError(f"label {labels.max()} is not below {len(class_names)}", str(_find(label_file)), "Replace the file")
     images = fit_images(torch.from_numpy(pixels).unsqueeze(1), image_size=image_size, channels=channels, fit=fit)
     return ArrayDataset(
         images,

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, fingerprint
@@ -24,7 +24,7 @@ from gan_cli.ranges import ImageSize, NonNegative, PositiveInt
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "GIF", "TIFF")  # by content; no others, whatever the suffix says
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # by content; no others, whatever the suffix says
 MAX_PIXELS = 100_000_000
 PROGRESS_FROM = 2000  # files
 SKIP_HINT = "Repair or remove what cannot be read, or set dataset.on_bad_image=skip to leave it out"
@@ -79,9 +79,7 @@ def image_folder(
             images[len(good)] = result
         good.append(name)
     if bad:
-        what = (
-            f"{len(bad)} of {len(names)} images cannot be read: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}"
-        )
+        what = f"{len(bad)} of {len(names)} images cannot be read: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}"
         if on_bad_image == "error" or not good:
             raise DataError(what, str(folder), SKIP_HINT if good else "Choose a folder with images")
         log.warning("%s. They are left out.", what)
@@ -172,9 +170,7 @@ def find_images(folder: Path) -> list[str]:
         DataError: not a folder, not readable, or without images.
     """
     if not folder.exists():
-        raise NotFoundError(
-            "the folder does not exist", str(folder.absolute()), "Set dataset.root to a folder of images"
-        )
+        raise NotFoundError("the folder does not exist", str(folder.absolute()), "Set dataset.root to a folder of images")
     if not folder.is_dir():
         raise DataError("not a folder", str(folder), "Set dataset.root to a folder of images")
 
@@ -186,20 +182,14 @@ def find_images(folder: Path) -> list[str]:
     for parent, subfolders, files in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(parent))
         subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen
+            name for name in subfolders if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen
         )
         relative = Path(parent).relative_to(folder)
         names += [
-            (relative / name).as_posix()
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES)
+            (relative / name).as_posix() for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)
         ]
     if not names:
-        raise DataError(
-            "no images in it", str(folder), f"Set dataset.root to a folder with files in {' '.join(SUFFIXES)}"
-        )
+        raise DataError("no images in it", str(folder), f"Set dataset.root to a folder with files in {' '.join(SUFFIXES)}")
     return sorted(names)
 
 
@@ -243,7 +233,7 @@ def _check_pixels(image: Image.Image) -> None:
 
 def _reason(error: Exception) -> str:
     """One short line. Pillow's own says the path again."""
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -265,7 +255,7 @@ def _for_all(examine: Callable[[Path], Tensor | None], paths: list[Path]) -> Ite
             warnings.simplefilter("ignore")  # about odd metadata, and about sizes that are checked here
             results = pool.map(attempt, paths)
             if len(paths) > PROGRESS_FROM and sys.stderr.isatty():
-                from tqdm import tqdm
+                from tqdm import tqdm  # type: ignore[import-untyped]
 
                 results = tqdm(results, total=len(paths), desc="Reading images", unit="file", leave=False)
             yield from results

@@ -8,6 +8,7 @@ Other sizes add a stage per doubling or drop one per halving.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = stage_widths(image_size, width)[::-1]
         layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, stride=2, padding=1, bias=False)]
-        for width_in, width_out in zip(widths, widths[1:], strict=False):
+        for width_in, width_out in pairwise(widths):
             layers += [
                 nn.LeakyReLU(0.2, inplace=True),
                 nn.Conv2d(width_in, width_out, 4, stride=2, padding=1, bias=False),

@@ -94,7 +94,7 @@ class NoiseToImage(nn.Module):
         real_logits, fake_logits = self.discriminator(torch.cat([real, fake]), both).float().chunk(2)
         return real_logits, fake_logits
 
-    def latents(self, seed: int, start: int, stop: int) -> Tensor:
+    def latents(self, seed: object, start: int, stop: int) -> Tensor:
         """Latents of samples ``start`` to ``stop``: float32 (stop - start, latent_dim), a function of seed and index only."""
         if self.prior == "uniform":
             return sample_uniform(seed, start, stop, self.latent_dim) * 2 - 1
@@ -106,7 +106,7 @@ class NoiseToImage(nn.Module):
             return None
         return torch.arange(start, stop) // per_row % self.num_classes
 
-    def interpolate(self, seed: int, points: int, frames: int) -> Tensor:
+    def interpolate(self, seed: object, points: int, frames: int) -> Tensor:
         """Latents on a closed path through ``points`` latents, ``frames`` a leg: float32 (points * frames, latent_dim).
 
         Spherical for a normal prior, whose mass lies on a shell (White 2016), straight for a uniform one.
