@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_cli.errors import ConfigError, GanError
+from gan_cli.errors import ConfigError, GanError, PreemptedError
 from gan_cli.schema import nearest
 
 CONFIG_PACKAGE = "gan_cli.conf"
@@ -95,7 +95,17 @@ def _is_multirun() -> bool:
 
 def _say(program: str, error: GanError) -> None:
     sys.stdout.flush()
-    print(f"{program}: error: {error}", file=sys.stderr, flush=True)
+    kind = "" if isinstance(error, PreemptedError) else "error: "
+    print(f"{program}: {kind}{error}", file=sys.stderr, flush=True)
+
+
+def override(key: str, value: object) -> str:
+    """``key=value`` as Hydra reads it, quoted where it must be, not yet quoted for a shell."""
+    text = str(value)
+    if re.fullmatch(r"[\w./:+-]+", text):
+        return f"{key}={text}"
+    escaped = text.replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 class _Console(logging.Handler):

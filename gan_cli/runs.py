@@ -119,13 +119,14 @@ def has_convolutions(module: nn.Module) -> bool:
     return any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in module.modules())
 
 
-def check_trusted(node: Any, where: str = "config") -> None:
-    """Refuse a config from a run directory that names code outside gan_cli and torch.optim.
+def check_trusted(node: Any, where: str) -> None:
+    """Refuse a config from a run directory that could run code which is not part of gan_cli.
 
-    What counts is where the object is defined: ``gan_cli.runs.os.system`` begins well and is refused all the same.
+    Only networks and tasks of the package may be named, and what counts is where the class is defined:
+    ``gan_cli.runs.os.system`` begins well and is refused all the same. Interpolations were resolved when the run began.
 
     Raises:
-        UntrustedError: naming the class.
+        UntrustedError: naming the class or value.
     """
     if isinstance(node, dict):
         for key, value in node.items():
@@ -138,26 +139,29 @@ def check_trusted(node: Any, where: str = "config") -> None:
     elif isinstance(node, list):
         for item in node:
             check_trusted(item, where)
+    elif isinstance(node, str) and "${" in node:
+        raise UntrustedError(f"the value {node!r} is not allowed in a run's config", where, "Do not use this run")
 
 
 def _check_target(target: str, where: str) -> None:
-    from gan_cli.schema import _locate
+    from gan_cli.schema import locate
 
-    todo = "If you know whose code that is, add trust=true"
-    if target.startswith(("gan_cli.", "torch.optim.")):
+    if target.startswith(("gan_cli.networks.", "gan_cli.tasks.")):
         try:
-            origin = str(getattr(_locate(target), "__module__", ""))
+            found = locate(target)
         except (ImportError, AttributeError):
-            origin = ""
-        if origin.split(".")[0] == "gan_cli" or origin.startswith("torch.optim"):
-            return
+            found = None
+        if isinstance(found, type) and issubclass(found, nn.Module):
+            if found.__module__.startswith(("gan_cli.networks.", "gan_cli.tasks.")):
+                return
+    todo = "If you know whose code that is, add trust=true"
     raise UntrustedError(f"the run uses {target}, which is not part of gan_cli", where, todo)
 
 
 def is_trusted(config: dict[str, Any]) -> bool:
     """Whether sampling from a run with this config needs no ``trust=true``."""
     try:
-        check_trusted({k: config["model"][k] for k in ("task", "generator")})
+        check_trusted({k: config["model"][k] for k in ("task", "generator")}, "model")
     except UntrustedError:
         return False
     return True

@@ -62,14 +62,14 @@ def parameters(target: str) -> dict[str, Parameter] | None:
         return _from_source(name, nodes)
     try:
         importlib.import_module(module.split(".")[0])
-        obj = _locate(target)
+        obj = locate(target)
     except (ImportError, AttributeError, ValueError) as error:
         todo = "Check the spelling; a class of your own is found in the current directory or any installed package"
         raise ConfigError(f"{target!r} cannot be imported: {error}", "_target_", todo) from error
     return _from_object(obj)
 
 
-def _locate(target: str) -> Any:
+def locate(target: str) -> Any:
     """The object of a dotted name: the longest importable module, then attributes."""
     parts = target.split(".")
     for n in range(len(parts) - 1, 0, -1):

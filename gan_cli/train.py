@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from pathlib import Path
@@ -26,9 +27,17 @@ def app(cfg: DictConfig) -> float | None:
     name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
     run_dir = Path(config.run_dir) if config.run_dir is not None else None
     if run_dir is None and hydra.mode == RunMode.MULTIRUN:
-        run_dir = Path(hydra.sweep.dir) / hydra.sweep.subdir
+        run_dir = Path(hydra.sweep.dir) / job_name(hydra.job.override_dirname)
     overrides = [str(o) for o in hydra.overrides.task if not str(o).startswith("run_dir=")]
     return train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
+
+
+def job_name(overrides: str) -> str:
+    """The directory of a sweep's job: what it overrides, as one plain file name."""
+    name = overrides.replace("/", "_") or "default"
+    if len(name.encode()) > 200:
+        name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return name
 
 
 def continue_command(overrides: list[str], run_dir: Path) -> str:
@@ -39,7 +48,7 @@ def continue_command(overrides: list[str], run_dir: Path) -> str:
             flags += sys.argv[k : k + 2]
         elif argument.startswith(("--config-dir=", "--config-name=")):
             flags.append(argument)
-    return shlex.join(["gan-train", *flags, *overrides, f"run_dir={run_dir}"])
+    return shlex.join(["gan-train", *flags, *overrides, cli.override("run_dir", run_dir)])
 
 
 def main() -> NoReturn:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import gan_cli
 from gan_cli import checkpoint
 from gan_cli.checkpoint import Checkpoint
+from gan_cli.cli import override
 from gan_cli.config import TrainConfig, differences, optimizer_node, to_yaml
 from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ImageDataset
@@ -302,13 +303,13 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
 def farewell(config: TrainConfig, run_dir: Path, seconds: float) -> None:
     """Where everything lies and what to type next."""
     last = checkpoint.name(config.total_steps)
-    trust = "" if is_trusted(config.as_dict()) else " trust=true"
-    where = shlex.quote(str(run_dir))
+    trust = [] if is_trusted(config.as_dict()) else ["trust=true"]
+    sample = shlex.join(["gan-sample", override("run_dir", run_dir), "num_samples=64", *trust])
     log.info("done in %s", clock(seconds))
     log.info("pictures:    %s", run_dir / "samples" / f"{last}.png")
-    log.info("curves:      %s, or: tensorboard --logdir %s", run_dir / "metrics.jsonl", where)
+    log.info("curves:      %s, or: tensorboard --logdir %s", run_dir / "metrics.jsonl", shlex.quote(str(run_dir)))
     log.info("checkpoint:  %s", run_dir / "checkpoints" / last)
-    log.info("next:        gan-sample run_dir=%s num_samples=64%s", where, trust)
+    log.info("next:        %s", sample)
 
 
 def refuse_foreign(run_dir: Path) -> None:

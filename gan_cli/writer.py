@@ -45,9 +45,9 @@ class Writer:
         self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
         self.last_row = rows[-1] if rows else {}
         self.file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")
-        off_schedule = progress.step % log_every != 0
-        purge = progress.step + (not off_schedule) if progress.step else None
-        self.tensorboard = SummaryWriter(run_dir / "tensorboard", purge_step=purge)
+        stale = progress.step + (progress.step > 0 and progress.step % log_every == 0)  # the first step to be written again
+        events = run_dir / "tensorboard"
+        self.tensorboard = SummaryWriter(events, purge_step=stale if events.exists() else None)
         if not progress.step:
             self.tensorboard.add_text("config", "```yaml\n" + config_text + "\n```")
         terminal = sys.stderr.isatty()
