@@ -16,11 +16,12 @@ class GanError(Exception):
     """
 
     exit_code = 1
+    stop = "."  # after the advice
 
     def __init__(self, what: str, where: str, todo: str) -> None:
         self.what, self.where, self.todo = what, where, todo
         # One line always, whatever a file name or a value holds.
-        text = f"{what} ({where}). {todo}" + ("" if todo.endswith("?") else ".")
+        text = f"{what} ({where}). {todo}{self.stop if todo[-1:] not in '?.' else ''}"
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
 
@@ -58,6 +59,7 @@ class PreemptedError(GanError):
     """The run stopped before its end, with its state saved: the same command continues it."""
 
     exit_code = 75
+    stop = ""  # the advice is a command to copy
     by_signal = False  # True ends a whole sweep, not only this job
 
 

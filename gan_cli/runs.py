@@ -151,9 +151,9 @@ def _check_target(target: str, where: str) -> None:
             found = locate(target)
         except (ImportError, AttributeError):
             found = None
-        if isinstance(found, type) and issubclass(found, nn.Module):
-            if found.__module__.startswith(("gan_cli.networks.", "gan_cli.tasks.")):
-                return
+        ours = getattr(found, "__module__", "").startswith(("gan_cli.networks.", "gan_cli.tasks."))
+        if ours and isinstance(found, type) and issubclass(found, nn.Module):
+            return
     todo = "If you know whose code that is, add trust=true"
     raise UntrustedError(f"the run uses {target}, which is not part of gan_cli", where, todo)
 
