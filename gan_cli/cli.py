@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gan_cli.errors import ConfigError, GanError, PreemptedError
 from gan_cli.schema import nearest
@@ -53,7 +54,7 @@ def run(app: Callable[[DictConfig], Any], config_name: str, program: str) -> NoR
 
     try:
         _main(job, config_name, program)
-    except (HydraException, OmegaConfBaseException, GanError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, GanError, ValueError) as error:
         if want_traceback:
             raise
         known = error if isinstance(error, GanError) else _translate(error, config_name)
@@ -64,6 +65,9 @@ def run(app: Callable[[DictConfig], Any], config_name: str, program: str) -> NoR
         else:
             _say(program, known)
         sys.exit(known.exit_code)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted before anything was trained", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -144,6 +148,10 @@ def _translate(error: Exception, config_name: str) -> ConfigError | None:
     if isinstance(error, OverrideParseException):
         detail = str(error.message if hasattr(error, "message") else first).split("\n")[0]
         return ConfigError(f"cannot read {error.override!r}: {detail}", "command line", "Write key=value, in quotes if need be")
+    if isinstance(error, YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        at = f"{os.path.basename(str(mark.name))}, line {mark.line + 1}" if mark else "a YAML file"
+        return ConfigError(f"YAML that cannot be read: {getattr(error, 'problem', None) or first}", at, "Correct the file")
     match = re.search(r"Could not override '([^']+)'", text)
     if match:
         key = match[1]

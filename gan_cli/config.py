@@ -122,6 +122,9 @@ def check(cfg: DictConfig) -> TrainConfig:
 
 def check_plain(plain: dict[str, Any]) -> TrainConfig:
     """The same for plain data, such as the config of a checkpoint."""
+    if "experiment" in plain:
+        todo = "Make '# @package _global_' its first line, and keys of the config its content"
+        raise ConfigError("the YAML of the experiment does not set keys of the whole config", "experiment", todo)
     top = schema.check_fields(plain, TrainConfig, words=flatten(plain))
     top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
     top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")

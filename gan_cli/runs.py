@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,11 +102,17 @@ def build(node: Node, where: str, **injected: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, GanError):
             raise cause from error
-        reason = str(cause).split("\n")[0].rstrip(".")
-        raise ConfigError(f"{node['_target_']} cannot be built: {reason}", where, "Correct its arguments") from error
+        target = re.search(r"'([\w.]+)'", str(error))  # Hydra names the inner node that failed
+        inner = re.search(r"full_key: (\S+)", str(error))
+        where = f"{where}.{inner[1]}" if inner else where
+        raise _cannot_build(target[1] if target else node["_target_"], where, cause) from error
     except (TypeError, ValueError) as error:
-        reason = str(error).split("\n")[0].rstrip(".")
-        raise ConfigError(f"{node['_target_']} cannot be built: {reason}", where, "Correct its arguments") from error
+        raise _cannot_build(node["_target_"], where, error) from error
+
+
+def _cannot_build(target: str, where: str, cause: BaseException) -> ConfigError:
+    reason = str(cause).split("\n")[0].rstrip(".")
+    return ConfigError(f"{target} cannot be built: {reason}", where, "Correct its arguments")
 
 
 def to_device(module: nn.Module, device: torch.device) -> nn.Module:

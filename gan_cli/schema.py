@@ -11,7 +11,7 @@ import difflib
 import importlib
 import inspect
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from gan_cli.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
 # The names an annotation may use to be checked; any other type (a network, say) is not checked here.
-NAMES = {**vars(ranges), "Literal": Literal, "Any": Any}
+NAMES = {**vars(ranges), "Literal": Literal, "Any": Any, "Sequence": Sequence}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Parameter:
 
 def nearest(word: str, words: Iterable[str]) -> str:
     """``" Did you mean: width?"``, or nothing when no word is near."""
-    words = list(words)
+    words = [w for w in words if w != word]
     match = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     if not match:  # lrr -> optimizer.lr
         tails = {w.rsplit(".", 1)[-1]: w for w in reversed(words)}
@@ -63,9 +63,10 @@ def parameters(target: str) -> dict[str, Parameter] | None:
     try:
         importlib.import_module(module.split(".")[0])
         obj = locate(target)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module of the user's own may raise anything
         todo = "Check the spelling; a class of your own is found in the current directory or any installed package"
-        raise ConfigError(f"{target!r} cannot be imported: {error}", "_target_", todo) from error
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{target!r} cannot be imported: {reason}", "_target_", todo) from error
     return _from_object(obj)
 
 
@@ -223,7 +224,7 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         near = nearest(str(value), [str(a) for a in args]).strip()
         todo = f"Choose one of {', '.join(map(str, args))}" + (f". {near}" if near else "")
         raise ConfigError(f"{value!r} is not an option", path, todo)
-    if origin in (list, tuple):
+    if origin in (list, tuple, Sequence):
         if not isinstance(value, list | tuple):
             raise TypeError
         if origin is tuple and args[-1] is not ...:
@@ -264,7 +265,7 @@ def describe(kind: Any) -> str:
         return "one of " + ", ".join(map(str, args))
     if origin is tuple and args[-1] is not ...:
         return f"a list of {len(args)}, each {describe(args[0])}"
-    if origin in (list, tuple):
+    if origin in (list, tuple, Sequence):
         return f"a list, each {describe(args[0])}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     if kind in words:

@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -390,6 +391,9 @@ def stop_on_signal() -> Iterator[list[str]]:
     """A list that gets the name of the first SIGINT or SIGTERM. The second acts at once."""
     received: list[str] = []
     before = {}
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
+        yield received
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(signal.Signals(number).name)
