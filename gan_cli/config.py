@@ -151,12 +151,12 @@ def _optimizer(node: Node) -> Node:
 
 
 def _combinations(top: dict[str, Any]) -> None:
-    norm = top["model"]["discriminator"].get("norm")
-    if top["loss"].get("penalty") is not None and norm == "batch":
+    needed = top["loss"].get("critic_norm", "batch")
+    if needed != "batch" and top["model"]["discriminator"].get("norm") == "batch":
         raise ConfigError(
             "a penalty defined sample by sample cannot be used with batch norm in the critic, which mixes samples",
-            "loss.penalty and model.discriminator.norm=batch",
-            "Set model.discriminator.norm=layer",
+            f"loss.critic_norm={needed} and model.discriminator.norm=batch",
+            f"Set model.discriminator.norm={needed}",
         )
     classes = top["model"]["task"].get("num_classes")
     known = top["dataset"].get("num_classes")

@@ -56,7 +56,7 @@ def _download(torchvision_name: str, root: Path) -> str:
         temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
         log.info("Downloading %s to %s", torchvision_name, root.absolute())
         # Here, since it takes two seconds to import.
-        from torchvision import datasets  # type: ignore[import-untyped]
+        from torchvision import datasets
 
         with contextlib.redirect_stdout(io.StringIO()):
             getattr(datasets, torchvision_name)(str(temporary), download=True)

@@ -255,7 +255,7 @@ def _for_all(examine: Callable[[Path], Tensor | None], paths: list[Path]) -> Ite
             warnings.simplefilter("ignore")  # about odd metadata, and about sizes that are checked here
             results = pool.map(attempt, paths)
             if len(paths) > PROGRESS_FROM and sys.stderr.isatty():
-                from tqdm import tqdm  # type: ignore[import-untyped]
+                from tqdm import tqdm
 
                 results = tqdm(results, total=len(paths), desc="Reading images", unit="file", leave=False)
             yield from results
