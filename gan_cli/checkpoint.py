@@ -55,8 +55,9 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
     """
     final = run_dir / "checkpoints" / name(step)
     temporary = run_dir / f".saving-{step}-{os.getpid()}-{secrets.token_hex(4)}"
+    replaced = run_dir / f".deleting-{step}-{secrets.token_hex(4)}"
     files = {f"{group}.safetensors": save_tensors({k: _plain(v) for k, v in ts.items()}) for group, ts in tensors.items()}
-    files["state.json"] = json.dumps({"format": FORMAT, "step": step, **info}, indent=1).encode()
+    files["state.json"] = json.dumps({"step": step, **info}, indent=1).encode()
     hashes = {file: [len(data), hashlib.sha256(data).hexdigest()] for file, data in files.items()}
     files["manifest.json"] = json.dumps({"format": FORMAT, "files": hashes}, indent=1).encode()
     try:
@@ -69,11 +70,13 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
                 os.fsync(out.fileno())
         _sync_directory(temporary)
         if final.exists():  # the same step again: after a resume from an older one
-            os.rename(final, run_dir / f".deleting-{temporary.name}")
+            os.rename(final, replaced)
         os.rename(temporary, final)
         _sync_directory(final.parent)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not final.exists():
+            os.rename(replaced, final)
+        clean(run_dir)
         raise OutputError(
             f"the checkpoint of step {step} could not be written: {error.strerror}", str(run_dir),
             "Free some space; the checkpoints before it are untouched and the same command continues",
@@ -112,6 +115,8 @@ def load(run_dir: Path, step: int) -> Checkpoint:
     path = run_dir / "checkpoints" / name(step)
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
+        if set(manifest) != {"format", "files"} or manifest["format"] != FORMAT:
+            raise ValueError(f"its manifest is not one of format {FORMAT}, which this version reads")
         tensors: TensorGroups = {}
         info: dict[str, Any] = {}
         for file, (size, digest) in manifest["files"].items():
@@ -124,8 +129,6 @@ def load(run_dir: Path, step: int) -> Checkpoint:
                 tensors[file.removesuffix(".safetensors")] = load_tensors(data)
             else:
                 info = json.loads(data)
-        if info.get("format") != FORMAT:
-            raise ValueError(f"format {info.get('format')} is not {FORMAT}, the one this version reads")
     except Exception as error:  # whatever a damaged file makes a parser raise
         reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
         raise CheckpointError(f"checkpoint is damaged: {reason}", str(path), "Use another step=") from error
@@ -167,7 +170,7 @@ def find(run_dir: Path, step: str) -> Checkpoint:
         return newest
     if step == "best":
         raise NotFoundError("no checkpoint of this run is marked best", str(run_dir), "Set step=last or a number")
-    if not step.isdigit() or int(step) not in present:
+    if not step.isdecimal() or int(step) not in present:
         todo = f"There are: {', '.join(map(str, present))}"
         raise NotFoundError(f"there is no checkpoint of step {step}", str(run_dir), todo)
     return load(run_dir, int(step))

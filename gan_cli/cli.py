@@ -196,6 +196,9 @@ def _translate(error: Exception, config_name: str) -> ConfigError | None:
         key = str(cause.full_key or "configuration")
         near = nearest(key, _all_keys(config_name)).strip() if "not in struct" in str(cause) else ""
         return ConfigError(str(cause.msg or cause).split("\n")[0], key, near or "--help lists the keys")
+    if "Config group override must be a string" in text:
+        todo = "Name an option of the group; --help lists them"
+        return ConfigError("a group cannot be null", "command line", todo)
     if isinstance(error, HydraException):
         return ConfigError(first.rstrip("."), "configuration", "--help shows how it is put together")
     return None

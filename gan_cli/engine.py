@@ -81,11 +81,14 @@ class Progress:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Within this block no gradient is computed for the network's weights, only through them."""
-    network.requires_grad_(False)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def train(

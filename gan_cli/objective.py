@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from gan_cli.errors import ConfigError
 from gan_cli.ranges import Positive, PositiveInt
 
 
@@ -63,13 +62,3 @@ class Objective:
     n_critic: PositiveInt = 1
     first: Literal["discriminator", "generator"] = "discriminator"
     critic_norm: Literal["batch", "layer", "instance", "none"] = "batch"
-
-    def __post_init__(self) -> None:
-        for name, part, good in (
-            ("adversarial", self.adversarial, hasattr(self.adversarial, "discriminator")),
-            ("penalty", self.penalty, self.penalty is None or callable(self.penalty)),
-            ("constraint", self.constraint, self.constraint is None or callable(self.constraint)),
-        ):
-            if not good:
-                todo = f"Choose an option of the group, loss=NAME, or set loss.{name}._target_"
-                raise ConfigError(f"{part!r} cannot serve as {name}", f"loss.{name}", todo)

@@ -25,6 +25,10 @@ PACKAGE = Path(__file__).parent
 NAMES = {**vars(ranges), "Literal": Literal, "Any": Any, "Sequence": Sequence}
 
 
+class Built:
+    """Stands for any type of the package that is not one of :data:`NAMES`: an object, given by a ``_target_``."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """An argument: its type (``Any`` when it is not one of :data:`NAMES`) and whether it must be given."""
@@ -101,7 +105,7 @@ def _from_source(name: str, nodes: dict[str, Any]) -> dict[str, Parameter] | Non
     if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
         for item in node.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                found[item.target.id] = Parameter(_type(ast.unparse(item.annotation)), item.value is None)
+                found[item.target.id] = Parameter(_source_type(item.annotation), item.value is None)
     return found
 
 
@@ -111,9 +115,7 @@ def _from_arguments(args: ast.arguments, skip: int) -> dict[str, Parameter] | No
     positional = [*args.posonlyargs, *args.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)][skip:]
-    return {
-        a.arg: Parameter(_type(ast.unparse(a.annotation)) if a.annotation else Any, default is None) for a, default in pairs
-    }
+    return {a.arg: Parameter(_source_type(a.annotation), default is None) for a, default in pairs}
 
 
 def _from_object(obj: Any) -> dict[str, Parameter] | None:
@@ -131,10 +133,20 @@ def _from_object(obj: Any) -> dict[str, Parameter] | None:
     }
 
 
+def _source_type(annotation: ast.expr | None) -> Any:
+    if annotation is None:
+        return Any
+    text = ast.unparse(annotation)
+    try:
+        return eval(text, dict(NAMES))  # source of the package, nobody else's
+    except Exception:  # a network, a callable, ...
+        return Built | None if text.endswith("| None") else Built
+
+
 def _type(annotation: Any) -> Any:
     if isinstance(annotation, str):
         try:
-            return eval(annotation, dict(NAMES))  # source of the package or of a class the user named
+            return eval(annotation, dict(NAMES))  # of a class the user named
         except Exception:
             return Any
     return Any if annotation is inspect.Parameter.empty else annotation
@@ -212,6 +224,8 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
             raise TypeError
         return value
     if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
         for option in args:
             try:
                 return _convert(value, option, path)
@@ -219,8 +233,9 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
                 continue
         raise TypeError
     if origin is Literal:
-        if value in args:
-            return value
+        for option in args:
+            if value == option and isinstance(value, bool) == isinstance(option, bool):
+                return option
         near = nearest(str(value), [str(a) for a in args]).strip()
         todo = f"Choose one of {', '.join(map(str, args))}" + (f". {near}" if near else "")
         raise ConfigError(f"{value!r} is not an option", path, todo)
@@ -243,11 +258,16 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError from None
     if kind is str:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise TypeError
         return str(value)
+    if kind is Built or (origin is dict and not isinstance(value, dict)):
+        raise TypeError
     if isinstance(kind, type) and isinstance(value, str | int | float | list) and not isinstance(value, kind):
         raise TypeError
     return value
@@ -270,4 +290,8 @@ def describe(kind: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     if kind in words:
         return words[kind]
+    if origin is dict:
+        return "a section of keys"
+    if kind is Built:
+        return "an object given by a _target_"
     return f"a {getattr(kind, '__name__', kind)} given by a _target_"
