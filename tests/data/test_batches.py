@@ -1,0 +1,137 @@
+"""The order of the images: a function of the seed and the position, whatever decodes them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_cli.data.batches import Batches, permutation
+from gan_cli.data.dataset import ArrayDataset
+from gan_cli.data.image_folder import image_folder
+from gan_cli.errors import ConfigError, DataError
+
+CPU = torch.device("cpu")
+
+
+def numbered(n: int, labelled: bool = True) -> ArrayDataset:
+    """Image i has the value i everywhere."""
+    images = torch.arange(n, dtype=torch.uint8).reshape(n, 1, 1, 1).expand(n, 1, 4, 4).contiguous()
+    labels = torch.arange(n) if labelled else None
+    return ArrayDataset(images, labels=labels, class_names=[], fingerprint="")
+
+
+def served(batches: Batches, count: int) -> list[int]:
+    """The numbers of the next images, from their pixels."""
+    images = torch.cat([batch["image"] for batch in islice(batches, count)])
+    return ((images[:, 0, 0, 0] + 1) * 127.5).round().long().tolist()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for index in range(10):
+        path = tmp_path / "images" / f"class{index % 2}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), index * 20, dtype=np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+def test_batches_have_the_promised_types_and_range() -> None:
+    dataset = ArrayDataset(
+        torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1).expand(2, 3, 4, 4).contiguous(),
+        labels=torch.tensor([0, 1], dtype=torch.uint8),
+        class_names=["black", "white"],
+        fingerprint="",
+    )
+    batch = next(Batches(dataset, batch_size=2, seed=0, device=CPU))
+    assert batch["image"].dtype == torch.float32 and batch["image"].shape == (2, 3, 4, 4)
+    assert batch["label"].dtype == torch.int64
+    assert (batch["image"][:, 0, 0, 0] == batch["label"] * 2.0 - 1).all()
+    assert "label" not in next(Batches(numbered(5, labelled=False), batch_size=2, seed=0, device=CPU))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_every_epoch_serves_every_image_once(batch_size: int) -> None:
+    order = served(Batches(numbered(7), batch_size=batch_size, seed=3, device=CPU), 21)
+    epochs = [order[start : start + 7] for start in range(0, 7 * 3, 7)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_resuming_gives_the_same_continuation() -> None:
+    whole = served(Batches(numbered(11), batch_size=4, seed=5, device=CPU), 20)
+    for done in range(12):
+        first = Batches(numbered(11), batch_size=4, seed=5, device=CPU)
+        for _ in range(done):
+            next(first)
+        assert first.position == 4 * done
+        rest = Batches(numbered(11), batch_size=4, seed=5, device=CPU, position=first.position)
+        assert served(rest, 20 - done) == whole[4 * done :]
+    # The position counts images, so the batch size may change.
+    assert served(Batches(numbered(11), batch_size=2, seed=5, device=CPU, position=6), 10) == whole[6:26]
+
+
+def test_labels_follow_images() -> None:
+    batches = Batches(numbered(9), batch_size=4, seed=1, device=CPU)
+    for batch in islice(batches, 6):
+        assert (((batch["image"][:, 0, 0, 0] + 1) * 127.5).round().long() == batch["label"]).all()
+
+
+def test_order_depends_on_every_bit_of_the_seed_and_on_nothing_else() -> None:
+    orders = {
+        tuple(permutation(20, seed=seed, epoch=epoch).tolist()) for seed in (0, 1, 2**31) for epoch in (0, 1, 2**32)
+    }
+    assert len(orders) == 9
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = served(Batches(numbered(20), batch_size=5, seed=1, device=CPU), 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert served(Batches(numbered(20), batch_size=5, seed=1, device=CPU), 4) == first
+
+
+def test_a_batch_larger_than_the_set_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="batch_size=8 is larger than the data set of 7 images .*batch_size=7 or less"
+    ):
+        Batches(numbered(7), batch_size=8, seed=0, device=CPU)
+
+
+def test_workers_serve_the_same_batches_as_memory(folder: Path) -> None:
+    def collect(memory_gb: float, workers: int) -> list[dict[str, torch.Tensor]]:
+        dataset = image_folder(root=str(folder), image_size=8, memory_gb=memory_gb)
+        batches = Batches(dataset, batch_size=4, seed=2, device=CPU, position=3, workers=workers)
+        collected = list(islice(batches, 8))
+        assert batches.position == 3 + 4 * 8
+        batches.close()
+        return collected
+
+    state = torch.get_rng_state()
+    memory, streamed, parallel = collect(4, 0), collect(0, 0), collect(0, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    for expected, *others in zip(memory, streamed, parallel, strict=True):
+        for other in others:
+            assert torch.equal(other["image"], expected["image"]) and torch.equal(other["label"], expected["label"])
+    deadline = time.monotonic() + 5
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_breaks_later_is_one_clear_error(folder: Path, workers: int) -> None:
+    dataset = image_folder(root=str(folder), image_size=8, memory_gb=0)
+    (folder / "class0" / "4.png").write_text("<html>")
+    batches = Batches(dataset, batch_size=10, seed=0, device=CPU, workers=workers)
+    with pytest.raises(
+        DataError, match=r"cannot be read: not an image of a known format .*4\.png.*on_bad_image=skip"
+    ) as error:
+        next(batches)
+    assert "\n" not in str(error.value)
+    batches.close()

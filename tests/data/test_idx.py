@@ -1,0 +1,174 @@
+"""The MNIST family: files read in place, downloaded whole, or one clear error."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gan_cli.data.idx import fashion_mnist, kmnist, mnist
+from gan_cli.errors import DataError, NotFoundError
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+LABELS = np.arange(30, dtype=np.uint8) % 10
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def write(root: Path, name: str = "MNIST", *, packed: bool = True) -> Path:
+    """Both files of the train part. Returns their folder."""
+    folder = root / name / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, array in (("train-images-idx3-ubyte", IMAGES), ("train-labels-idx1-ubyte", LABELS)):
+        if packed:
+            (folder / f"{stem}.gz").write_bytes(gzip.compress(idx(array)))
+        else:
+            (folder / stem).write_bytes(idx(array))
+    return folder
+
+
+def listing(root: Path) -> list[tuple[str, int, int]]:
+    return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*"))
+
+
+def use_torchvision(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
+    datasets = SimpleNamespace(MNIST=download, FashionMNIST=download, KMNIST=download, CIFAR10=download)
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=datasets))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("factory", "name"), [(mnist, "MNIST"), (fashion_mnist, "FashionMNIST"), (kmnist, "KMNIST")])
+def test_files_are_read_in_place(tmp_path: Path, packed: bool, factory: Any, name: str) -> None:
+    folder = write(tmp_path, name, packed=packed)
+    before = listing(tmp_path)
+    folder.chmod(0o555)
+    try:
+        dataset = factory(root=str(tmp_path), image_size=28)
+    finally:
+        folder.chmod(0o755)
+    assert listing(tmp_path) == before
+    assert torch.equal(dataset.images[:, 0], torch.from_numpy(IMAGES))
+    assert dataset.labels.tolist() == LABELS.tolist()
+    assert len(dataset.class_names) == 10
+    assert dataset.fingerprint == factory(root=str(tmp_path), image_size=28).fingerprint
+    padded = factory(root=str(tmp_path))
+    assert torch.equal(padded.images[:, 0, 2:30, 2:30], torch.from_numpy(IMAGES))
+    assert padded.fingerprint != dataset.fingerprint
+
+
+def test_the_unpacked_file_is_preferred(tmp_path: Path) -> None:
+    folder = write(tmp_path, packed=False)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"not read")
+    assert len(mnist(root=str(tmp_path))) == 30
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[:-1], "its header .* asks for"),
+        (lambda content: content + b"x", "its header .* asks for"),
+        (lambda content: b"\0\0\x0d\x03" + content[4:], "not an IDX file"),
+        (lambda content: idx(LABELS), "not an IDX file"),
+        (lambda content: b"", "not an IDX file"),
+        (lambda content: idx(IMAGES[:0]), "asks for"),
+        (lambda content: idx(IMAGES[:20]), "30 labels for 20 images"),
+        (lambda content: struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "asks for"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, damage: Any, message: str) -> None:
+    path = write(tmp_path, packed=False) / "train-images-idx3-ubyte"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=f"{message}.*-ubyte"):
+        mnist(root=str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"", gzip.compress(idx(IMAGES))[:-2000], gzip.compress(b"")[:-3]])
+def test_a_damaged_archive_is_named(tmp_path: Path, content: bytes) -> None:
+    path = write(tmp_path) / "train-images-idx3-ubyte.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="train-images-idx3-ubyte.gz"):
+        mnist(root=str(tmp_path))
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
+    (write(tmp_path, packed=False) / "train-labels-idx1-ubyte").write_bytes(idx(LABELS + 1))
+    with pytest.raises(DataError, match="label 10"):
+        mnist(root=str(tmp_path))
+
+
+def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(root: str, *, download: bool) -> None:
+        (Path(root) / "MNIST" / "raw").mkdir(parents=True)
+        (Path(root) / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"half")
+        raise RuntimeError("Error downloading\nno network")
+
+    use_torchvision(monkeypatch, fail)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotFoundError) as error:
+        mnist(root="new/data")
+    text = str(error.value)
+    for part in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "no network", "dataset=digits"):
+        assert part in text
+    assert str(tmp_path / "new" / "data" / "MNIST" / "raw") in text
+    assert not list(tmp_path.iterdir())
+
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(NotFoundError):
+        mnist(root="mine")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_a_download_without_the_files_or_without_permission_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_torchvision(monkeypatch, lambda root, download: None)
+    with pytest.raises(NotFoundError, match="did not bring them"):
+        mnist(root=str(tmp_path / "data"))
+    with pytest.raises(NotFoundError, match="dataset.download is off"):
+        mnist(root=str(tmp_path / "data"), download=False)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotFoundError, match="the download failed"):
+        mnist(root=str(tmp_path / "file"))
+
+
+def test_a_download_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(root: str, *, download: bool) -> None:
+        print("noise")
+        write(Path(root))
+
+    use_torchvision(monkeypatch, download)
+    root = tmp_path / "new" / "data"
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    mine = idx(LABELS[::-1])
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(mine))
+    dataset = mnist(root=str(root))
+    assert dataset.labels is not None and dataset.labels.tolist() == LABELS[::-1].tolist()  # the file that was there
+    assert sorted(os.listdir(folder)) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
+    assert os.listdir(root) == ["MNIST"]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(not (SHARED / "FashionMNIST").is_dir(), reason="the real files are not here")
+def test_real_fashion_mnist(tmp_path: Path) -> None:
+    shutil.copytree(SHARED / "FashionMNIST", tmp_path / "FashionMNIST")
+    before = listing(tmp_path)
+    dataset = fashion_mnist(root=str(tmp_path), image_size=28, split="test", download=False)
+    assert listing(tmp_path) == before
+    assert len(dataset) == 10_000 and torch.bincount(dataset.labels).tolist() == [1000] * 10
+    assert dataset.class_names[9] == "Ankle boot" == dataset.class_names[dataset.labels[0]]
