@@ -84,15 +84,15 @@ def _main(job: Callable[[DictConfig], Any], config_name: str, program: str) -> N
     import hydra
     from hydra._internal.utils import get_args_parser
 
-    flags = [a for a in sys.argv[1:] if a in ("-m", "--multirun")]  # Hydra wants them before the overrides
-    sys.argv[1:] = flags[:1] + [a for a in sys.argv[1:] if a not in flags]
     parser: argparse.ArgumentParser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
         raise ConfigError(message, "command line", f"See {program} --help")
 
     parser.error = refuse  # type: ignore[method-assign]
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
+    # Hydra does not take flags between overrides; a user may well put them there.
+    sys.argv[1:] = [*args.overrides, *(a for a in sys.argv[1:] if a not in args.overrides)]
     if args.help:
         print(_help(args.config_name or config_name, args))
         return
@@ -126,7 +126,7 @@ def _compose(config_name: str, overrides: list[str], config_dir: str | None) -> 
 
 
 def _is_multirun() -> bool:
-    return any(a in ("-m", "--multirun") for a in sys.argv[1:2])
+    return "-m" in sys.argv or "--multirun" in sys.argv
 
 
 def _say(program: str, error: GanError) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gan_cli import checkpoint
 from gan_cli.config import INJECTED, Node
 from gan_cli.errors import CheckpointError, ConfigError, DeviceError, GanError, OutputError, UntrustedError
+from gan_cli.networks import apply
 from gan_cli.randomness import SAMPLE_BLOCK
 
 log = logging.getLogger("gan_cli")
@@ -211,7 +212,7 @@ class Run:
         for start in range(0, len(latents), batch_size):
             z = latents[start : start + batch_size].to(self.device)
             label = None if labels is None else labels[start : start + batch_size].to(self.device)
-            yield self.generator(z, label).float()
+            yield apply(self.generator, z, label).float()
 
     def sample(self, n: int, seed: int = 0, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK) -> Tensor:
         """``n`` images in [-1, 1], float32 (n, C, H, W) on ``device``. Image k depends on ``seed`` and k only.

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from gan_cli import cli, schema
 from gan_cli.config import to_plain
-from gan_cli.errors import OutputError
+from gan_cli.errors import ConfigError, OutputError
 from gan_cli.ranges import PositiveInt, Seed
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class SampleConfig:
 def app(cfg: DictConfig) -> None:
     """Load the run, draw, write."""
     config = SampleConfig(**schema.check_fields(to_plain(cfg), SampleConfig))
+    if not config.formats:
+        raise ConfigError("there is nothing to write", "formats", f"Set formats to any of: {', '.join(WRITERS)}")
     import torch
 
     from gan_cli.runs import load_run
@@ -54,9 +56,9 @@ def app(cfg: DictConfig) -> None:
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
     default = Path(config.run_dir) / "generated" / f"step-{run.step:08d}-seed{config.seed}"
     output = Path(config.output) if config.output is not None else default
+    images = draw(run, config)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        images = draw(run, config)
         for kind in dict.fromkeys(config.formats):
             log.info("%s", WRITERS[kind](output, images, run, config))
     except OSError as error:

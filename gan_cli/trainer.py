@@ -29,6 +29,7 @@ from gan_cli.data.dataset import ImageDataset
 from gan_cli.ema import EMA
 from gan_cli.engine import Player, Progress, train
 from gan_cli.errors import ConfigError, DataError, DivergedError, OutputError, PreemptedError
+from gan_cli.networks import apply, takes_label
 from gan_cli.randomness import seed_everything
 from gan_cli.runs import build, choose_device, create, has_convolutions, is_trusted, load_state, locked, to_device
 from gan_cli.writer import Writer, clock
@@ -121,7 +122,7 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
                 writer.row(keep_sums=step % config.log_every != 0)
             if step % config.sample_every == 0 or last:
                 with torch.no_grad():
-                    writer.picture(game.ema.average(latents, labels), per_row=8)
+                    writer.picture(apply(game.ema.average, latents, labels), per_row=8)
             if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
                 stop.append(f"max_hours={config.max_hours:g}")
             if step % config.save_every == 0 or last or stop:
@@ -173,6 +174,9 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         for side in networks
     }
     dataset = build(config.dataset, "dataset")
+    if "label" in task.batch_keys and not all(takes_label(network) for network in networks.values()):
+        raise ConfigError("the networks take no label", "model.task.num_classes",
+                          "Set it to null, or choose a class-conditional model")  # fmt: skip
     if "label" in task.batch_keys and dataset.labels is None:
         raise ConfigError("the model needs labels and the data set has none", "model.task.num_classes and dataset",
                           "Choose a labelled data set or an unconditional model")  # fmt: skip

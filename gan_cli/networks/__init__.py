@@ -1,1 +1,22 @@
-"""Generators and discriminators: plain modules, no loss, optimizer, device or file handling."""
+"""Generators and discriminators: plain modules, no loss, optimizer, device or file handling.
+
+A generator maps latents (N, latent_dim) to images in [-1, 1], (N, C, H, W); a discriminator maps images to logits of any
+shape. Class-conditional ones take ``label``, int64 (N,), as a second argument.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def apply(network: nn.Module, inputs: Tensor, label: Tensor | None) -> Any:
+    """``network(inputs)``, or ``network(inputs, label)`` where there is one."""
+    return network(inputs) if label is None else network(inputs, label)
+
+
+def takes_label(network: nn.Module) -> bool:
+    """Whether a network is class-conditional: its ``forward`` has a ``label``."""
+    return "label" in inspect.signature(network.forward).parameters

@@ -48,7 +48,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Tanh())
         self.apply(initialise)
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor) -> Tensor:
         """``z``: (N, latent_dim). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
         images: Tensor = self.layers(z[:, :, None, None])
         return images
@@ -80,7 +80,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.apply(initialise)
 
-    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
         logits: Tensor = self.layers(images)
         return logits.flatten()

@@ -31,7 +31,7 @@ class Generator(nn.Module):
             layers += [nn.Linear(width_in, width_out), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], channels * image_size**2), nn.Tanh())
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, z: Tensor) -> Tensor:
         """``z``: (N, latent_dim). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
         images: Tensor = self.layers(z)
         return images.view(-1, *self.shape)
@@ -51,7 +51,7 @@ class Discriminator(nn.Module):
             layers += [nn.Linear(width_in, width_out), nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
-    def forward(self, images: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
         logits: Tensor = self.layers(images)
         return logits.flatten()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from gan_cli.networks import apply
 from gan_cli.objective import Objective
 from gan_cli.randomness import sample_normal, sample_uniform
 from gan_cli.ranges import PositiveInt, Width
@@ -65,13 +65,13 @@ class NoiseToImage(nn.Module):
         """``batch``: ``image`` in [-1, 1], (N, C, H, W), and ``label``, int64 (N,). Returns a scalar and what to log."""
         real, label = batch["image"], self._label(batch)
         with torch.no_grad():
-            fake = self.generator(self._latents(batch, new=self.objective.first == "discriminator"), label)
+            fake = apply(self.generator, self._latents(batch, new=self.objective.first == "discriminator"), label)
         real_logits, fake_logits = self._discriminate(real, fake.to(real.dtype), label)
         loss = self.objective.adversarial.discriminator(real_logits, fake_logits)
         with torch.no_grad():
             logs = self.objective.adversarial.report(real_logits, fake_logits)
         if self.objective.penalty is not None:
-            penalty = self.objective.penalty(partial(self.discriminator, label=label), real, fake)
+            penalty = self.objective.penalty(lambda images: apply(self.discriminator, images, label), real, fake)
             loss = loss + penalty
             logs["d/penalty"] = penalty.detach()
         return loss, {"d/loss": loss.detach(), **logs}
@@ -79,19 +79,19 @@ class NoiseToImage(nn.Module):
     def generator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         """``batch``: that of the discriminator's last turn. Returns a scalar and what to log."""
         label = self._label(batch)
-        fake = self.generator(self._latents(batch, new=self.objective.first == "generator"), label)
+        fake = apply(self.generator, self._latents(batch, new=self.objective.first == "generator"), label)
         if self.objective.adversarial.uses_real:
             real_logits, fake_logits = self._discriminate(batch["image"], fake, label)
         else:
-            real_logits, fake_logits = None, self.discriminator(fake, label).float()
+            real_logits, fake_logits = None, apply(self.discriminator, fake, label).float()
         loss = self.objective.adversarial.generator(real_logits, fake_logits)
         return loss, {"g/loss": loss.detach()}
 
     def _discriminate(self, real: Tensor, fake: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.mixes_batch:
-            return self.discriminator(real, label).float(), self.discriminator(fake, label).float()
+            return apply(self.discriminator, real, label).float(), apply(self.discriminator, fake, label).float()
         both = None if label is None else torch.cat([label, label])
-        real_logits, fake_logits = self.discriminator(torch.cat([real, fake]), both).float().chunk(2)
+        real_logits, fake_logits = apply(self.discriminator, torch.cat([real, fake]), both).float().chunk(2)
         return real_logits, fake_logits
 
     def latents(self, seed: object, start: int, stop: int) -> Tensor:

@@ -1,0 +1,168 @@
+"""Every mistake is answered by one line that says what is wrong, where, and what to do, before anything is made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+MISTAKES: list[tuple[list[str], str]] = [
+    # unknown keys and options
+    (["lrr=1"], r"unknown key 'lrr'.*Did you mean: optimizer\.lr\?"),
+    (["model.generator.widht=4"], r"model\.generator\.widht.*Did you mean: model\.generator\.width\?"),
+    (["+batchsize=3"], r"batchsize.*Did you mean: batch_size\?"),
+    (["+model.generator.widht=4"], r"Generator has no argument 'widht' \(model\.generator\.widht\).*Did you mean: width\?"),
+    (["+model.critic=4"], r"unknown key 'critic' \(model\.critic\)"),
+    (["+ema.halflife=4"], r"ema\.halflife.*Did you mean: half_life\?"),
+    (["~optimizer.lr"], r"'lr'.*optimizer\.discriminator\.lr"),
+    (["~seed"], r"this key is missing \(seed\)"),
+    (["model=dcgn"], r"model has no option 'dcgn' \(model=dcgn\).*dcgan, mlp, wgan_mlp.*Did you mean: dcgan\?"),
+    (["loss=wgan-gp"], r"loss=wgan-gp.*hinge.*Did you mean: wgan_gp\?"),
+    (["dataset=mnst"], r"dataset has no option 'mnst'.*Did you mean: mnist\?"),
+    (["experiment=wgan"], r"experiment has no option 'wgan'.*Did you mean: wgan_mnist\?"),
+    (["modle=dcgan"], r"modle.*Did you mean: model\?"),
+    # types and ranges
+    (["batch_size=eight"], r"'eight' is not a whole number >= 1 \(batch_size\)"),
+    (["batch_size=0"], r"0 is not a whole number >= 1 \(batch_size\)"),
+    (["batch_size=null"], r"None is not a whole number >= 1 \(batch_size\)"),
+    (["total_steps=[1,2]"], r"\[1, 2\] is not a whole number >= 1 \(total_steps\)"),
+    (["total_steps=nan"], r"nan is not a whole number >= 1 \(total_steps\)"),
+    (["log_every=0"], r"0 is not a whole number >= 1 \(log_every\)"),
+    (["threads=0"], r"0 is not a whole number >= 1 or null \(threads\)"),
+    (["max_hours=0"], r"0 is not a number > 0 or null \(max_hours\)"),
+    (["optimizer.lr=nan"], r"nan is not a number > 0 \(optimizer\.lr\)"),
+    (["optimizer.lr=-1"], r"-1 is not a number > 0 \(optimizer\.lr\)"),
+    (["optimizer.discriminator.lr=inf"], r"inf is not a number > 0 \(optimizer\.discriminator\.lr\)"),
+    (["optimizer.betas=[0.5,1]"], r"1 is not a number >= 0 and < 1 \(optimizer\.betas\[1\]\)"),
+    (["optimizer.betas=[0.5]"], r"a list of 2.* \(optimizer\.betas\)"),
+    (["ema.ramp_up=2"], r"2 is not a number >= 0 and <= 1 \(ema\.ramp_up\)"),
+    (["model=mlp", "model.generator.hidden=[8,0]"], r"0 is not .*\(model\.generator\.hidden(\[1\])?\)"),
+    (["dataset.image_size=3"], r"3 is not .*dataset\.image_size"),
+    (["schedule=linear", "schedule.start=1.5"], r"1\.5 is not a number >= 0 and <= 1 \(schedule\.start\)"),
+    # choices
+    (["device=gpu"], r"'gpu' is not an option \(device\).*auto, cpu, cuda, mps"),
+    (["precision=bf61"], r"'bf61' is not an option \(precision\).*auto, fp32, bf16.*Did you mean: bf16\?"),
+    (["loss.first=nobody"], r"'nobody' is not an option \(loss\.first\).*discriminator, generator"),
+    (["dataset.split=trian"], r"'trian' is not an option \(dataset\.split\).*train.*Did you mean: train\?"),
+    # what does not go together
+    (["dataset.image_size=28"], r"28 is not a power of two from 16 to 256 \(model\.\w+\.image_size, from dataset\.image_size"),
+    (["loss=wgan_gp", "model.discriminator.norm=batch"], r"penalty.*batch.*Set model\.discriminator\.norm=layer"),
+    (["loss=wgan_gp", "loss.critic_norm=batch"], r"penalty is defined sample by sample.*batch.*[Ll]ayer"),
+    (["model.task.num_classes=7"], r"7 classes.*10.*model\.task\.num_classes"),
+    (["batch_size=100000"], r"batch_size=100000 is larger than the data set of 1442 images"),
+    # nodes
+    (["loss.adversarial._target_=gan_cli.losses.Hing"], r"gan_cli\.losses\.Hing.*loss\.adversarial\._target_.*Hinge"),
+    (["loss.adversarial._target_=nowhere.Loss"], r"'nowhere\.Loss' cannot be imported.*loss\.adversarial\._target_"),
+    (["loss.adversarial=hinge"], r"loss\.adversarial"),
+    (["model.generator=null"], r"model\.generator"),
+    (["model.generator.latent_dim=${model.task.latent}"], r"'model\.task\.latent' not found \(model\.generator\.latent_dim\)"),
+    # syntax
+    (["optimizer.betas=[0.5"], r"cannot read 'optimizer\.betas=\[0\.5'"),
+    (["total_steps"], r"cannot read 'total_steps'.*key=value"),
+    (["--epochs", "3"], r"--epochs|unrecognized"),
+    (["-m", "seed=range(0"], r"cannot read 'seed=range\(0'"),
+    (["--config-dir", "no/such/folder"], r"no/such/folder"),
+    (["--config-name", "other"], r"other"),
+    # data
+    (["dataset=image_folder"], r"a value is needed \(dataset\.root\)\. Set dataset\.root=VALUE"),
+    (["dataset=npz"], r"a value is needed \(dataset\.path\)"),
+    (["device=cuda"], r"device cuda is not available here \(device\).*cpu"),
+    (["dataset=npz", "dataset.path=no.npz"], r"no\.npz"),
+    (["dataset=image_folder", "dataset.root=no"], r"the folder does not exist.*dataset\.root"),
+    (["dataset=mnist", "dataset.root=no", "dataset.download=false"], r"train-images-idx3-ubyte.*dataset=digits"),
+]  # fmt: skip
+CODES = {"device=cuda": 69, "dataset.path=no.npz": 66, "dataset.root=no": 66}
+
+
+def answer(result: Any, pattern: str, code: int = 2) -> None:
+    assert result.code == code, result
+    (line,) = result.err.splitlines()
+    assert line.startswith("gan-train: error: ")
+    assert re.search(pattern, line), line
+    assert line.endswith((".", "?")) and not line.endswith(("..", "?."))
+    assert "Traceback" not in result.out
+
+
+@pytest.mark.parametrize(("args", "pattern"), MISTAKES, ids=[" ".join(args) for args, _ in MISTAKES])
+def test_one_line(args: list[str], pattern: str, gan: Any, tmp_path: Path) -> None:
+    import torch
+
+    if args == ["device=cuda"] and torch.cuda.is_available():
+        pytest.skip("it is available here")
+    (code,) = {CODES[a] for a in args if a in CODES} or {2}
+    answer(gan("gan-train", "threads=1", "total_steps=1", *args), pattern, code)
+    assert list(tmp_path.iterdir()) == []
+
+
+OWN_FILES = {
+    "unknown key": (
+        "# @package _global_\nmodel:\n  generator:\n    widht: 4\n", "model=dcgan",
+        r"Generator has no argument 'widht' \(model\.generator\.widht\).*Did you mean: width\?",
+    ),
+    "unknown top-level key": ("# @package _global_\nbatchsize: 3\n", "seed=0", r"'batchsize'.*mean: batch_size\?"),
+    "unknown option in it": (
+        "# @package _global_\ndefaults:\n  - override /loss: hing\n", "seed=0", r"loss has no option 'hing'.*mean: hinge\?",
+    ),
+    "wrong type": ("# @package _global_\noptimizer:\n  lr: quick\n", "seed=0", r"'quick' is not a number.*\(optimizer\.lr\)"),
+    "a number YAML takes for text": ("# @package _global_\noptimizer:\n  lr: 2e-4x\n", "seed=0", r"'2e-4x'.*optimizer\.lr"),
+    "syntax": ("# @package _global_\nmodel: [1,\nseed: 3\n", "seed=0", r"mine\.yaml.*line \d"),
+    "a tab": ("# @package _global_\nmodel:\n\tseed: 3\n", "seed=0", r"mine\.yaml.*line \d"),
+    "a list": ("- 1\n- 2\n", "seed=0", r"experiment"),
+    "two keys alike": ("# @package _global_\nseed: 3\nseed: 4\n", "batch_size=8", r"mine\.yaml.*seed|seed.*mine\.yaml"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "arg", "pattern"), list(OWN_FILES.values()), ids=list(OWN_FILES))
+def test_in_a_file_of_the_users(text: str, arg: str, pattern: str, gan: Any, tmp_path: Path) -> None:
+    (tmp_path / "my" / "experiment").mkdir(parents=True)
+    (tmp_path / "my" / "experiment" / "mine.yaml").write_text(text)
+    answer(gan("gan-train", "--config-dir", "my", "experiment=mine", arg), pattern)
+    assert [p.name for p in tmp_path.iterdir()] == ["my"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pattern"),
+    [
+        ("raise ValueError('depth must be even')", r"bad_mine\.Loss cannot be built: depth must be even \(loss\.adversarial"),
+        ("raise TypeError('depth')", r"bad_mine\.Loss cannot be built: depth \(loss\.adversarial"),
+        ("raise RuntimeError('first\\nsecond')", r"bad_mine\.Loss cannot be built: first \(loss\.adversarial"),
+    ],
+)
+def test_constructor_that_refuses(body: str, pattern: str, gan: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad_mine.py").write_text(f"class Loss:\n    def __init__(self, depth: int = 3):\n        {body}\n")
+    answer(gan("gan-train", "threads=1", "loss.adversarial._target_=bad_mine.Loss"), pattern)
+    assert {p.name for p in tmp_path.iterdir()} <= {"bad_mine.py", "__pycache__"}
+
+
+def test_module_with_an_error_in_it(gan: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken_mine.py").write_text("class Loss(\n")
+    answer(gan("gan-train", "loss.adversarial._target_=broken_mine.Loss"), r"broken_mine.*loss\.adversarial\._target_")
+
+
+def test_labels_that_are_not_there(gan: Any, tmp_path: Path, data_root: Path) -> None:
+    data = [f"dataset.path={data_root}/unlabelled.npz", "dataset=npz", "batch_size=8", "threads=1"]
+    answer(gan("gan-train", *data, "model.task.num_classes=10"), r"the networks take no label")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_that_are_damaged(gan: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK\3\4 nothing of use")
+    answer(gan("gan-train", "dataset=npz", "dataset.path=a.npz"), r"not a readable \.npz file", 65)
+    np.savez(tmp_path / "b.npz", other=np.zeros(3))
+    answer(gan("gan-train", "dataset=npz", "dataset.path=b.npz"), r"dataset\.images to one of: other", 65)
+
+
+@pytest.mark.parametrize("run_dir", ["file/run", "/proc/run"])
+def test_run_dir_that_cannot_be_made(run_dir: str, gan: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer(gan("gan-train", "threads=1", "batch_size=8", f"run_dir={run_dir}"), re.escape(run_dir), 73)
+
+
+def test_eval_says_not_yet(gan: Any, tmp_path: Path) -> None:
+    result = gan("gan-eval", "run_dir=r")
+    (line,) = result.err.splitlines()
+    assert result.code != 0 and line.startswith("gan-eval: error: ") and "gan-sample run_dir=r" in line
+    assert list(tmp_path.iterdir()) == []

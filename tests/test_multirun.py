@@ -1,0 +1,124 @@
+"""Sweeps: a directory per job, nothing of one job in the next, and no job stops the others."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def jobs(sweep: Path) -> dict[str, Path]:
+    return {path.name: path for path in sorted(sweep.iterdir()) if path.is_dir()}
+
+
+def test_three_losses_times_two_seeds(train: Any, read: Any, tmp_path: Path) -> None:
+    common = ["total_steps=2", "schedule=linear", "precision=auto"]
+    train("-m", "loss=non_saturating,hinge,wgan_gp", "seed=0,1", *common)
+    (sweep,) = (tmp_path / "outputs").iterdir()
+    assert sweep.name.startswith("sweep-2")
+    found = jobs(sweep)
+    assert len(found) == 6
+    for loss in ("non_saturating", "hinge", "wgan_gp"):
+        for seed in (0, 1):
+            (name,) = (name for name in found if f"loss={loss}," in name and f"seed={seed}," in name)
+            assert read.rows(found[name])[-1]["step"] == 2
+            if (loss, seed) == ("wgan_gp", 0):
+                train(f"loss={loss}", f"seed={seed}", *common, f"run_dir=alone-{loss}")
+                read.assert_same(tmp_path / f"alone-{loss}", found[name])
+
+
+def test_no_job_inherits_anything(train: Any, read: Any, tmp_path: Path) -> None:
+    """The number of threads of the job before must not show in the job after."""
+    train("-m", "threads=2,1", "total_steps=2", "hydra.sweep.dir=sweep")
+    (last,) = (path for name, path in jobs(tmp_path / "sweep").items() if "threads=1" in name)
+    train("threads=1", "total_steps=2", "run_dir=alone")
+    read.assert_same(tmp_path / "alone", last)
+
+
+def test_the_same_sweep_again_is_finished(train: Any, read: Any, tmp_path: Path) -> None:
+    command = ["-m", "seed=0,1", "hydra.sweep.dir=sweep"]
+    train(*command, "total_steps=1")
+    result = train(*command, "total_steps=1")
+    assert result.err.count("is finished: 1 of 1 steps") == 2
+
+
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_the_flag_may_stand_anywhere(where: int, gan: Any, tmp_path: Path) -> None:
+    args = ["seed=0,1", "batch_size=5000"]
+    result = gan("gan-train", *args[:where], "-m", *args[where:])
+    assert result.code != 0
+    assert len([line for line in result.errors if "batch_size=5000 is larger than the data set" in line]) == 2
+
+
+def test_a_failing_job_does_not_stop_the_rest(train: Any, read: Any, gan: Any, tmp_path: Path) -> None:
+    result = gan(
+        "gan-train", "-m", "threads=1", "model.generator.width=4", "model.discriminator.width=4", "batch_size=100000,8",
+        "total_steps=1", "hydra.sweep.dir=sweep",
+    )  # fmt: skip
+    assert result.code == 2
+    assert "Traceback" not in result.err + result.out
+    (line,) = result.errors
+    assert line.startswith("gan-train: error: batch_size=100000 is larger than the data set")
+    assert "not every job" in result.err.splitlines()[-1]
+    found = [path for path in jobs(tmp_path / "sweep").values() if (path / "checkpoints").exists()]
+    assert len(found) == 1 and "batch_size=8," in found[0].name
+
+
+def test_a_diverging_job_does_not_stop_the_rest(train: Any, read: Any, tmp_path: Path) -> None:
+    args = ["optimizer=sgd", "optimizer.lr=1e20,1e-4", "total_steps=6", "hydra.sweep.dir=sweep"]
+    result = train("-m", *args, code=79)
+    assert [line for line in result.errors if "training diverged" in line] == result.errors and len(result.errors) == 1
+    (good,) = (path for name, path in jobs(tmp_path / "sweep").items() if "lr=1e-4" in name or "lr=0.0001" in name)
+    assert read.steps(good) == [6]
+
+
+def test_a_mistake_in_every_job_is_said_once_per_job_and_makes_nothing(gan: Any, tmp_path: Path) -> None:
+    result = gan("gan-train", "-m", "seed=0,1", "lrr=3", "hydra.sweep.dir=sweep")
+    assert result.code == 2
+    assert result.errors and all("unknown key 'lrr'" in line for line in result.errors)
+    assert "Traceback" not in result.err
+    assert not any((tmp_path / "sweep").glob("*/*"))
+
+
+def test_a_signal_ends_the_whole_sweep(train: Any, stop_at: Any, tmp_path: Path) -> None:
+    stop_at(2, signal.SIGINT)
+    train("-m", "seed=0,1", "total_steps=4", "hydra.sweep.dir=sweep", code=75)
+    assert len(jobs(tmp_path / "sweep")) == 1
+
+
+def test_max_hours_ends_one_job(train: Any, tmp_path: Path) -> None:
+    train("-m", "seed=0,1", "total_steps=4", "max_hours=1e-9", "hydra.sweep.dir=sweep", code=75)
+    assert len(jobs(tmp_path / "sweep")) == 2
+
+
+def test_directories_are_plain_names(train: Any, tmp_path: Path, data_root: Path) -> None:
+    """Slashes in a value, or a hundred overrides, must not make a tree or a name the file system refuses."""
+    long = ["ema.half_life=1000", "ema.ramp_up=0.25", "log_every=17", "sample_every=1017", "save_every=1019", "workers=0"]
+    train("-m", "seed=0,1", "dataset=mnist", f"dataset.root={data_root}", *long, "total_steps=1", "hydra.sweep.dir=sweep")
+    found = jobs(tmp_path / "sweep")
+    assert len(found) == 2 and all((path / "checkpoints").is_dir() for path in found.values())
+
+
+def test_the_printed_command_continues_one_job(train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
+    result = train("-m", "seed=3", "total_steps=3", "max_hours=1e-9", "hydra.sweep.dir=sweep", code=75)
+    (run_dir,) = jobs(tmp_path / "sweep").values()
+    assert not {"-m", "--multirun"} & set(result.continue_command)
+    assert gan(*result.continue_command).code == 75
+    assert read.steps(run_dir)[-1] == 2
+
+
+def test_the_metric_goes_to_the_sweeper(train: Any, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    launch, returned = BasicLauncher.launch, []
+
+    def spy(self: Any, *args: Any, **keywords: Any) -> Any:
+        results = list(launch(self, *args, **keywords))
+        returned.extend(result.return_value for result in results)
+        return results
+
+    monkeypatch.setattr(BasicLauncher, "launch", spy)
+    train("-m", "seed=0,1", "total_steps=1", "optimized_metric=g/loss", "hydra.sweep.dir=sweep")
+    assert sorted(returned) == sorted(read.rows(path)[-1]["g/loss"] for path in jobs(tmp_path / "sweep").values())
