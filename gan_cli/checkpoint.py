@@ -20,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from gan_cli.errors import CheckpointError, NotFoundError, OutputError
+from gan_cli.errors import CheckpointError, DiskError, NotFoundError
 
 FORMAT = 1
 log = logging.getLogger("gan_cli")
@@ -51,7 +51,7 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
     """Write a checkpoint. A kill at any moment leaves this one or the ones before, never a part of one.
 
     Raises:
-        OutputError: the disk is full or cannot be written.
+        DiskError: the disk is full or cannot be written.
     """
     final = run_dir / "checkpoints" / name(step)
     temporary = run_dir / f".saving-{step}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -62,6 +62,7 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
     files["manifest.json"] = json.dumps({"format": FORMAT, "files": hashes}, indent=1).encode()
     try:
         final.parent.mkdir(exist_ok=True)
+        _sync_directory(run_dir)
         temporary.mkdir()
         for file, data in files.items():
             with open(temporary / file, "xb") as out:
@@ -77,7 +78,7 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
         if replaced.exists() and not final.exists():
             os.rename(replaced, final)
         clean(run_dir)
-        raise OutputError(
+        raise DiskError(
             f"the checkpoint of step {step} could not be written: {error.strerror}", str(run_dir),
             "Free some space; the checkpoints before it are untouched and the same command continues",
         ) from error  # fmt: skip
@@ -90,11 +91,14 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def rotate(run_dir: Path, keep: int, every: int) -> None:
-    """Delete all but the newest ``keep``. One that is not at a multiple of ``every`` goes as soon as there is a newer one."""
+def rotate(run_dir: Path, saved: int, keep: int, every: int) -> None:
+    """Delete all but the newest ``keep``, of which ``saved`` is the last.
+
+    One that is not at a multiple of ``every`` goes as soon as there is a newer one.
+    """
     present = steps(run_dir)
-    on_schedule = [s for s in present if s % every == 0 or s == present[-1]]
-    for step in set(present) - set(on_schedule[-keep:]):
+    older = [step for step in present if step % every == 0 and step < saved]
+    for step in set(present) - {saved} - set(older[len(older) - (keep - 1) :] if keep > 1 else []):
         os.rename(run_dir / "checkpoints" / name(step), run_dir / f".deleting-{step}-{secrets.token_hex(4)}")
     clean(run_dir)
 
@@ -135,20 +139,26 @@ def load(run_dir: Path, step: int) -> Checkpoint:
     return Checkpoint(step, tensors, info)
 
 
-def load_newest(run_dir: Path) -> Checkpoint | None:
+def load_newest(run_dir: Path, *, set_aside: bool = False) -> Checkpoint | None:
     """The newest checkpoint that verifies; None when there is none at all.
+
+    ``set_aside``: move damaged ones out of ``checkpoints/``, for a run that goes on from an older one.
 
     Raises:
         CheckpointError: there are some, but none verifies. A run never starts over by itself.
     """
-    problem: CheckpointError | None = None
+    damaged = []
     for step in reversed(steps(run_dir)):
         try:
-            return load(run_dir, step)
+            found = load(run_dir, step)
         except CheckpointError as error:
             log.warning("warning: %s (%s); trying the one before", error.what, error.where)
-            problem = error
-    if problem is not None:
+            damaged.append(step)
+            continue
+        for bad in damaged if set_aside else []:
+            os.rename(run_dir / "checkpoints" / name(bad), run_dir / f"damaged-{name(bad)}-{secrets.token_hex(4)}")
+        return found
+    if damaged:
         raise CheckpointError("no checkpoint can be read", str(run_dir), "Delete the run directory to start over")
     return None
 

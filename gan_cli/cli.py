@@ -6,10 +6,12 @@ import argparse
 import logging
 import os
 import re
+import shutil
 import string
 import sys
 from collections.abc import Callable
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,25 +20,25 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gan_cli.errors import ConfigError, GanError, PreemptedError
+from gan_cli.errors import ConfigError, GanError, OutputError, PreemptedError
 from gan_cli.schema import nearest
 
 CONFIG_PACKAGE = "gan_cli.conf"
 
 
-def run(app: Callable[[DictConfig], Any], config_name: str, program: str) -> NoReturn:
+def run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> NoReturn:
     """Run a Hydra application and leave the process with the right exit code.
 
     Args:
         app: gets the composed config; may raise :class:`GanError`.
-        config_name: primary config in conf/. program: name for messages.
+        config_name: primary config in conf/. name: of the program, for messages.
     """
     # A user's own class may lie next to their YAML. Last, so that it shadows nothing that is installed.
     sys.path.append(os.getcwd())
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand its exceptions on instead of printing them
     _setup_logging()
-    failure: list[GanError] = []
+    failed: dict[str, GanError] = {}
 
     def job(cfg: DictConfig) -> Any:
         from hydra.core.hydra_config import HydraConfig
@@ -47,47 +49,46 @@ def run(app: Callable[[DictConfig], Any], config_name: str, program: str) -> NoR
         except GanError as error:
             if want_traceback:
                 raise
-            if HydraConfig.get().mode == RunMode.MULTIRUN:  # say it now; the other jobs go on
-                _say(program, error)
+            hydra = HydraConfig.get()
+            failed[" ".join(task_overrides(hydra))] = error
+            if hydra.mode == RunMode.MULTIRUN:  # say it now; the other jobs go on
+                _say(name, error)
                 if getattr(error, "by_signal", False):  # Ctrl-C means the whole sweep
                     sys.exit(error.exit_code)
                 raise
-            failure.append(error)
             return None
 
     try:
-        _main(job, config_name, program)
-    except (HydraException, OmegaConfBaseException, YAMLError, GanError, ValueError) as error:
-        if want_traceback:
-            raise
-        known = error if isinstance(error, GanError) else _translate(error, config_name)
-        if known is None:
-            raise
-        if _is_multirun() and isinstance(error, GanError):
-            print(f"{program}: not every job of the sweep succeeded; see above", file=sys.stderr)
-        else:
-            _say(program, known)
-        sys.exit(known.exit_code)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted before anything was trained", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
+        _main(job, config_name, name)
+    except BrokenPipeError:  # gan-train ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    if failure:
-        _say(program, failure[0])
-        sys.exit(failure[0].exit_code)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        known = error if isinstance(error, GanError) else _translate(error, config_name)
+        if want_traceback or known is None:
+            raise
+        if known in failed.values():
+            print(f"{name}: {len(failed)} failed: {'; '.join(failed)}", file=sys.stderr)
+        else:
+            _say(name, known)
+        sys.exit(known.exit_code)
+    for failure in failed.values():
+        _say(name, failure)
+        sys.exit(failure.exit_code)
     sys.exit(0)
 
 
-def _main(job: Callable[[DictConfig], Any], config_name: str, program: str) -> None:
+def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
     parser: argparse.ArgumentParser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(message, "command line", f"See {program} --help")
+        raise ConfigError(message, "command line", f"See {name} --help")
 
     parser.error = refuse  # type: ignore[method-assign]
     args = parser.parse_intermixed_args()
@@ -125,14 +126,26 @@ def _compose(config_name: str, overrides: list[str], config_dir: str | None) -> 
         return compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
 
 
-def _is_multirun() -> bool:
-    return "-m" in sys.argv or "--multirun" in sys.argv
-
-
-def _say(program: str, error: GanError) -> None:
+def _say(name: str, error: GanError) -> None:
     sys.stdout.flush()
     kind = "" if isinstance(error, PreemptedError) else "error: "
-    print(f"{program}: {kind}{error}", file=sys.stderr, flush=True)
+    print(f"{name}: {kind}{error}", file=sys.stderr, flush=True)
+
+
+def task_overrides(hydra: Any) -> list[str]:
+    """What the command line, or the sweep, sets for this job: as it was typed, ``${...}`` not resolved."""
+    plain = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(plain, list)
+    return [str(override) for override in plain]
+
+
+def program(name: str) -> str:
+    """What to type for one of the commands: its name, or its path where the environment is not activated."""
+    beside = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if not beside.exists() or (found is not None and Path(found) == beside):
+        return name
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def override(key: str, value: object) -> str:
@@ -163,10 +176,13 @@ def _setup_logging() -> None:
         logger.propagate = False
 
 
-def _translate(error: Exception, config_name: str) -> ConfigError | None:
-    """An error of Hydra or OmegaConf as one line, or None when it is not one of the user's."""
+def _translate(error: Exception, config_name: str) -> GanError | None:
+    """An error of Hydra, OmegaConf or the file system as one line, or None when it is not one of the user's."""
     text = str(error)
-    first = text.split("\n")[0].strip()
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        todo = "Run it where you may write, or set hydra.sweep.dir="
+        return OutputError(f"cannot write: {error.strerror or first_line(text)}", str(error.filename), todo)
+    first = first_line(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
         options = list(error.options or [])
@@ -178,7 +194,9 @@ def _translate(error: Exception, config_name: str) -> ConfigError | None:
             todo = "Check the name of the group; --help lists them"
         return ConfigError(f"{group} has no option {option!r}", f"{group}={option}", todo)
     if isinstance(error, OverrideParseException):
-        detail = str(error.message if hasattr(error, "message") else first).split("\n")[0]
+        detail = first_line(str(getattr(error, "message", "") or first))
+        if detail.startswith("Lexer"):
+            detail = "a character in it needs quotes"
         return ConfigError(f"cannot read {error.override!r}: {detail}", "command line", "Write key=value, in quotes if need be")
     if isinstance(error, YAMLError):
         mark = getattr(error, "problem_mark", None)
@@ -186,33 +204,50 @@ def _translate(error: Exception, config_name: str) -> ConfigError | None:
         return ConfigError(f"YAML that cannot be read: {getattr(error, 'problem', None) or first}", at, "Correct the file")
     match = re.search(r"Could not override '([^']+)'", text)
     if match:
-        key = match[1]
-        near = nearest(key, _all_keys(config_name)).strip()
-        return ConfigError(f"unknown key {key!r}", key, near or "--help lists the keys")
+        return _unknown_key(match[1], config_name)
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OmegaConfBaseException):
         cause = cause.__cause__
     if isinstance(cause, OmegaConfBaseException):
         key = str(cause.full_key or "configuration")
-        near = nearest(key, _all_keys(config_name)).strip() if "not in struct" in str(cause) else ""
-        return ConfigError(str(cause.msg or cause).split("\n")[0], key, near or "--help lists the keys")
+        if "not in struct" in str(cause):
+            return _unknown_key(key, config_name)
+        return ConfigError(first_line(str(cause.msg or cause)), key, "--help lists the keys")
     if "Config group override must be a string" in text:
         todo = "Name an option of the group; --help lists them"
         return ConfigError("a group cannot be null", "command line", todo)
+    if "config directory" in text:
+        return ConfigError(first.rstrip("."), "--config-dir", "Give a folder with groups in it, such as DIR/loss/mine.yaml")
     if isinstance(error, HydraException):
         return ConfigError(first.rstrip("."), "configuration", "--help shows how it is put together")
     return None
+
+
+def first_line(text: str) -> str:
+    """Of a longer message."""
+    return text.strip().split("\n")[0].strip()
+
+
+def _unknown_key(key: str, config_name: str) -> ConfigError:
+    """Suggests a key beside it, else anywhere, else lists those beside it."""
+    keys = _all_keys(config_name)
+    parent = key.rpartition(".")[0]
+    beside = [k for k in keys if k.rpartition(".")[0] == parent]
+    near = nearest(key, beside).strip() or nearest(key, keys).strip()
+    listed = f"The keys there are: {', '.join(beside)}" if beside else "--help lists the keys"
+    return ConfigError(f"unknown key {key!r}", key, near or listed)
 
 
 def _all_keys(config_name: str) -> list[str]:
     """Every key and group of the config that the group choices on the command line give."""
     from gan_cli.config import flatten
 
-    choices = [a for a in sys.argv[1:] if re.fullmatch(r"[a-z]+=\w+", a)]
+    choices = [a for a in sys.argv[1:] if re.fullmatch(r"\w+=[\w-]+", a)]
+    config_dir = next((b for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")), None)
     for overrides in (choices, []):
         try:
-            plain = OmegaConf.to_container(_compose(config_name, overrides, None), resolve=False)
-            keys = [key for key in flatten(plain) if not key.startswith("hydra.")]
+            plain = OmegaConf.to_container(_compose(config_name, overrides, config_dir), resolve=False)
+            keys = [k for k in flatten(plain) if not k.startswith("hydra.") and not k.endswith("_target_")]
             return [*dict.fromkeys(k.split(".")[0] for k in keys), *keys]
         except Exception as problem:
             logging.getLogger("gan_cli").debug("no keys for %s: %s", overrides, problem)

@@ -152,7 +152,7 @@ def _optimizer(node: Node) -> Node:
 
 def _combinations(top: dict[str, Any]) -> None:
     needed = top["loss"].get("critic_norm", "batch")
-    if needed != "batch" and top["model"]["discriminator"].get("norm") == "batch":
+    if top["loss"].get("penalty") is not None and needed != "batch" and top["model"]["discriminator"].get("norm") == "batch":
         raise ConfigError(
             "a penalty defined sample by sample cannot be used with batch norm in the critic, which mixes samples",
             f"loss.critic_norm={needed} and model.discriminator.norm=batch",

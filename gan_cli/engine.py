@@ -107,7 +107,7 @@ def train(
 
     A step is n_critic updates of D, each on a batch of its own, and one of G, in the order the objective says.
     ``after_step`` gets the step's logs (scalars on the device) and says whether to go on; nothing else in the loop waits
-    for the device.
+    for the device. Of several critic updates the last one's logs are kept.
     """
 
     def move_generator(batch: Batch) -> dict[str, Tensor]:

@@ -55,6 +55,18 @@ class OutputError(GanError):
     exit_code = 73
 
 
+class MemoryFullError(GanError):
+    """The networks and a batch do not fit in memory."""
+
+    exit_code = 71
+
+
+class DiskError(GanError):
+    """Writing failed in the middle of a run: a full disk, most often."""
+
+    exit_code = 74
+
+
 class PreemptedError(GanError):
     """The run stopped before its end, with its state saved: the same command continues it."""
 

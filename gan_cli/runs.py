@@ -22,6 +22,7 @@ from gan_cli.networks import apply
 from gan_cli.randomness import SAMPLE_BLOCK
 
 log = logging.getLogger("gan_cli")
+PER_ROW = 8  # samples of a class, one after the other
 
 
 def create(name: str) -> Path:
@@ -217,10 +218,10 @@ class Run:
     def sample(self, n: int, seed: int = 0, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK) -> Tensor:
         """``n`` images in [-1, 1], float32 (n, C, H, W) on ``device``. Image k depends on ``seed`` and k only.
 
-        ``labels``: int64 (n,) for class-conditional models; by default the classes in turn.
+        ``labels``: int64 (n,) for class-conditional models; by default the classes in turn, eight samples of each.
         """
         if labels is None:
-            labels = self.task.labels(0, n, per_row=1)
+            labels = self.task.labels(0, n, PER_ROW)
         return torch.cat(list(self.generate(self.task.latents(seed, 0, n), labels, batch_size)))
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gan_cli")
 GRID_LIMIT = 100  # images that a grid shows at most
-PER_ROW = 8  # samples of a class
 GIF_CORNERS, GIF_FRAMES = 6, 12
 
 
@@ -44,7 +43,10 @@ class SampleConfig:
 
 def app(cfg: DictConfig) -> None:
     """Load the run, draw, write."""
-    config = SampleConfig(**schema.check_fields(to_plain(cfg), SampleConfig))
+    plain = to_plain(cfg)
+    if isinstance(plain.get("formats"), str):  # formats=npz
+        plain["formats"] = [plain["formats"]]
+    config = SampleConfig(**schema.check_fields(plain, SampleConfig))
     if not config.formats:
         raise ConfigError("there is nothing to write", "formats", f"Set formats to any of: {', '.join(WRITERS)}")
     import torch
@@ -72,15 +74,17 @@ def draw(run: Run, config: SampleConfig) -> Tensor:
     import torch
 
     from gan_cli.images import to_uint8
+    from gan_cli.runs import PER_ROW
 
     latents = run.task.latents(config.seed, 0, config.num_samples)
-    labels = run.task.labels(0, config.num_samples, per_row=PER_ROW)
+    labels = run.task.labels(0, config.num_samples, PER_ROW)
     return torch.cat([to_uint8(images) for images in run.generate(latents, labels, config.batch_size)])
 
 
 def write_grid(output: Path, images: Tensor, run: Run, config: SampleConfig) -> Path:
     """``grid.png``: at most the first 100 images."""
     from gan_cli.images import enlarge, make_grid, write_png
+    from gan_cli.runs import PER_ROW
 
     per_row = PER_ROW if run.task.num_classes is not None else None
     write_png(output / "grid.png", enlarge(make_grid(images[:GRID_LIMIT], per_row)))
@@ -93,7 +97,9 @@ def write_npz(output: Path, images: Tensor, run: Run, config: SampleConfig) -> P
 
     import numpy as np
 
-    labels = run.task.labels(0, config.num_samples, per_row=PER_ROW)
+    from gan_cli.runs import PER_ROW
+
+    labels = run.task.labels(0, config.num_samples, PER_ROW)
     arrays = {"arr_0": images.permute(0, 2, 3, 1).contiguous().numpy()}
     if labels is not None:
         arrays["labels"] = labels.numpy()

@@ -167,6 +167,9 @@ def check(node: dict[str, Any], path: str, injected: frozenset[str] = frozenset(
         known = parameters(str(node["_target_"]))
     except ConfigError as error:
         raise ConfigError(error.what, f"{path}._target_", error.todo) from error
+    for name in node:
+        if str(name).startswith("_") and name != "_target_":
+            raise ConfigError(f"{name!r} is not used here", f"{path}.{name}", "Leave it out")
     if known is None:
         return node
     label = str(node["_target_"]).rsplit(".", 1)[-1]

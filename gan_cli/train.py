@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from gan_cli import cli
 from gan_cli.config import check
+from gan_cli.errors import ConfigError, PreemptedError
 
 
 def app(cfg: DictConfig) -> float | None:
@@ -22,22 +23,31 @@ def app(cfg: DictConfig) -> float | None:
     config = check(cfg)  # before torch is imported
     from gan_cli.trainer import train_run
 
+    if config.run_dir == "":
+        raise ConfigError("a directory is needed", "run_dir", "Set run_dir=DIR, or leave it out for a new one")
     hydra = HydraConfig.get()
     choices = hydra.runtime.choices
     name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
-    run_dir = Path(config.run_dir) if config.run_dir is not None else None
-    if run_dir is None and hydra.mode == RunMode.MULTIRUN:
-        run_dir = Path(hydra.sweep.dir) / job_name(hydra.job.override_dirname)
-    overrides = [str(o) for o in hydra.overrides.task if not str(o).startswith("run_dir=")]
-    return train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
+    overrides = [o for o in cli.task_overrides(hydra) if not o.startswith("run_dir=")]
+    run_dir = Path(config.run_dir).expanduser() if config.run_dir is not None else None
+    sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
+    if sweeping:
+        run_dir = Path(hydra.sweep.dir) / job_name(",".join(sorted(overrides)))
+    try:
+        return train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
+    except PreemptedError as error:
+        if sweeping and error.by_signal:
+            error.args = (f"{error} Or the whole sweep with: {continue_sweep(hydra.sweep.dir)}",)
+        raise
 
 
 def job_name(overrides: str) -> str:
     """The directory of a sweep's job: what it overrides, as one plain file name."""
-    name = overrides.replace("/", "_") or "default"
-    if len(name.encode()) > 200:
-        name = f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
-    return name
+    overrides = overrides or "default"
+    name = overrides.replace("/", "_")
+    if name == overrides and len(name.encode()) <= 200:
+        return name
+    return f"{name[:100]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
 def continue_command(overrides: list[str], run_dir: Path) -> str:
@@ -48,7 +58,13 @@ def continue_command(overrides: list[str], run_dir: Path) -> str:
             flags += sys.argv[k : k + 2]
         elif argument.startswith(("--config-dir=", "--config-name=")):
             flags.append(argument)
-    return shlex.join(["gan-train", *flags, *overrides, cli.override("run_dir", run_dir)])
+    return shlex.join([cli.program("gan-train"), *flags, *overrides, cli.override("run_dir", run_dir)])
+
+
+def continue_sweep(sweep_dir: str) -> str:
+    """The command that goes on with this sweep: finished jobs are left as they are."""
+    rest = [a for a in sys.argv[1:] if not a.startswith("hydra.sweep.dir=")]
+    return shlex.join([cli.program("gan-train"), *rest, cli.override("hydra.sweep.dir", sweep_dir)])
 
 
 def main() -> NoReturn:

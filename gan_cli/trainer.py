@@ -7,6 +7,7 @@ import os
 import platform
 import shlex
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,16 +23,16 @@ from torch import Tensor, nn
 import gan_cli
 from gan_cli import checkpoint
 from gan_cli.checkpoint import Checkpoint
-from gan_cli.cli import override
+from gan_cli.cli import override, program
 from gan_cli.config import TrainConfig, differences, optimizer_node, to_yaml
 from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ImageDataset
 from gan_cli.ema import EMA
 from gan_cli.engine import Player, Progress, train
-from gan_cli.errors import ConfigError, DataError, DivergedError, OutputError, PreemptedError
+from gan_cli.errors import ConfigError, DataError, DiskError, DivergedError, MemoryFullError, OutputError, PreemptedError
 from gan_cli.networks import apply, takes_label
 from gan_cli.randomness import seed_everything
-from gan_cli.runs import build, choose_device, create, has_convolutions, is_trusted, load_state, locked, to_device
+from gan_cli.runs import PER_ROW, build, choose_device, create, has_convolutions, is_trusted, load_state, locked, to_device
 from gan_cli.writer import Writer, clock
 
 log = logging.getLogger("gan_cli")
@@ -72,7 +73,7 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
             refuse_foreign(run_dir)
             stack.enter_context(locked(run_dir))
             checkpoint.clean(run_dir)
-            saved = checkpoint.load_newest(run_dir)
+            saved = checkpoint.load_newest(run_dir, set_aside=True)
             if saved is not None:
                 refuse_drift(saved, config, run_dir)
                 if saved.step >= config.total_steps:
@@ -87,7 +88,16 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
                 raise OutputError("another process has trained in it meanwhile", str(run_dir), "Repeat the command")
         stack.callback(game.batches.close)
         stack.enter_context(logged_to(run_dir / "train.log"))
-        return play(config, game, saved, run_dir, command(run_dir))
+        try:
+            return play(config, game, saved, run_dir, command(run_dir))
+        except OSError as error:
+            todo = "Free some space; the checkpoints are untouched and the same command continues"
+            raise DiskError(f"cannot write: {error.strerror or error}", str(run_dir), todo) from error
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+                raise
+            todo = "Lower batch_size or the width of the networks"
+            raise MemoryFullError("the networks and a batch do not fit in memory", str(game.device), todo) from error
 
 
 def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Path, command: str) -> float | None:
@@ -96,22 +106,31 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
     progress = game.progress
     announce(config, game, saved, run_dir, command)
     (run_dir / "config.yaml").write_text(to_yaml(config.as_dict()), encoding="utf-8")
+    then = saved.info["config"] if saved is not None else None
+    before = (then["log_every"], then["sample_every"]) if then is not None else None
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
-        total_steps=config.total_steps, log_every=config.log_every, sample_every=config.sample_every,
+        total_steps=config.total_steps, log_every=config.log_every, before=before,
     )  # fmt: skip
-    if saved is not None:
-        writer.load_state(saved.info["log_count"], saved.tensors.get("log_sums", {}), game.device)
     latents = game.task.latents(config.seed, 0, GRID).to(game.device)
-    labels = game.task.labels(0, GRID, per_row=8)
+    labels = game.task.labels(0, GRID, PER_ROW)
     labels = None if labels is None else labels.to(game.device)
+
+    def draw() -> None:
+        with torch.no_grad():
+            writer.picture(apply(game.ema.average, latents, labels), per_row=PER_ROW)
 
     def save() -> None:
         writer.sync()
         tensors, info = snapshot(config, game, writer)
         refuse_non_finite(tensors, run_dir, progress.step)
         checkpoint.save(run_dir, progress.step, tensors, info)
-        checkpoint.rotate(run_dir, config.keep_checkpoints, config.save_every)
+        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, config.save_every)
+
+    if saved is not None:
+        writer.load_state(saved.info["log_counts"], saved.tensors.get("log_sums", {}), game.device)
+        if saved.step % saved.info["config"]["sample_every"] == 0:
+            draw()  # TensorBoard dropped it with what came after
 
     with stop_on_signal() as stop:
 
@@ -119,10 +138,10 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
             writer.add(logs)
             step, last = progress.step, progress.step >= config.total_steps
             if step % config.log_every == 0 or last:
-                writer.row(keep_sums=step % config.log_every != 0)
+                row = writer.row(keep_sums=step % config.log_every != 0)
+                refuse_unknown_metric(config.optimized_metric, row)
             if step % config.sample_every == 0 or last:
-                with torch.no_grad():
-                    writer.picture(apply(game.ema.average, latents, labels), per_row=8)
+                draw()
             if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
                 stop.append(f"max_hours={config.max_hours:g}")
             if step % config.save_every == 0 or last or stop:
@@ -183,6 +202,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     if saved is not None and saved.info["data"] != dataset.fingerprint:
         raise DataError("the data is not that which the run was trained on", f"dataset, {saved.info['data'][:12]} -> "
                         f"{dataset.fingerprint[:12]}", "Bring it back, or start another run_dir")  # fmt: skip
+    refuse_wrong_shapes(task, dataset, device)
     progress = Progress()
     if saved is not None:
         progress = Progress(saved.step, int(saved.info["images"]))
@@ -227,7 +247,7 @@ def snapshot(config: TrainConfig, game: Game, writer: Writer) -> tuple[checkpoin
     groups["log_sums"] = dict(writer.sums)
     info = {
         "images": game.progress.images,
-        "log_count": writer.count,
+        "log_counts": dict(writer.counts),
         "optimizer_scalars": scalars,
         "threads": game.threads,
         "precision": game.precision,
@@ -309,10 +329,12 @@ def farewell(config: TrainConfig, run_dir: Path, seconds: float) -> None:
     """Where everything lies and what to type next."""
     last = checkpoint.name(config.total_steps)
     trust = [] if is_trusted(config.as_dict()) else ["trust=true"]
-    sample = shlex.join(["gan-sample", override("run_dir", run_dir), "num_samples=64", *trust])
+    sample = shlex.join([program("gan-sample"), override("run_dir", run_dir), "num_samples=64", *trust])
     log.info("done in %s", clock(seconds))
     log.info("pictures:    %s", run_dir / "samples" / f"{last}.png")
-    log.info("curves:      %s, or: tensorboard --logdir %s", run_dir / "metrics.jsonl", shlex.quote(str(run_dir)))
+    log.info(
+        "curves:      %s, or: %s --logdir %s", run_dir / "metrics.jsonl", program("tensorboard"), shlex.quote(str(run_dir))
+    )
     log.info("checkpoint:  %s", run_dir / "checkpoints" / last)
     log.info("next:        %s", sample)
 
@@ -322,7 +344,7 @@ def refuse_foreign(run_dir: Path) -> None:
     if not run_dir.is_dir():
         raise OutputError("this is a file, not a directory", str(run_dir), "Choose another run_dir=")
     theirs = [p.name for p in run_dir.iterdir() if not p.name.startswith(".")]
-    if theirs and not (run_dir / "config.yaml").exists() and not (run_dir / "checkpoints").exists():
+    if theirs and not ((run_dir / ".lock").exists() and (run_dir / "config.yaml").exists()) and not checkpoint.steps(run_dir):
         raise OutputError(f"this directory holds other things ({sorted(theirs)[0]})", str(run_dir), "Choose another run_dir=")
 
 
@@ -331,8 +353,35 @@ def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> None:
     changed = differences(saved.info["config"], config.as_dict())
     if changed:
         shown = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
-        raise ConfigError(f"the run was started with another config: {shown}", str(run_dir),
-                          "Repeat the command it was started with, or choose another run_dir=")  # fmt: skip
+        todo = "Repeat the command it was started with, or choose another run_dir="
+        if any(line.startswith("schedule.total_steps:") for line in changed):
+            kept = saved.info["config"]["schedule"].get("total_steps", saved.info["config"]["total_steps"])
+            todo = f"Its schedule depends on total_steps: set schedule.total_steps={kept} too, or choose another run_dir="
+        raise ConfigError(f"the run was started with another config: {shown}", str(run_dir), todo)
+
+
+@torch.no_grad()
+def refuse_wrong_shapes(task: Any, dataset: ImageDataset, device: torch.device) -> None:
+    """Try both networks once on two samples, before anything is made: a mistake in them is answered here."""
+    wanted = (2, dataset.channels, dataset.image_size, dataset.image_size)
+    labels = task.labels(0, 2, 1)
+    labels = None if labels is None else labels.to(device)
+    inputs = task.latents(0, 0, 2).to(device)
+    task.eval()
+    for side, network in (("generator", task.generator), ("discriminator", task.discriminator)):
+        try:
+            result = apply(network, inputs, labels)
+        except Exception as error:  # a network of the user's own may raise anything
+            reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
+            raise ConfigError(f"the {side} fails on {tuple(inputs.shape)}: {reason}", f"model.{side}", "Correct it") from error
+        if side == "generator" and result.shape != wanted:
+            raise ConfigError(f"the generator makes {tuple(result.shape)}, the data set has {wanted}", "model.generator",
+                              "Make it take image_size and channels from ${dataset...}")  # fmt: skip
+        if not result.is_floating_point() or result.shape[:1] != (2,):
+            raise ConfigError(f"the {side} gives {result.dtype} {tuple(result.shape)} for two samples", f"model.{side}",
+                              "Make it return floats, samples along the first axis")  # fmt: skip
+        inputs = result
+    task.train()
 
 
 def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
@@ -346,10 +395,11 @@ def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
 def refuse_non_finite(tensors: checkpoint.TensorGroups, run_dir: Path, step: int) -> None:
     """Never save what is already lost."""
     for group, values in tensors.items():
-        for key, tensor in values.items():
-            if not torch.isfinite(tensor).all():
+        finite = torch.stack([torch.isfinite(tensor).all() for tensor in values.values()]).tolist()
+        for key, good in zip(values, finite, strict=True):
+            if not good:
                 raise DivergedError(f"training diverged: {group} {key} is not finite at step {step}", str(run_dir),
-                                    "Lower optimizer.lr, or choose another loss; checkpoints are from before")  # fmt: skip
+                                    "Lower optimizer.lr, or choose another loss; no checkpoint of it was saved")  # fmt: skip
 
 
 def make(run_dir: Path) -> Path:
@@ -372,9 +422,14 @@ def final_metric(run_dir: Path, key: str | None) -> float | None:
     if key is None:
         return None
     row = json.loads((run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    if key not in row:
-        raise ConfigError(f"the run logs no {key!r}", "optimized_metric", f"It logs: {', '.join(row)}")
+    refuse_unknown_metric(key, row)
     return float(row[key])
+
+
+def refuse_unknown_metric(key: str | None, row: dict[str, Any]) -> None:
+    """Say early that the run does not log what is to be optimised."""
+    if key is not None and key not in row:
+        raise ConfigError(f"the run logs no {key!r}", "optimized_metric", f"It logs: {', '.join(row)}")
 
 
 @contextmanager
@@ -385,6 +440,13 @@ def logged_to(path: Path) -> Iterator[None]:
     log.addHandler(handler)
     try:
         yield
+    except BaseException as error:  # the console gets one line; here is the rest
+        handler.handle(
+            log.makeRecord(
+                log.name, logging.ERROR, "", 0, "%s", (error,), None if isinstance(error, PreemptedError) else sys.exc_info()
+            )
+        )
+        raise
     finally:
         log.removeHandler(handler)
         handler.close()

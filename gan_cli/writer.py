@@ -25,31 +25,44 @@ LINE_SECONDS = 10.0  # at most one console line in this time when there is no te
 class Writer:
     """Collects scalars on the device and writes their means every ``log_every`` steps: one wait for the device each time.
 
-    Rows, points and pictures of steps beyond the checkpoint that a run resumes from are dropped, as are those that are not
-    on the run's schedule (the last row of a run that now goes on), so that a resumed run leaves what an uninterrupted one
-    would. Everything that depends on the clock is under ``time/``.
+    A run that resumes leaves what an uninterrupted one would: whatever lies beyond its checkpoint is dropped, and so are
+    the last row and picture of a run that was to end there, if they were not on its schedule. Everything that depends on
+    the clock is under ``time/``.
+
+    Args:
+        run_dir: where to write. config_text: shown in TensorBoard. progress: where the run stands.
+        total_steps: where it ends. log_every: steps between rows.
+        before: ``log_every`` and ``sample_every`` of the session that saved the checkpoint; None for a new run.
     """
 
-    def __init__(self, run_dir: Path, config_text: str, progress: Progress, *, total_steps: int, log_every: int,
-                 sample_every: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        run_dir: Path,
+        config_text: str,
+        progress: Progress,
+        *,
+        total_steps: int,
+        log_every: int,
+        before: tuple[int, int] | None,
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
         self.run_dir, self.progress = run_dir, progress
-        self.log_every, self.sample_every, self.total_steps = log_every, sample_every, total_steps
+        self.log_every, self.total_steps = log_every, total_steps
         self.sums: dict[str, Tensor] = {}
-        self.count = 0
-        self.last_row: dict[str, Any] = {}
+        self.counts: dict[str, int] = {}
         (run_dir / "samples").mkdir(exist_ok=True)
-        rows = self._rewind(run_dir / "metrics.jsonl")
+        self._rewind_pictures(before)
+        rows = self._rewind_rows(before)
         self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
-        self.last_row = rows[-1] if rows else {}
         self.file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")
-        stale = progress.step + (progress.step > 0 and progress.step % log_every == 0)  # the first step to be written again
         events = run_dir / "tensorboard"
-        self.tensorboard = SummaryWriter(events, purge_step=stale if events.exists() else None)
-        if not progress.step:
+        self.tensorboard = SummaryWriter(events, purge_step=progress.step if events.exists() else None)
+        if before is None:
             self.tensorboard.add_text("config", "```yaml\n" + config_text + "\n```")
+        elif rows and rows[-1]["step"] == progress.step:  # purged with what came after it
+            self._to_tensorboard(rows[-1])
         terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=total_steps,
@@ -61,28 +74,32 @@ class Writer:
         )
         self.started = self.row_time = time.monotonic()
         self.row_images = progress.images
-        self.first_images, self.first_step, self.line_time = progress.images, progress.step, -math.inf
+        self.first_step, self.line_time = progress.step, -math.inf
 
-    def _rewind(self, path: Path) -> list[dict[str, Any]]:
-        """Keep the rows of steps up to the present one; delete the pictures beyond it."""
-        step = self.progress.step
+    def _rewind_rows(self, before: tuple[int, int] | None) -> list[dict[str, Any]]:
+        """Keep the rows that an uninterrupted run would have by now."""
+        path = self.run_dir / "metrics.jsonl"
         rows = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue  # the line a crash cut off
-                if row["step"] <= step and row["step"] % self.log_every == 0:
-                    rows.append(row)
-            temporary = path.with_name(".metrics.jsonl.tmp")
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            os.replace(temporary, path)
-        for picture in (self.run_dir / "samples").glob("step-*.png"):
-            at = int(picture.stem.removeprefix("step-"))
-            if at > step or at % self.sample_every:
-                picture.unlink()
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # the line a crash cut off
+            if self._stays(row["step"], before and before[0]):
+                rows.append(row)
+        temporary = path.with_name(".metrics.jsonl.tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        os.replace(temporary, path)
         return rows
+
+    def _rewind_pictures(self, before: tuple[int, int] | None) -> None:
+        for picture in (self.run_dir / "samples").glob("step-" + "[0-9]" * 8 + ".png"):
+            if not self._stays(int(picture.stem.removeprefix("step-")), before and before[1]):
+                picture.unlink()
+
+    def _stays(self, step: int, every: int | None) -> bool:
+        at_checkpoint = step == self.progress.step and every is not None and step % every == 0
+        return step < self.progress.step or at_checkpoint
 
     def add(self, logs: dict[str, Tensor]) -> None:
         """The logs of a step: scalars on any device."""
@@ -92,12 +109,12 @@ class Writer:
                 self.sums[key] = value.detach().float().clone()
             else:
                 total += value.detach()
-        self.count += 1
+            self.counts[key] = self.counts.get(key, 0) + 1
         self.bar.update(1)
 
-    def load_state(self, count: int, sums: dict[str, Tensor], device: torch.device) -> None:
-        """Go on with a row that was not complete: ``sums`` over ``count`` steps."""
-        self.count, self.sums = count, {k: v.to(device) for k, v in sums.items()}
+    def load_state(self, counts: dict[str, int], sums: dict[str, Tensor], device: torch.device) -> None:
+        """Go on with a row that was not complete: ``sums`` over ``counts`` steps."""
+        self.counts, self.sums = dict(counts), {k: v.to(device) for k, v in sums.items()}
 
     def row(self, *, keep_sums: bool = False) -> dict[str, Any]:
         """Write a row with the means since the last one.
@@ -108,16 +125,16 @@ class Writer:
         progress = self.progress
         keys = sorted(self.sums)
         values = torch.stack([self.sums[k] for k in keys]).tolist() if keys else []
-        means = {k: v / self.count for k, v in zip(keys, values, strict=True)}
+        means = {k: v / self.counts[k] for k, v in zip(keys, values, strict=True)}
         for key, value in means.items():
             if not math.isfinite(value):
                 raise DivergedError(
                     f"training diverged: {key} is {value} at step {progress.step}",
                     str(self.run_dir),
-                    "Lower optimizer.lr, or choose another loss; the last checkpoint is from before",
+                    "Lower optimizer.lr, or choose another loss; no checkpoint of it was saved since",
                 )
         if not keep_sums:
-            self.sums, self.count = {}, 0
+            self.sums, self.counts = {}, {}
         now = time.monotonic()
         speed = (progress.images - self.row_images) / max(now - self.row_time, 1e-9)
         row = {
@@ -127,14 +144,17 @@ class Writer:
             "time/elapsed": round(self.seconds + now - self.started, 3),
             "time/images_per_second": round(speed, 2),
         }
-        self.row_time, self.row_images, self.last_row = now, progress.images, row
+        self.row_time, self.row_images = now, progress.images
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
-        for key, value in row.items():
-            if key != "step":
-                self.tensorboard.add_scalar(key, value, progress.step)
+        self._to_tensorboard(row)
         self._show(row, now)
         return row
+
+    def _to_tensorboard(self, row: dict[str, Any]) -> None:
+        for key, value in row.items():
+            if key != "step":
+                self.tensorboard.add_scalar(key, value, row["step"])
 
     def _show(self, row: dict[str, Any], now: float) -> None:
         names = {"d/loss": "d", "g/loss": "g", "d/real": "D(x)", "d/fake": "D(G(z))", "d/wasserstein": "W"}

@@ -23,6 +23,7 @@ CLASS_COUNTS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
 def main() -> None:
+    """Write the file, after checking that the source is what it should be."""
     source = load_digits()
     images, labels = source.images.astype(np.uint8), source.target.astype(np.uint8)
     assert images.shape == (1797, 8, 8) and (images == source.images).all()

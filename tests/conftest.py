@@ -58,6 +58,7 @@ def isolated(cwd: Path) -> Iterator[None]:
     before = [(x.handlers[:], x.level, x.propagate) for x in loggers]
     argv, path, environ, here, modules = sys.argv, sys.path[:], dict(os.environ), os.getcwd(), set(sys.modules)
     os.chdir(cwd)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated environment
     importlib.invalidate_caches()
     try:
         yield

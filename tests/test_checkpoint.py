@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli import checkpoint
-from gan_cli.errors import CheckpointError, NotFoundError, OutputError
+from gan_cli.errors import CheckpointError, DiskError, NotFoundError
 
 INFO = {"images": 640, "rate": 2e-4, "nothing": None, "names": ["ä", "b"], "nested": {"deep": [1, 2.5, True]}}
 
@@ -207,12 +207,11 @@ def test_the_newest_that_verifies_is_loaded(tmp_path: Path, caplog: pytest.LogCa
         ([10, 20, 25, 30], 3, 10, [10, 20, 30]),
         ([7, 10, 13, 20], 1, 10, [20]),
         ([5], 1, 10, [5]),
-        ([], 1, 10, []),
     ],
 )
 def test_rotation(tmp_path: Path, saved: list[int], keep: int, every: int, left: list[int]) -> None:
     save(tmp_path, *saved)
-    checkpoint.rotate(tmp_path, keep, every)
+    checkpoint.rotate(tmp_path, saved[-1], keep, every)
     assert checkpoint.steps(tmp_path) == left
     assert names(tmp_path) == (["checkpoints"] if saved else [])
     for step in left:
@@ -258,9 +257,9 @@ def test_a_full_disk_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     save(tmp_path, 1, 2)
     with monkeypatch.context() as patch:
         full_disk(patch, owner, name, at)
-        with pytest.raises(OutputError, match="No space left") as caught:
+        with pytest.raises(DiskError, match="No space left") as caught:
             save(tmp_path, 3)
-    assert caught.value.exit_code == 73
+    assert caught.value.exit_code == 74
     assert names(tmp_path) == ["checkpoints"]
     assert [n for n in names(tmp_path / "checkpoints") if n != "step-00000003"] == ["step-00000001", "step-00000002"]
     for step in checkpoint.steps(tmp_path):
@@ -274,7 +273,7 @@ def test_a_full_disk_while_a_step_is_replaced(tmp_path: Path, monkeypatch: pytes
     save(tmp_path, 1)
     with monkeypatch.context() as patch:
         full_disk(patch, os, name, at)
-        with pytest.raises(OutputError, match="No space left"):
+        with pytest.raises(DiskError, match="No space left"):
             save(tmp_path, 1)
     assert names(tmp_path) == ["checkpoints"]
     assert_intact(tmp_path, 1)

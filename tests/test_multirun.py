@@ -61,7 +61,7 @@ def test_a_failing_job_does_not_stop_the_rest(train: Any, read: Any, gan: Any, t
     assert "Traceback" not in result.err + result.out
     (line,) = result.errors
     assert line.startswith("gan-train: error: batch_size=100000 is larger than the data set")
-    assert "not every job" in result.err.splitlines()[-1]
+    assert result.err.splitlines()[-1].startswith("gan-train: 1 failed: ")
     found = [path for path in jobs(tmp_path / "sweep").values() if (path / "checkpoints").exists()]
     assert len(found) == 1 and "batch_size=8," in found[0].name
 

@@ -191,7 +191,6 @@ REFUSED = {
         2,
         r"'grib' is not an option \(formats\[0\]\).*npz.*Did you mean: grid\?",
     ),
-    "formats not a list": (lambda run: None, ["formats=npz"], 2, r"formats"),
     "no formats": (lambda run: None, ["formats=[]"], 2, r"formats"),
     "samples": (lambda run: None, ["num_samples=0"], 2, r"0 is not a whole number >= 1 \(num_samples\)"),
     "unknown key": (lambda run: None, ["num_sample=5"], 2, r"num_sample.*Did you mean: num_samples\?"),

@@ -1,8 +1,8 @@
 """DCGAN (Radford et al. 2016, figure 1 and section 3).
 
 Strided convolutions with 4 x 4 kernels, batch norm everywhere but in G's last and D's first layer, ReLU and tanh in G,
-LeakyReLU 0.2 in D, no bias in the convolutions (those of the authors' code). At 64 x 64 the channels are the paper's
-512-256-128-64 (width 64: the authors' code and common usage; the paper's figure has 1024-512-256-128, which is width 128).
+LeakyReLU 0.2 in D; no bias in the convolutions, as in the authors' code. At 64 x 64 and ``width=64`` the channels are
+512-256-128-64, those of the authors' code; ``width=128`` gives the 1024-512-256-128 of the paper's figure 1.
 Other sizes add a stage per doubling or drop one per halving.
 """
 

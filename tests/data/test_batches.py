@@ -84,9 +84,7 @@ def test_labels_follow_images() -> None:
 
 
 def test_order_depends_on_every_bit_of_the_seed_and_on_nothing_else() -> None:
-    orders = {
-        tuple(permutation(20, seed=seed, epoch=epoch).tolist()) for seed in (0, 1, 2**31) for epoch in (0, 1, 2**32)
-    }
+    orders = {tuple(permutation(20, seed=seed, epoch=epoch).tolist()) for seed in (0, 1, 2**31) for epoch in (0, 1, 2**32)}
     assert len(orders) == 9
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -97,9 +95,7 @@ def test_order_depends_on_every_bit_of_the_seed_and_on_nothing_else() -> None:
 
 
 def test_a_batch_larger_than_the_set_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match="batch_size=8 is larger than the data set of 7 images .*batch_size=7 or less"
-    ):
+    with pytest.raises(ConfigError, match="batch_size=8 is larger than the data set of 7 images .*batch_size=7 or less"):
         Batches(numbered(7), batch_size=8, seed=0, device=CPU)
 
 
@@ -129,9 +125,7 @@ def test_a_file_that_breaks_later_is_one_clear_error(folder: Path, workers: int)
     dataset = image_folder(root=str(folder), image_size=8, memory_gb=0)
     (folder / "class0" / "4.png").write_text("<html>")
     batches = Batches(dataset, batch_size=10, seed=0, device=CPU, workers=workers)
-    with pytest.raises(
-        DataError, match=r"cannot be read: not an image of a known format .*4\.png.*on_bad_image=skip"
-    ) as error:
+    with pytest.raises(DataError, match=r"cannot be read: not an image of a known format .*4\.png.*on_bad_image=skip") as error:
         next(batches)
     assert "\n" not in str(error.value)
     batches.close()

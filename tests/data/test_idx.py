@@ -130,9 +130,7 @@ def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path: Path, mo
     assert list((tmp_path / "mine").iterdir()) == []
 
 
-def test_a_download_without_the_files_or_without_permission_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_without_the_files_or_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_torchvision(monkeypatch, lambda root, download: None)
     with pytest.raises(NotFoundError, match="did not bring them"):
         mnist(root=str(tmp_path / "data"))
@@ -144,9 +142,7 @@ def test_a_download_without_the_files_or_without_permission_is_refused(
         mnist(root=str(tmp_path / "file"))
 
 
-def test_a_download_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_download_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def download(root: str, *, download: bool) -> None:
         print("noise")
         write(Path(root))
