@@ -181,7 +181,7 @@ def check(node: dict[str, Any], path: str, injected: frozenset[str] = frozenset(
 
 def _argument(value: Any, name: str, known: dict[str, Parameter], label: str, path: str) -> Any:
     if name not in known:
-        todo = nearest(name, known).strip() or f"{label} takes: {', '.join(known)}"
+        todo = nearest(name, known).strip() or f"{label} takes: {', '.join(known) or 'nothing'}"
         raise ConfigError(f"{label} has no argument {name!r}", f"{path}.{name}", todo)
     return convert(value, known[name].type, f"{path}.{name}")
 

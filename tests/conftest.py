@@ -136,11 +136,19 @@ class Reader:
         return {path.name: path.read_bytes() for path in (run_dir / "samples").iterdir()}
 
     @staticmethod
-    def scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    def events(run_dir: Path) -> Any:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
-        events.Reload()
+        return events.Reload()
+
+    @classmethod
+    def images(cls, run_dir: Path) -> list[int]:
+        return [event.step for event in cls.events(run_dir).Images("samples")]
+
+    @classmethod
+    def scalars(cls, run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+        events = cls.events(run_dir)
         return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -212,3 +213,20 @@ def test_hostile_config_is_not_executed_by_training(trained: Path, tmp_path: Pat
     result = train("total_steps=9", "run_dir=run", code=2)
     assert "started with another config" in result.err
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return z.tanh().view(-1, 1, 2, 2)", r"makes \(2, 1, 2, 2\), the data set has \(2, 1, 32, 32\)"),
+        ("return z @ z", "fails on .2, 4.: RuntimeError"),
+    ],
+)
+def test_a_generator_with_a_mistake_is_one_line(own: Path, gan: Any, body: str, message: str) -> None:
+    head = "from torch import nn\nclass G(nn.Linear):\n    def __init__(self, **kwargs): super().__init__(4, 4)\n"
+    (own / "wrong_model.py").write_text(f"{head}    def forward(self, z): {body}\n")
+    wrong = ["model.task.latent_dim=4", "model.generator._target_=wrong_model.G"]
+    result = gan("gan-train", *wrong, "total_steps=1", "threads=1")
+    assert result.code == 2 and len(result.err.splitlines()) == 1, result
+    assert re.search(message, result.err), result.err
+    assert not (own / "outputs").exists()

@@ -229,6 +229,17 @@ def test_a_damaged_checkpoint_is_passed_over(train: Any, read: Any, trained: Pat
     read.assert_same(trained, tmp_path / "r")
 
 
+def test_what_is_saved_after_a_damaged_checkpoint_stays(train: Any, read: Any, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "r")
+    (tmp_path / "r" / "checkpoints" / "step-00000004" / "state.json").write_text("{}")
+    command = ["total_steps=6", "save_every=2", "log_every=2", "sample_every=2", "keep_checkpoints=1", "run_dir=r"]
+    train(*command, "max_hours=1e-9", code=75)
+    assert read.steps(tmp_path / "r") == [3]
+    assert [p.name[:21] for p in (tmp_path / "r").glob("damaged-*")] == ["damaged-step-00000004"]
+    train(*command)
+    assert read.steps(tmp_path / "r") == [6]
+
+
 def test_killed_before_the_first_checkpoint(train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from gan_cli import checkpoint
 
@@ -255,6 +266,7 @@ def test_more_steps_end_as_if_started_so(old: int, train: Any, read: Any, tmp_pa
     whole, resumed = read.scalars(tmp_path / "whole"), read.scalars(tmp_path / "r")
     assert [step for step, _ in resumed["d/loss"]] == [3, 6, 9, 11]
     assert {k: v for k, v in whole.items() if k[:2] != "ti"} == {k: v for k, v in resumed.items() if k[:2] != "ti"}
+    assert read.images(tmp_path / "whole") == read.images(tmp_path / "r") == [4, 8, 11]
 
 
 def test_finished_does_nothing(train: Any, trained: Path) -> None:
@@ -303,6 +315,15 @@ def test_what_may_change(train: Any, read: Any, tmp_path: Path) -> None:
     assert read.steps(tmp_path / "r") == [4]
 
 
+def test_other_intervals_leave_the_history_alone(train: Any, read: Any, tmp_path: Path) -> None:
+    train("total_steps=6", "log_every=2", "sample_every=2", "save_every=6", "run_dir=r")
+    train("total_steps=9", "log_every=4", "sample_every=4", "save_every=6", "run_dir=r")
+    assert [row["step"] for row in read.rows(tmp_path / "r")] == [2, 4, 6, 8, 9]
+    assert [name[5:13] for name in sorted(read.pictures(tmp_path / "r"))] == [f"{k:08d}" for k in (2, 4, 6, 8, 9)]
+    assert read.images(tmp_path / "r") == [2, 4, 6, 8, 9]
+    assert [step for step, _ in read.scalars(tmp_path / "r")["d/loss"]] == [2, 4, 6, 8, 9]
+
+
 def test_changed_data_is_refused(train: Any, tmp_path: Path, data_root: Path) -> None:
     with np.load(data_root / "images.npz") as file:
         arrays = dict(file)
@@ -341,9 +362,10 @@ def test_twenty_starts_in_one_second_get_twenty_directories(tmp_path: Path, monk
     assert len(set(made)) == 20 and all(path.is_dir() for path in made)
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
+@pytest.mark.parametrize("kind", ["folder", "file", "folder with a config.yaml"])
 def test_what_is_not_a_run_stays_untouched(kind: str, train: Any, tmp_path: Path) -> None:
-    thesis = tmp_path / "mine" / "thesis.txt" if kind == "folder" else tmp_path / "mine"
+    name = "config.yaml" if "config" in kind else "thesis.txt"
+    thesis = tmp_path / "mine" / name if kind.startswith("folder") else tmp_path / "mine"
     thesis.parent.mkdir(exist_ok=True)
     thesis.write_text("years of work")
     before = snapshot(tmp_path)
