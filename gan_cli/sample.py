@@ -51,8 +51,8 @@ def app(cfg: DictConfig) -> None:
         raise ConfigError("there is nothing to write", "formats", f"Set formats to any of: {', '.join(WRITERS)}")
     import torch
 
+    from gan_cli.game import default_threads
     from gan_cli.runs import load_run
-    from gan_cli.trainer import default_threads
 
     torch.set_num_threads(config.threads or default_threads())
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import shlex
 import signal
 import sys
@@ -12,49 +10,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import gan_cli
 from gan_cli import checkpoint
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.cli import override, program
-from gan_cli.config import TrainConfig, differences, optimizer_node, to_yaml
-from gan_cli.data.batches import Batches
-from gan_cli.data.dataset import ImageDataset
-from gan_cli.ema import EMA
-from gan_cli.engine import Player, Progress, train
-from gan_cli.errors import ConfigError, DataError, DiskError, DivergedError, MemoryFullError, OutputError, PreemptedError
-from gan_cli.networks import apply, takes_label
-from gan_cli.randomness import seed_everything
-from gan_cli.runs import PER_ROW, build, choose_device, create, has_convolutions, is_trusted, load_state, locked, to_device
+from gan_cli.config import TrainConfig, differences, to_yaml
+from gan_cli.engine import train
+from gan_cli.errors import ConfigError, DiskError, DivergedError, MemoryFullError, OutputError, PreemptedError
+from gan_cli.game import Game, build_game, snapshot
+from gan_cli.networks import apply
+from gan_cli.runs import PER_ROW, create, is_trusted, locked
 from gan_cli.writer import Writer, clock
 
 log = logging.getLogger("gan_cli")
 GRID = 64  # images in a picture
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass
-class Game:
-    """Everything a run trains with, built from its config."""
-
-    task: Any
-    generator: Player
-    discriminator: Player
-    ema: EMA
-    batches: Batches
-    dataset: ImageDataset
-    progress: Progress
-    device: torch.device
-    threads: int
-    precision: str
-    precision_reason: str
 
 
 def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
@@ -122,7 +98,8 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
 
     def save() -> None:
         writer.sync()
-        tensors, info = snapshot(config, game, writer)
+        tensors, info = snapshot(config, game)
+        tensors["log_sums"], info["log_counts"] = dict(writer.sums), dict(writer.counts)
         refuse_non_finite(tensors, run_dir, progress.step)
         checkpoint.save(run_dir, progress.step, tensors, info)
         checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, config.save_every)
@@ -164,150 +141,6 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         raise error
     farewell(config, run_dir, time.monotonic() - started)
     return final_metric(run_dir, config.optimized_metric)
-
-
-def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
-    """Networks, optimizers, data and their state: that of ``saved``, or a new one that depends on the seed only."""
-    device = choose_device(config.device)
-    threads = config.threads or (saved and int(saved.info["threads"])) or default_threads()
-    torch.set_num_threads(threads)
-    networks = {}
-    for side in ("generator", "discriminator"):
-        seed_everything(config.seed, "init", side)
-        networks[side] = to_device(build(config.model[side], f"model.{side}"), device)
-    objective = build(config.loss, "loss")
-    refuse_batch_norm(objective, networks["discriminator"])
-    task = build(config.model["task"], "model.task", **networks, objective=objective).to(device)
-    precision, reason = choose_precision(config.precision, device, task, saved)
-    ema = EMA(task.generator, **config.ema)
-    schedule = build(config.schedule, "schedule")
-    players = {
-        side: Player(
-            network=networks[side],
-            optimizer=build(optimizer_node(config.optimizer, side), "optimizer", params=networks[side].parameters()),
-            loss=getattr(task, f"{side}_loss"),
-            schedule=schedule,
-            constraint=objective.constraint if side == "discriminator" else None,
-            precision=torch.bfloat16 if precision == "bf16" else torch.float32,
-        )
-        for side in networks
-    }
-    dataset = build(config.dataset, "dataset")
-    if "label" in task.batch_keys and not all(takes_label(network) for network in networks.values()):
-        raise ConfigError("the networks take no label", "model.task.num_classes",
-                          "Set it to null, or choose a class-conditional model")  # fmt: skip
-    if "label" in task.batch_keys and dataset.labels is None:
-        raise ConfigError("the model needs labels and the data set has none", "model.task.num_classes and dataset",
-                          "Choose a labelled data set or an unconditional model")  # fmt: skip
-    if saved is not None and saved.info["data"] != dataset.fingerprint:
-        raise DataError("the data is not that which the run was trained on", f"dataset, {saved.info['data'][:12]} -> "
-                        f"{dataset.fingerprint[:12]}", "Bring it back, or start another run_dir")  # fmt: skip
-    refuse_wrong_shapes(task, dataset, device)
-    progress = Progress()
-    if saved is not None:
-        progress = Progress(saved.step, int(saved.info["images"]))
-        groups = saved.tensors
-        nested = {f"{group}.{k}": v for group in ("generator", "discriminator") for k, v in groups[group].items()}
-        load_state(task, {**nested, **groups.get("task", {})}, "checkpoint")
-        load_state(ema.average, groups["generator_ema"], "checkpoint")
-        for side, player in players.items():
-            load_optimizer(player, groups.get(f"optimizer_{side}", {}), saved.info["optimizer_scalars"][side])
-    batches = Batches(
-        dataset, batch_size=config.batch_size, seed=config.seed, device=device, position=progress.images,
-        workers=config.workers,
-    )  # fmt: skip
-    return Game(
-        task,
-        players["generator"],
-        players["discriminator"],
-        ema,
-        batches,
-        dataset,
-        progress,
-        device,
-        threads,
-        precision,
-        reason,
-    )
-
-
-def snapshot(config: TrainConfig, game: Game, writer: Writer) -> tuple[checkpoint.TensorGroups, dict[str, Any]]:
-    """Everything that decides how the run goes on, as tensors and plain data."""
-    groups: checkpoint.TensorGroups = {"generator": {}, "discriminator": {}, "task": {}}
-    for key, tensor in game.task.state_dict().items():
-        side, _, rest = key.partition(".")
-        if side in ("generator", "discriminator"):
-            groups[side][rest] = tensor
-        else:
-            groups["task"][key] = tensor
-    groups["generator_ema"] = game.ema.average.state_dict()
-    scalars = {}
-    for side, player in (("generator", game.generator), ("discriminator", game.discriminator)):
-        groups[f"optimizer_{side}"], scalars[side] = optimizer_state(player)
-    groups["log_sums"] = dict(writer.sums)
-    info = {
-        "images": game.progress.images,
-        "log_counts": dict(writer.counts),
-        "optimizer_scalars": scalars,
-        "threads": game.threads,
-        "precision": game.precision,
-        "device": str(game.device),
-        "data": game.dataset.fingerprint,
-        "class_names": list(game.dataset.class_names),
-        "versions": {"gan_cli": gan_cli.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "config": config.as_dict(),
-    }
-    return {k: v for k, v in groups.items() if v}, info
-
-
-def optimizer_state(player: Player) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's tensors and its other values, both called ``<parameter>.<what>``."""
-    values = {
-        f"{name}.{key}": value
-        for name, parameter in player.network.named_parameters()
-        for key, value in player.optimizer.state.get(parameter, {}).items()
-    }
-    tensors = {k: v for k, v in values.items() if isinstance(v, Tensor)}
-    return tensors, {k: v for k, v in values.items() if k not in tensors}
-
-
-def load_optimizer(player: Player, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-    """Undo :func:`optimizer_state`."""
-    names = {name: k for k, (name, _) in enumerate(player.network.named_parameters())}
-    state: dict[int, dict[str, Any]] = {}
-    for full, value in {**tensors, **scalars}.items():
-        name, _, key = full.rpartition(".")
-        state.setdefault(names[name], {})[key] = value
-    player.optimizer.load_state_dict({**player.optimizer.state_dict(), "state": state})
-    for parameter, entry in player.optimizer.state.items():
-        for key, value in entry.items():  # fused kernels walk the memory: moments must lie as the weights do
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def default_threads() -> int:
-    """OMP_NUM_THREADS, or the cores this process may use. Not torch's present count, which an earlier job may have set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else cores
-
-
-def choose_precision(precision: str, device: torch.device, task: nn.Module, saved: Checkpoint | None) -> tuple[str, str]:
-    """``fp32`` or ``bf16``, and why. ``auto`` keeps what the run began with, else takes bf16 where it pays."""
-    if precision != "auto":
-        return precision, "as set"
-    if saved is not None and saved.info["device"] == str(device):
-        return str(saved.info["precision"]), "as the run began"
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        checks = (getattr(torch.cpu, n, None) for n in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        native = device.type == "cpu" and any(check() for check in checks if check is not None)
-    if not native:
-        return "fp32", f"the {device.type} has no bf16 arithmetic"
-    if not has_convolutions(task):
-        return "fp32", "the networks have no convolutions to speed up"
-    return "bf16", "faster for convolutions here; precision=fp32 forces the other"
 
 
 def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Path, command: str) -> None:
@@ -358,38 +191,6 @@ def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> None:
             kept = saved.info["config"]["schedule"].get("total_steps", saved.info["config"]["total_steps"])
             todo = f"Its schedule depends on total_steps: set schedule.total_steps={kept} too, or choose another run_dir="
         raise ConfigError(f"the run was started with another config: {shown}", str(run_dir), todo)
-
-
-@torch.no_grad()
-def refuse_wrong_shapes(task: Any, dataset: ImageDataset, device: torch.device) -> None:
-    """Try both networks once on two samples, before anything is made: a mistake in them is answered here."""
-    wanted = (2, dataset.channels, dataset.image_size, dataset.image_size)
-    labels = task.labels(0, 2, 1)
-    labels = None if labels is None else labels.to(device)
-    inputs = task.latents(0, 0, 2).to(device)
-    task.eval()
-    for side, network in (("generator", task.generator), ("discriminator", task.discriminator)):
-        try:
-            result = apply(network, inputs, labels)
-        except Exception as error:  # a network of the user's own may raise anything
-            reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
-            raise ConfigError(f"the {side} fails on {tuple(inputs.shape)}: {reason}", f"model.{side}", "Correct it") from error
-        if side == "generator" and result.shape != wanted:
-            raise ConfigError(f"the generator makes {tuple(result.shape)}, the data set has {wanted}", "model.generator",
-                              "Make it take image_size and channels from ${dataset...}")  # fmt: skip
-        if not result.is_floating_point() or result.shape[:1] != (2,):
-            raise ConfigError(f"the {side} gives {result.dtype} {tuple(result.shape)} for two samples", f"model.{side}",
-                              "Make it return floats, samples along the first axis")  # fmt: skip
-        inputs = result
-    task.train()
-
-
-def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
-    """A penalty per sample is undefined where the critic mixes samples (Gulrajani et al. 2017, section 4)."""
-    mixing = [n for n, m in discriminator.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if getattr(objective.penalty, "per_sample", False) and mixing:
-        raise ConfigError(f"the penalty is defined sample by sample, but {mixing[0]} normalises over the batch",
-                          "loss.penalty and model.discriminator", "Use layer norm or none in the discriminator")  # fmt: skip
 
 
 def refuse_non_finite(tensors: checkpoint.TensorGroups, run_dir: Path, step: int) -> None:
