@@ -56,7 +56,7 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
     final = run_dir / "checkpoints" / name(step)
     temporary = run_dir / f".saving-{step}-{os.getpid()}-{secrets.token_hex(4)}"
     replaced = run_dir / f".deleting-{step}-{secrets.token_hex(4)}"
-    files = {f"{group}.safetensors": save_tensors({k: _plain(v) for k, v in ts.items()}) for group, ts in tensors.items() if ts}
+    files = {f"{group}.safetensors": save_tensors({k: _plain(v) for k, v in ts.items()}) for group, ts in tensors.items()}
     files["state.json"] = json.dumps({"step": step, **info}, indent=1).encode()
     hashes = {file: [len(data), hashlib.sha256(data).hexdigest()] for file, data in files.items()}
     files["manifest.json"] = json.dumps({"format": FORMAT, "files": hashes}, indent=1).encode()

@@ -100,6 +100,7 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         writer.sync()
         tensors, info = snapshot(config, game)
         tensors["log_sums"], info["log_counts"] = dict(writer.sums), dict(writer.counts)
+        tensors = {group: values for group, values in tensors.items() if values}
         refuse_non_finite(tensors, run_dir, progress.step)
         checkpoint.save(run_dir, progress.step, tensors, info)
         checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, config.save_every)
