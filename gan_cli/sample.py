@@ -76,9 +76,34 @@ def draw(run: Run, config: SampleConfig) -> Tensor:
     from gan_cli.images import to_uint8
     from gan_cli.runs import PER_ROW
 
-    latents = run.task.latents(config.seed, 0, config.num_samples)
-    labels = run.task.labels(0, config.num_samples, PER_ROW)
-    return torch.cat([to_uint8(images) for images in run.generate(latents, labels, config.batch_size)])
+    images = torch.empty(0, dtype=torch.uint8)
+    for start in range(0, config.num_samples, config.batch_size):
+        stop = min(start + config.batch_size, config.num_samples)
+        latents, labels = run.task.latents(config.seed, start, stop), run.task.labels(start, stop, PER_ROW)
+        (batch,) = map(to_uint8, run.generate(latents, labels, config.batch_size))
+        if start == 0:
+            images = allocate(config.num_samples, batch.shape[1:])
+        images[start:stop] = batch
+    return images
+
+
+def allocate(n: int, shape: tuple[int, ...]) -> Tensor:
+    """Room for ``n`` images.
+
+    Raises:
+        ConfigError: more than half of the machine's memory.
+    """
+    import math
+    import os
+
+    import torch
+
+    gigabytes = n * math.prod(shape) / 2**30
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**31
+    if gigabytes > limit:
+        todo = "Draw fewer at a time, with another seed each"
+        raise ConfigError(f"{n} images need {gigabytes:.0f} GB, half of the memory is {limit:.0f}", "num_samples", todo)
+    return torch.empty(n, *shape, dtype=torch.uint8)
 
 
 def write_grid(output: Path, images: Tensor, run: Run, config: SampleConfig) -> Path:

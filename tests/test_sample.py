@@ -192,6 +192,7 @@ REFUSED = {
         r"'grib' is not an option \(formats\[0\]\).*npz.*Did you mean: grid\?",
     ),
     "no formats": (lambda run: None, ["formats=[]"], 2, r"formats"),
+    "more than memory": (lambda run: None, ["num_samples=4000000000"], 2, r"4000000000 images need \d+ GB.*num_samples"),
     "samples": (lambda run: None, ["num_samples=0"], 2, r"0 is not a whole number >= 1 \(num_samples\)"),
     "unknown key": (lambda run: None, ["num_sample=5"], 2, r"num_sample.*Did you mean: num_samples\?"),
     "output is a file": (lambda run: None, ["output=run/train.log"], 73, r"run/train\.log"),
