@@ -91,16 +91,23 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def rotate(run_dir: Path, saved: int, keep: int, every: int) -> None:
+def rotate(run_dir: Path, saved: int, keep: int, superseded: int | None = None) -> None:
     """Delete all but the newest ``keep``, of which ``saved`` is the last.
 
-    One that is not at a multiple of ``every`` goes as soon as there is a newer one.
+    ``superseded``: a checkpoint made only because the run stopped there; it goes as soon as there is a newer one.
     """
     present = steps(run_dir)
-    older = [step for step in present if step % every == 0 and step < saved]
-    for step in set(present) - {saved} - set(older[len(older) - (keep - 1) :] if keep > 1 else []):
+    older = [step for step in present if step < saved and step != superseded]
+    for step in set(present) - {saved} - set(older[-(keep - 1) :] if keep > 1 else []):
         os.rename(run_dir / "checkpoints" / name(step), run_dir / f".deleting-{step}-{secrets.token_hex(4)}")
     clean(run_dir)
+
+
+def set_aside(run_dir: Path, after: int) -> None:
+    """Move checkpoints of steps beyond ``after``, which are damaged, out of ``checkpoints/``."""
+    for step in steps(run_dir):
+        if step > after:
+            os.rename(run_dir / "checkpoints" / name(step), run_dir / f"damaged-{name(step)}-{secrets.token_hex(4)}")
 
 
 def clean(run_dir: Path) -> None:
@@ -139,26 +146,19 @@ def load(run_dir: Path, step: int) -> Checkpoint:
     return Checkpoint(step, tensors, info)
 
 
-def load_newest(run_dir: Path, *, set_aside: bool = False) -> Checkpoint | None:
+def load_newest(run_dir: Path) -> Checkpoint | None:
     """The newest checkpoint that verifies; None when there is none at all.
-
-    ``set_aside``: move damaged ones out of ``checkpoints/``, for a run that goes on from an older one.
 
     Raises:
         CheckpointError: there are some, but none verifies. A run never starts over by itself.
     """
-    damaged = []
-    for step in reversed(steps(run_dir)):
+    present = steps(run_dir)
+    for step in reversed(present):
         try:
-            found = load(run_dir, step)
+            return load(run_dir, step)
         except CheckpointError as error:
             log.warning("warning: %s (%s); trying the one before", error.what, error.where)
-            damaged.append(step)
-            continue
-        for bad in damaged if set_aside else []:
-            os.rename(run_dir / "checkpoints" / name(bad), run_dir / f"damaged-{name(bad)}-{secrets.token_hex(4)}")
-        return found
-    if damaged:
+    if present:
         raise CheckpointError("no checkpoint can be read", str(run_dir), "Delete the run directory to start over")
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import re
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from gan_cli.errors import ConfigError, GanError, OutputError, PreemptedError
+from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, PreemptedError
 from gan_cli.schema import nearest
 
 CONFIG_PACKAGE = "gan_cli.conf"
@@ -33,12 +34,16 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> NoRetu
         app: gets the composed config; may raise :class:`GanError`.
         config_name: primary config in conf/. name: of the program, for messages.
     """
-    # A user's own class may lie next to their YAML. Last, so that it shadows nothing that is installed.
-    sys.path.append(os.getcwd())
+    try:
+        here = os.getcwd()
+    except OSError as error:
+        _say(name, NotFoundError(f"the current directory is not there: {error.strerror}", ".", "Change to another one"))
+        sys.exit(NotFoundError.exit_code)
+    sys.path.append(here)  # a user's own class may lie next to their YAML; last, so that it shadows nothing installed
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand its exceptions on instead of printing them
     _setup_logging()
-    failed: dict[str, GanError] = {}
+    failed: dict[str, Exception] = {}
 
     def job(cfg: DictConfig) -> Any:
         from hydra.core.hydra_config import HydraConfig
@@ -46,15 +51,17 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> NoRetu
 
         try:
             return app(cfg)
-        except GanError as error:
-            if want_traceback:
-                raise
+        except Exception as error:
             hydra = HydraConfig.get()
-            failed[" ".join(task_overrides(hydra))] = error
-            if hydra.mode == RunMode.MULTIRUN:  # say it now; the other jobs go on
+            sweeping, foreseen = hydra.mode == RunMode.MULTIRUN, isinstance(error, GanError)
+            if getattr(error, "by_signal", False) and sweeping:  # Ctrl-C means the whole sweep
                 _say(name, error)
-                if getattr(error, "by_signal", False):  # Ctrl-C means the whole sweep
-                    sys.exit(error.exit_code)
+                sys.exit(PreemptedError.exit_code)
+            if want_traceback or not (sweeping or foreseen):
+                raise
+            failed[" ".join(task_overrides(hydra))] = error
+            if sweeping:  # say it now; the other jobs go on
+                _say(name, error)
                 raise
             return None
 
@@ -67,17 +74,17 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> NoRetu
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if error in failed.values():  # of a sweep, said already
+            print(f"{name}: {len(failed)} failed: {'; '.join(failed)}", file=sys.stderr)
+            sys.exit(getattr(error, "exit_code", 1))
         known = error if isinstance(error, GanError) else _translate(error, config_name)
         if want_traceback or known is None:
             raise
-        if known in failed.values():
-            print(f"{name}: {len(failed)} failed: {'; '.join(failed)}", file=sys.stderr)
-        else:
-            _say(name, known)
+        _say(name, known)
         sys.exit(known.exit_code)
     for failure in failed.values():
         _say(name, failure)
-        sys.exit(failure.exit_code)
+        sys.exit(getattr(failure, "exit_code", 1))
     sys.exit(0)
 
 
@@ -126,10 +133,15 @@ def _compose(config_name: str, overrides: list[str], config_dir: str | None) -> 
         return compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
 
 
-def _say(name: str, error: GanError) -> None:
-    sys.stdout.flush()
+def _say(name: str, error: Exception) -> None:
+    text = str(error)
+    if not isinstance(error, GanError):
+        text = (
+            f"{type(error).__name__}: {first_line(text)} (a bug in a class of your own or in gan_cli). See the run's train.log."
+        )
     kind = "" if isinstance(error, PreemptedError) else "error: "
-    print(f"{name}: {kind}{error}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody listens any more
+        print(f"{name}: {kind}{text}", file=sys.stderr, flush=True)
 
 
 def task_overrides(hydra: Any) -> list[str]:
@@ -162,10 +174,11 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
-        if "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody listens any more; train.log has it
+            if "tqdm" in sys.modules:
+                sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
 
 def _setup_logging() -> None:
@@ -180,8 +193,8 @@ def _translate(error: Exception, config_name: str) -> GanError | None:
     """An error of Hydra, OmegaConf or the file system as one line, or None when it is not one of the user's."""
     text = str(error)
     if isinstance(error, OSError) and not isinstance(error, HydraException):
-        todo = "Run it where you may write, or set hydra.sweep.dir="
-        return OutputError(f"cannot write: {error.strerror or first_line(text)}", str(error.filename), todo)
+        todo = "Check the path; that of a sweep is set by hydra.sweep.dir="
+        return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", str(error.filename), todo)
     first = first_line(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")

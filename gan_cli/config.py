@@ -104,7 +104,17 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
             raise ConfigError("a value is needed", key, f"Set {key}=VALUE") from error
         raise ConfigError(str(error.msg or error).split("\n")[0], key, "Correct the ${...} reference") from error
     assert isinstance(plain, dict)
+    _refuse_odd_keys(plain, "")
     return {str(k): v for k, v in plain.items()}
+
+
+def _refuse_odd_keys(node: Any, path: str) -> None:
+    for key, value in node.items() if isinstance(node, dict) else []:
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"the key {key!r} is not a name", f"{path}{key}", "Keys are names of arguments: put quotes around it"
+            )
+        _refuse_odd_keys(value, f"{path}{key}.")
 
 
 def check(cfg: DictConfig) -> TrainConfig:

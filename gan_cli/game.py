@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 from dataclasses import dataclass
@@ -81,17 +82,17 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         workers=config.workers,
     )  # fmt: skip
     return Game(
-        task,
-        players["generator"],
-        players["discriminator"],
-        ema,
-        batches,
-        dataset,
-        progress,
-        device,
-        threads,
-        precision,
-        reason,
+        task=task,
+        generator=players["generator"],
+        discriminator=players["discriminator"],
+        ema=ema,
+        batches=batches,
+        dataset=dataset,
+        progress=progress,
+        device=device,
+        threads=threads,
+        precision=precision,
+        precision_reason=reason,
     )
 
 
@@ -182,6 +183,12 @@ def choose_precision(precision: str, device: torch.device, task: nn.Module, save
     return "bf16", "faster for convolutions here; precision=fp32 forces the other"
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on whatever device."""
+    words = ("DefaultCPUAllocator", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
 def refuse_missing_labels(task: Any, dataset: ImageDataset) -> None:
     """A class-conditional task needs networks that take a label and a data set that has them."""
     if "label" not in task.batch_keys:
@@ -209,11 +216,13 @@ def refuse_wrong_shapes(task: Any, dataset: ImageDataset, device: torch.device) 
     labels = task.labels(0, 2, 1)
     labels = None if labels is None else labels.to(device)
     inputs = task.latents(0, 0, 2).to(device)
-    task.eval()
-    for side, network in (("generator", task.generator), ("discriminator", task.discriminator)):
+    trial = copy.deepcopy(task).eval()  # the networks themselves stay as they were built
+    for side, network in (("generator", trial.generator), ("discriminator", trial.discriminator)):
         try:
             result = apply(network, inputs, labels)
         except Exception as error:  # a network of the user's own may raise anything
+            if out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
             raise ConfigError(f"the {side} fails on {tuple(inputs.shape)}: {reason}", f"model.{side}", "Correct it") from error
         if side == "generator" and result.shape != wanted:
@@ -223,4 +232,3 @@ def refuse_wrong_shapes(task: Any, dataset: ImageDataset, device: torch.device) 
             raise ConfigError(f"the {side} gives {result.dtype} {tuple(result.shape)} for two samples", f"model.{side}",
                               "Make it return floats, samples along the first axis")  # fmt: skip
         inputs = result
-    task.train()

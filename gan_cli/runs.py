@@ -238,7 +238,7 @@ def load_run(
     Raises:
         NotFoundError, CheckpointError, UntrustedError, DeviceError.
     """
-    run_dir = Path(run_dir)
+    run_dir = Path(run_dir).expanduser()
     saved = checkpoint.find(run_dir, str(step))
     config = saved.info["config"]
     model = config["model"]

@@ -56,8 +56,8 @@ def app(cfg: DictConfig) -> None:
 
     torch.set_num_threads(config.threads or default_threads())
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
-    default = Path(config.run_dir) / "generated" / f"step-{run.step:08d}-seed{config.seed}"
-    output = Path(config.output) if config.output is not None else default
+    default = run.run_dir / "generated" / f"step-{run.step:08d}-seed{config.seed}"
+    output = Path(config.output).expanduser() if config.output is not None else default
     images = draw(run, config)
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def app(cfg: DictConfig) -> float | None:
         return train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
     except PreemptedError as error:
         if sweeping and error.by_signal:
-            error.args = (f"{error} Or the whole sweep with: {continue_sweep(hydra.sweep.dir)}",)
+            logging.getLogger("gan_cli").info("to continue the whole sweep: %s", continue_sweep(hydra.sweep.dir))
         raise
 
 

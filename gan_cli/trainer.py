@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shlex
 import signal
@@ -23,13 +24,14 @@ from gan_cli.cli import override, program
 from gan_cli.config import TrainConfig, differences, to_yaml
 from gan_cli.engine import train
 from gan_cli.errors import ConfigError, DiskError, DivergedError, MemoryFullError, OutputError, PreemptedError
-from gan_cli.game import Game, build_game, snapshot
+from gan_cli.game import Game, build_game, out_of_memory, snapshot
 from gan_cli.networks import apply
 from gan_cli.runs import PER_ROW, create, is_trusted, locked
 from gan_cli.writer import Writer, clock
 
 log = logging.getLogger("gan_cli")
 GRID = 64  # images in a picture
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -43,18 +45,34 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
     Raises:
         GanError: anything foreseeable. PreemptedError: stopped early with its state saved.
     """
+    try:
+        return _train_run(config, run_dir, name, command)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        todo = "Free some space; the checkpoints are untouched and the same command continues"
+        raise DiskError(f"cannot write: {error.strerror}", str(error.filename or run_dir), todo) from error
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        todo = "Lower batch_size or the width of the networks"
+        raise MemoryFullError("the networks and a batch do not fit in memory", config.device, todo) from error
+
+
+def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
     with ExitStack() as stack:
         saved = None
         if run_dir is not None and run_dir.exists():
             refuse_foreign(run_dir)
             stack.enter_context(locked(run_dir))
             checkpoint.clean(run_dir)
-            saved = checkpoint.load_newest(run_dir, set_aside=True)
+            saved = checkpoint.load_newest(run_dir)
             if saved is not None:
                 refuse_drift(saved, config, run_dir)
                 if saved.step >= config.total_steps:
                     log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
                     return final_metric(run_dir, config.optimized_metric)
+                checkpoint.set_aside(run_dir, saved.step)
             game = build_game(config, saved)
         else:
             game = build_game(config, saved)
@@ -64,26 +82,18 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
                 raise OutputError("another process has trained in it meanwhile", str(run_dir), "Repeat the command")
         stack.callback(game.batches.close)
         stack.enter_context(logged_to(run_dir / "train.log"))
-        try:
-            return play(config, game, saved, run_dir, command(run_dir))
-        except OSError as error:
-            todo = "Free some space; the checkpoints are untouched and the same command continues"
-            raise DiskError(f"cannot write: {error.strerror or error}", str(run_dir), todo) from error
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
-                raise
-            todo = "Lower batch_size or the width of the networks"
-            raise MemoryFullError("the networks and a batch do not fit in memory", str(game.device), todo) from error
+        return play(config, game, saved, run_dir, command(run_dir))
 
 
 def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Path, command: str) -> float | None:
     """Run the loop in ``run_dir`` with everything that happens beside it."""
     started = time.monotonic()
     progress = game.progress
-    announce(config, game, saved, run_dir, command)
     (run_dir / "config.yaml").write_text(to_yaml(config.as_dict()), encoding="utf-8")
+    announce(config, game, saved, run_dir, command)
     then = saved.info["config"] if saved is not None else None
     before = (then["log_every"], then["sample_every"]) if then is not None else None
+    superseded = saved.step if saved is not None and saved.step % saved.info["config"]["save_every"] else None
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
         total_steps=config.total_steps, log_every=config.log_every, before=before,
@@ -103,7 +113,7 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         tensors = {group: values for group, values in tensors.items() if values}
         refuse_non_finite(tensors, run_dir, progress.step)
         checkpoint.save(run_dir, progress.step, tensors, info)
-        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, config.save_every)
+        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded)
 
     if saved is not None:
         writer.load_state(saved.info["log_counts"], saved.tensors.get("log_sums", {}), game.device)
@@ -167,7 +177,10 @@ def farewell(config: TrainConfig, run_dir: Path, seconds: float) -> None:
     log.info("done in %s", clock(seconds))
     log.info("pictures:    %s", run_dir / "samples" / f"{last}.png")
     log.info(
-        "curves:      %s, or: %s --logdir %s", run_dir / "metrics.jsonl", program("tensorboard"), shlex.quote(str(run_dir))
+        "curves:      %s, or: %s --logdir %s",
+        run_dir / "metrics.jsonl",
+        shlex.quote(program("tensorboard")),
+        shlex.quote(str(run_dir)),
     )
     log.info("checkpoint:  %s", run_dir / "checkpoints" / last)
     log.info("next:        %s", sample)
@@ -197,11 +210,11 @@ def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> None:
 def refuse_non_finite(tensors: checkpoint.TensorGroups, run_dir: Path, step: int) -> None:
     """Never save what is already lost."""
     for group, values in tensors.items():
-        finite = torch.stack([torch.isfinite(tensor).all() for tensor in values.values()]).tolist()
-        for key, good in zip(values, finite, strict=True):
-            if not good:
-                raise DivergedError(f"training diverged: {group} {key} is not finite at step {step}", str(run_dir),
-                                    "Lower optimizer.lr, or choose another loss; no checkpoint of it was saved")  # fmt: skip
+        for key, tensor in values.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                todo = "Lower optimizer.lr, or choose another loss; no checkpoint of it was saved"
+                what = f"training diverged: {group} {key} is not finite at step {step}"
+                raise DivergedError(what, str(run_dir), todo)
 
 
 def make(run_dir: Path) -> Path:

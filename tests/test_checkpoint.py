@@ -199,23 +199,29 @@ def test_the_newest_that_verifies_is_loaded(tmp_path: Path, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize(
-    ("saved", "keep", "every", "left"),
+    ("saved", "keep", "superseded", "left"),
     [
-        ([10, 20, 30, 40], 2, 10, [30, 40]),
-        ([10, 20], 3, 10, [10, 20]),
-        ([10, 20, 25], 3, 10, [10, 20, 25]),  # off schedule, but the newest
-        ([10, 20, 25, 30], 3, 10, [10, 20, 30]),
-        ([7, 10, 13, 20], 1, 10, [20]),
-        ([5], 1, 10, [5]),
+        ([10, 20, 30, 40], 2, None, [30, 40]),
+        ([10, 20], 3, None, [10, 20]),
+        ([10, 20, 25], 3, None, [10, 20, 25]),
+        ([10, 20, 25, 30], 3, 25, [10, 20, 30]),  # 25 was a stop on the way
+        ([7, 10, 13, 20], 1, None, [20]),
+        ([5], 1, None, [5]),
     ],
 )
-def test_rotation(tmp_path: Path, saved: list[int], keep: int, every: int, left: list[int]) -> None:
+def test_rotation(tmp_path: Path, saved: list[int], keep: int, superseded: int | None, left: list[int]) -> None:
     save(tmp_path, *saved)
-    checkpoint.rotate(tmp_path, saved[-1], keep, every)
+    checkpoint.rotate(tmp_path, saved[-1], keep, superseded)
     assert checkpoint.steps(tmp_path) == left
-    assert names(tmp_path) == (["checkpoints"] if saved else [])
-    for step in left:
-        assert_intact(tmp_path, step)
+    assert names(tmp_path) == ["checkpoints"]
+
+
+@pytest.mark.parametrize("keep", range(1, 8))
+def test_rotation_after_every_save(tmp_path: Path, keep: int) -> None:
+    for step in range(1, 11):
+        save(tmp_path, step)
+        checkpoint.rotate(tmp_path, step, keep)
+        assert checkpoint.steps(tmp_path) == list(range(max(1, step - keep + 1), step + 1))
 
 
 def test_what_a_kill_left_is_cleaned(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""DCGAN (Radford et al. 2016, figure 1 and section 3).
+"""DCGAN (Radford et al. 2016, figure 1 and section 3), layer by layer as in dcgan.torch.
 
-Strided convolutions with 4 x 4 kernels, batch norm everywhere but in G's last and D's first layer, ReLU and tanh in G,
-LeakyReLU 0.2 in D; no bias in the convolutions, as in the authors' code. At 64 x 64 and ``width=64`` the channels are
-512-256-128-64, those of the authors' code; ``width=128`` gives the 1024-512-256-128 of the paper's figure 1.
-Other sizes add a stage per doubling or drop one per halving.
+Strided 4 x 4 convolutions without bias, batch norm everywhere but in G's last and D's first layer, ReLU and tanh in G,
+LeakyReLU 0.2 in D. At 64 x 64 and ``width=64`` the channels are 512-256-128-64, those of dcgan.torch; ``width=128`` gives
+the 1024-512-256-128 of the paper's figure 1. Other sizes add a stage per doubling or drop one per halving.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def stage_widths(image_size: int, width: int) -> list[int]:
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolutions N(0, 0.02); batch norm weights N(1, 0.02), biases 0 (section 4 and the authors' code)."""
+    """Convolutions N(0, 0.02); batch norm weights N(1, 0.02), biases 0 (section 4 and dcgan.torch)."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

@@ -77,7 +77,7 @@ class NoiseToImage(nn.Module):
         return loss, {"d/loss": loss.detach(), **logs}
 
     def generator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
-        """``batch``: that of the discriminator's last turn. Returns a scalar and what to log."""
+        """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
         label = self._label(batch)
         fake = apply(self.generator, self._latents(batch, new=self.objective.first == "generator"), label)
         if self.objective.adversarial.uses_real:
