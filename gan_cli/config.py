@@ -29,6 +29,8 @@ MAY_CHANGE = frozenset(
         "keep_checkpoints",
         "max_hours",
         "optimized_metric",
+        "gif",
+        "deviations",
         "dataset.root",
         "dataset.path",
         "dataset.download",
@@ -72,6 +74,8 @@ class TrainConfig:
     keep_checkpoints: PositiveInt
     max_hours: Positive | None
     optimized_metric: str | None
+    gif: bool
+    deviations: list[str]
     ema: dict[str, Any]
     model: dict[str, Any]
     loss: dict[str, Any]
@@ -208,5 +212,5 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}"
         for key in sorted(a.keys() | b.keys())
-        if key not in MAY_CHANGE and a.get(key, missing) != b.get(key, missing)
+        if key not in MAY_CHANGE and a.get(key) != b.get(key)  # null is what a key was before there was one
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,10 @@ Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
 
 
 class Task(Protocol):
-    """What two players minimise. All state is in parameters and buffers."""
+    """What two players minimise, and how it is looked at. All state is in parameters and buffers.
+
+    ``batch_keys``: what the data set must give.
+    """
 
     generator: nn.Module
     discriminator: nn.Module
@@ -33,6 +36,22 @@ class Task(Protocol):
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """What G minimises, a scalar, and what to log. ``batch`` is that of D's neighbouring turn."""
+        ...
+
+    def examples(self, dataset: Any, seed: int, device: torch.device) -> Batch:
+        """What every picture of a run is made from: latents and labels, or held-out images."""
+        ...
+
+    def picture(self, generator: nn.Module, examples: Batch) -> Tensor:
+        """uint8 (C, H, W) on the CPU: what ``generator``, an average of the task's, makes of the examples."""
+        ...
+
+    def measure(self, generator: nn.Module, examples: Batch) -> dict[str, float]:
+        """Scalars to log beside each picture, keys ``metric/...``."""
+        ...
+
+    def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
+        """Call ``attempt(where, network, *inputs, wanted=shape)`` for each network, so that a mistake in it is found early."""
         ...
 
 
@@ -60,7 +79,7 @@ class Player:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One gradient step. Returns what to log, still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
-        device_type = batch["image"].device.type
+        device_type = next(iter(batch.values())).device.type
         with torch.autocast(device_type, self.precision, enabled=self.precision is not torch.float32):
             loss, logs = self.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -121,7 +140,7 @@ def train(
         generator.set_learning_rate(progress.step)
         discriminator.set_learning_rate(progress.step)
         logs: dict[str, Tensor] = {}
-        for turn in range(task.objective.n_critic):
+        for turn in range(task.objective.turns(progress.step)):
             batch = next(batches)
             if turn == 0 and generator_first:
                 logs |= move_generator(batch)

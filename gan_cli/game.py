@@ -15,11 +15,11 @@ import gan_cli
 from gan_cli.checkpoint import Checkpoint, TensorGroups
 from gan_cli.config import TrainConfig, optimizer_node
 from gan_cli.data.batches import Batches
-from gan_cli.data.dataset import ImageDataset
+from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.ema import EMA
 from gan_cli.engine import Player, Progress
 from gan_cli.errors import ConfigError, DataError
-from gan_cli.networks import apply, takes_label
+from gan_cli.networks import takes_label
 from gan_cli.randomness import seed_everything
 from gan_cli.runs import build, choose_device, has_convolutions, load_state, to_device
 
@@ -33,7 +33,7 @@ class Game:
     discriminator: Player
     ema: EMA
     batches: Batches
-    dataset: ImageDataset
+    dataset: ImageDataset | TranslationDataset
     progress: Progress
     device: torch.device
     threads: int
@@ -68,7 +68,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         for side in networks
     }
     dataset = build(config.dataset, "dataset")
-    refuse_missing_labels(task, dataset)
+    refuse_wrong_data(task, dataset)
     if saved is not None and saved.info["data"] != dataset.fingerprint:
         raise DataError("the data is not that which the run was trained on", f"dataset, {saved.info['data'][:12]} -> "
                         f"{dataset.fingerprint[:12]}", "Bring it back, or start another run_dir")  # fmt: skip
@@ -189,16 +189,30 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
-def refuse_missing_labels(task: Any, dataset: ImageDataset) -> None:
-    """A class-conditional task needs networks that take a label and a data set that has them."""
-    if "label" not in task.batch_keys:
-        return
-    if not (takes_label(task.generator) and takes_label(task.discriminator)):
+def batch_keys(dataset: Any) -> list[str]:
+    """What a batch of the data set holds."""
+    if isinstance(dataset, TranslationDataset):
+        return [key for keys, _ in dataset.streams for key in keys]
+    return ["image"] if dataset.labels is None else ["image", "label"]
+
+
+def refuse_wrong_data(task: Any, dataset: Any) -> None:
+    """The data set must give what the task needs, and a class-conditional task needs networks that take a label."""
+    if "label" in task.batch_keys and not (takes_label(task.generator) and takes_label(task.discriminator)):
         todo = "Set it to null, or choose a class-conditional model"
         raise ConfigError("the networks take no label", "model.task.num_classes", todo)
-    if dataset.labels is None:
-        todo = "Choose a labelled data set or an unconditional model"
-        raise ConfigError("the model needs labels and the data set has none", "model.task.num_classes and dataset", todo)
+    given = batch_keys(dataset)
+    kinds = {"image": "single images", "source": "pairs of images", "a": "images of two domains"}
+    for key in task.batch_keys:
+        if key in given:
+            continue
+        if key == "label":
+            todo = "Choose a labelled data set or an unconditional model"
+            raise ConfigError("the model needs labels and the data set has none", "model.task.num_classes and dataset", todo)
+        what = f"the model is for {kinds.get(task.batch_keys[0], key)}, the data set has {kinds.get(given[0], given[0])}"
+        fitting = {"image": "digits, image_folder", "source": "digits_paired, paired, facades"}
+        names = fitting.get(task.batch_keys[0], "digits_unpaired, unpaired, horse2zebra")
+        raise ConfigError(what, "model and dataset", f"With this model use a dataset such as {names}")
 
 
 def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
@@ -210,25 +224,25 @@ def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
 
 
 @torch.no_grad()
-def refuse_wrong_shapes(task: Any, dataset: ImageDataset, device: torch.device) -> None:
-    """Try both networks once on two samples, before anything is made: a mistake in them is answered here."""
-    wanted = (2, dataset.channels, dataset.image_size, dataset.image_size)
-    labels = task.labels(0, 2, 1)
-    labels = None if labels is None else labels.to(device)
-    inputs = task.latents(0, 0, 2).to(device)
-    trial = copy.deepcopy(task).eval()  # the networks themselves stay as they were built
-    for side, network in (("generator", trial.generator), ("discriminator", trial.discriminator)):
+def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
+    """Try the networks once on two samples, before anything is made: a mistake in them is answered here."""
+
+    def attempt(where: str, network: nn.Module, *inputs: Tensor, wanted: tuple[int, ...] | None = None) -> Tensor:
+        shape = tuple(inputs[0].shape)
         try:
-            result = apply(network, inputs, labels)
+            result: Tensor = network(*inputs)
         except Exception as error:  # a network of the user's own may raise anything
             if out_of_memory(error):
                 raise
             reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
-            raise ConfigError(f"the {side} fails on {tuple(inputs.shape)}: {reason}", f"model.{side}", "Correct it") from error
-        if side == "generator" and result.shape != wanted:
-            raise ConfigError(f"the generator makes {tuple(result.shape)}, the data set has {wanted}", "model.generator",
+            raise ConfigError(f"the {where} fails on {shape}: {reason}", f"model.{where}", "Correct it") from error
+        if wanted is not None and result.shape != wanted:
+            raise ConfigError(f"the {where} makes {tuple(result.shape)}, the data set has {wanted}", f"model.{where}",
                               "Make it take image_size and channels from ${dataset...}")  # fmt: skip
         if not result.is_floating_point() or result.shape[:1] != (2,):
-            raise ConfigError(f"the {side} gives {result.dtype} {tuple(result.shape)} for two samples", f"model.{side}",
+            raise ConfigError(f"the {where} gives {result.dtype} {tuple(result.shape)} for two samples", f"model.{where}",
                               "Make it return floats, samples along the first axis")  # fmt: skip
-        inputs = result
+        return result
+
+    trial = copy.deepcopy(task).eval()  # the networks themselves stay as they were built
+    trial.try_out(attempt, dataset, device)

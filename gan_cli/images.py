@@ -53,7 +53,22 @@ def write_png(path: Path, picture: Tensor) -> None:
 
 def write_gif(path: Path, pictures: Sequence[Tensor], milliseconds: int = 60) -> None:
     """Write uint8 (C, H, W) pictures as an endless animation; the file is whole or not there."""
-    first, *rest = [_pil(p) for p in pictures]
+    _write_gif(path, [_pil(p) for p in pictures], milliseconds)
+
+
+def write_film(path: Path, pictures: Sequence[Path], milliseconds: int = 100) -> None:
+    """Write picture files of one size as an endless animation, the last one held for two seconds."""
+    from PIL import Image
+
+    frames = []
+    for file in pictures:
+        with Image.open(file) as picture:
+            frames.append(picture.copy())
+    _write_gif(path, frames, [milliseconds] * (len(frames) - 1) + [2000])
+
+
+def _write_gif(path: Path, frames, milliseconds: int | list[int]) -> None:  # type: ignore[no-untyped-def]
+    first, *rest = frames
     temporary = path.with_name(f".{path.name}.tmp")
     first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
     os.replace(temporary, path)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_cli.ranges import Positive
+
 
 class Logistic:
     """What losses on probabilities D = sigmoid(logits) share: the discriminator's side of the value function.
@@ -59,15 +61,22 @@ class Score:
 
 
 class LeastSquares(Score):
-    """LSGAN with a = 0, b = c = 1 (Mao et al. 2017, equation 9)."""
+    """LSGAN with a = 0, b = c = 1 (Mao et al. 2017, equation 9).
+
+    Args:
+        generator_weight: factor on the generator's square: 1/2 in LSGAN, 1 in CycleGAN.
+    """
+
+    def __init__(self, generator_weight: Positive = 0.5) -> None:
+        self.generator_weight = generator_weight
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """E[(D(x) - 1)^2] / 2 + E[D(G(z))^2] / 2."""
         return 0.5 * (real_logits - 1).square().mean() + 0.5 * fake_logits.square().mean()
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
-        """E[(D(G(z)) - 1)^2] / 2."""
-        return 0.5 * (fake_logits - 1).square().mean()
+        """E[(D(G(z)) - 1)^2] * generator_weight."""
+        return self.generator_weight * (fake_logits - 1).square().mean()
 
 
 class Hinge(Score):

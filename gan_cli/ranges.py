@@ -49,6 +49,21 @@ class PowerOfTwoRange:
         return f"a power of two from {self.low} to {self.high}"
 
 
+@dataclass(frozen=True)
+class MultipleRange:
+    """A multiple of ``step`` between two bounds, both included."""
+
+    step: int
+    low: int
+    high: int
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(self.low <= value <= self.high and value % self.step == 0)
+
+    def __str__(self) -> str:
+        return f"a multiple of {self.step} from {self.low} to {self.high}"
+
+
 Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
@@ -63,3 +78,7 @@ Channels = Annotated[int, Range(ge=1, le=4)]  # of an image
 ImageSize = Annotated[int, Range(ge=4, le=2048)]  # side in pixels
 Width = Annotated[int, Range(ge=1, le=65536)]  # units or channels of a layer
 DCGANImageSize = Annotated[int, PowerOfTwoRange(16, 256)]
+ResNetImageSize = Annotated[int, PowerOfTwoRange(16, 256)]
+UNetImageSize = Annotated[int, PowerOfTwoRange(16, 1024)]
+TranslatorImageSize = Annotated[int, MultipleRange(4, 8, 2048)]
+PatchLayers = Annotated[int, Range(ge=0, le=6)]

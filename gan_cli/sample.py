@@ -31,7 +31,10 @@ class SampleConfig:
     run_dir: str
     num_samples: PositiveInt
     seed: Seed
-    formats: list[Literal["grid", "npz", "png", "gif"]]
+    label: Any
+    input: str | None
+    direction: Literal["a2b", "b2a"] | None
+    formats: list[Literal["grid", "npz", "png", "gif"]] | None
     output: str | None
     step: str
     ema: bool
@@ -41,13 +44,27 @@ class SampleConfig:
     trust: bool
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What was drawn from noise.
+
+    Attributes:
+        values: uint8 (N, C, H, W) images, or float32 (N, dim) points.
+        labels: int64 (N,), or None. classes: how many are drawn in turn; 1 if there are none.
+    """
+
+    values: Tensor
+    labels: Tensor | None
+    classes: int
+
+
 def app(cfg: DictConfig) -> None:
-    """Load the run, draw, write."""
+    """Load the run, draw or translate, write."""
     plain = to_plain(cfg)
     if isinstance(plain.get("formats"), str):  # formats=npz
         plain["formats"] = [plain["formats"]]
     config = SampleConfig(**schema.check_fields(plain, SampleConfig))
-    if not config.formats:
+    if config.formats == []:
         raise ConfigError("there is nothing to write", "formats", f"Set formats to any of: {', '.join(WRITERS)}")
     import torch
 
@@ -58,37 +75,75 @@ def app(cfg: DictConfig) -> None:
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
     default = run.run_dir / "generated" / f"step-{run.step:08d}-seed{config.seed}"
     output = Path(config.output).expanduser() if config.output is not None else default
-    images = draw(run, config)
     try:
+        if run.translates:
+            from gan_cli.translate import translate
+
+            translate(run, config, output)
+            return
+        samples = draw(run, config)
         output.mkdir(parents=True, exist_ok=True)
-        for kind in dict.fromkeys(config.formats):
-            log.info("%s", WRITERS[kind](output, images, run, config))
+        for kind in dict.fromkeys(config.formats or ["grid"]):
+            log.info("%s", WRITERS[kind](output, samples, run, config))
     except OSError as error:
         raise OutputError(
             f"cannot write: {error.strerror or error}", str(output), "Set output= to a folder you can write"
         ) from error
 
 
-def draw(run: Run, config: SampleConfig) -> Tensor:
-    """uint8 (num_samples, C, H, W) on the CPU, a row of 8 per class where the model has classes."""
+def chosen_classes(label: Any, run: Run) -> list[int] | None:
+    """The classes that ``label`` names, by number or by name; None for all of them.
+
+    Raises:
+        ConfigError: there is no such class, or the model has none.
+    """
+    if label is None:
+        return None
+    classes = run.task.num_classes
+    if classes is None:
+        todo = "Leave label out, or train a class-conditional model: model=cgan or model=cdcgan"
+        raise ConfigError(f"label={label}, but the run was trained without labels", "label", todo)
+    by_name = {name.lower(): k for k, name in enumerate(run.class_names)}
+    chosen = []
+    for item in label if isinstance(label, list) else [label]:
+        number = by_name.get(str(item).lower()) if isinstance(item, str) else item
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < classes:
+            names = [name for name in run.class_names if not name.isdigit()]
+            near = schema.nearest(str(item), names)
+            todo = f"Choose from 0 to {classes - 1}" + (f", or by name: {', '.join(names[:20])}" if names else "")
+            raise ConfigError(f"{item!r} is not a class of this run", "label", f"{todo}.{near}" if near else todo)
+        chosen.append(number)
+    if not chosen:
+        raise ConfigError("no class is named", "label", "Leave label out to draw all classes")
+    return chosen
+
+
+def draw(run: Run, config: SampleConfig) -> Samples:
+    """``num_samples`` of them, on the CPU."""
     import torch
 
     from gan_cli.images import to_uint8
-    from gan_cli.runs import PER_ROW
 
-    images = torch.empty(0, dtype=torch.uint8)
+    for key in ("input", "direction"):
+        if getattr(config, key) is not None:
+            todo = f"Leave {key} out; models that translate images are model=pix2pix and model=cyclegan"
+            raise ConfigError("the run makes images from noise", key, todo)
+    classes = chosen_classes(config.label, run)
+    labels = run.task.labels(config.num_samples, classes)
+    values = torch.empty(0)
     for start in range(0, config.num_samples, config.batch_size):
         stop = min(start + config.batch_size, config.num_samples)
-        latents, labels = run.task.latents(config.seed, start, stop), run.task.labels(start, stop, PER_ROW)
-        (batch,) = map(to_uint8, run.generate(latents, labels, config.batch_size))
+        latents = run.task.latents(config.seed, start, stop)
+        (batch,) = run.generate(latents, None if labels is None else labels[start:stop], config.batch_size)
+        batch = to_uint8(batch) if batch.dim() == 4 else batch.cpu()
         if start == 0:
-            images = allocate(config.num_samples, batch.shape[1:])
-        images[start:stop] = batch
-    return images
+            values = allocate(config.num_samples, batch)
+        values[start:stop] = batch
+    return Samples(values, labels, len(classes) if classes else run.task.num_classes or 1)
 
 
-def allocate(n: int, shape: tuple[int, ...]) -> Tensor:
-    """Room for ``n`` images.
+def allocate(n: int, like: Tensor) -> Tensor:
+    """Room for ``n`` of what ``like`` holds along its first axis.
 
     Raises:
         ConfigError: more than half of the machine's memory.
@@ -98,65 +153,88 @@ def allocate(n: int, shape: tuple[int, ...]) -> Tensor:
 
     import torch
 
-    gigabytes = n * math.prod(shape) / 2**30
+    gigabytes = n * math.prod(like.shape[1:]) * like.element_size() / 2**30
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**31
     if gigabytes > limit:
         todo = "Draw fewer at a time, with another seed each"
         raise ConfigError(f"{n} images need {gigabytes:.0f} GB, half of the memory is {limit:.0f}", "num_samples", todo)
-    return torch.empty(n, *shape, dtype=torch.uint8)
+    return torch.empty(n, *like.shape[1:], dtype=like.dtype)
 
 
-def write_grid(output: Path, images: Tensor, run: Run, config: SampleConfig) -> Path:
-    """``grid.png``: at most the first 100 images."""
+def write_grid(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
+    """``grid.png``: a row per class, or the first 100 images; points as the task draws them."""
+    import torch
+
     from gan_cli.images import enlarge, make_grid, write_png
-    from gan_cli.runs import PER_ROW
 
-    per_row = PER_ROW if run.task.num_classes is not None else None
-    write_png(output / "grid.png", enlarge(make_grid(images[:GRID_LIMIT], per_row)))
-    return output / "grid.png"
+    path = output / "grid.png"
+    if samples.values.dim() == 2:
+        write_png(path, run.task.draw_points(samples.values))
+        return path
+    n, classes = len(samples.values), samples.classes
+    each = n // classes
+    if classes == 1 or each == 0:
+        write_png(path, enlarge(make_grid(samples.values[:GRID_LIMIT])))
+        return path
+    shown = min(each, max(1, GRID_LIMIT // classes))
+    first = torch.arange(min(classes, GRID_LIMIT))[:, None] * each
+    write_png(path, enlarge(make_grid(samples.values[(first + torch.arange(shown)).flatten()], shown)))
+    return path
 
 
-def write_npz(output: Path, images: Tensor, run: Run, config: SampleConfig) -> Path:
-    """``samples.npz``: ``arr_0`` uint8 (N, H, W, C), and ``labels`` int64 (N,) for class-conditional models."""
+def write_npz(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
+    """``samples.npz``: ``arr_0`` uint8 (N, H, W, C), or float32 (N, dim) points; ``labels`` int64 (N,) if there are any."""
+    values = samples.values
+    arrays = {"arr_0": values.permute(0, 2, 3, 1).contiguous().numpy() if values.dim() == 4 else values.numpy()}
+    if samples.labels is not None:
+        arrays["labels"] = samples.labels.numpy()
+    return save_arrays(output / "samples.npz", arrays)
+
+
+def save_arrays(path: Path, arrays: dict[str, Any]) -> Path:
+    """numpy.savez; the file is whole or not there."""
     import os
 
     import numpy as np
 
-    from gan_cli.runs import PER_ROW
-
-    labels = run.task.labels(0, config.num_samples, PER_ROW)
-    arrays = {"arr_0": images.permute(0, 2, 3, 1).contiguous().numpy()}
-    if labels is not None:
-        arrays["labels"] = labels.numpy()
-    temporary = output / ".samples.npz.tmp"
+    temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    os.replace(temporary, output / "samples.npz")
-    return output / "samples.npz"
+        np.savez(file, **arrays)
+    os.replace(temporary, path)
+    return path
 
 
-def write_pngs(output: Path, images: Tensor, run: Run, config: SampleConfig) -> Path:
+def write_pngs(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
     """``00000.png``, ``00001.png``, ..., one image each at its own size."""
     from gan_cli.images import write_png
 
-    for k, image in enumerate(images):
+    refuse_points(samples, "png")
+    for k, image in enumerate(samples.values):
         write_png(output / f"{k:05d}.png", image)
-    return output / f"00000.png to {len(images) - 1:05d}.png"
+    return output / f"00000.png to {len(samples.values) - 1:05d}.png"
 
 
-def write_gif_walk(output: Path, images: Tensor, run: Run, config: SampleConfig) -> Path:
+def write_gif_walk(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
     """``interpolation.gif``: 16 samples walking through 6 latents each and back to the first."""
     import torch
 
     from gan_cli.images import enlarge, make_grid, to_uint8, write_gif
 
+    refuse_points(samples, "gif")
     cells = 16
     walks = torch.stack([run.task.interpolate((config.seed, cell), GIF_CORNERS, GIF_FRAMES) for cell in range(cells)])
     frames = walks.transpose(0, 1)  # (frames, cells, latent_dim)
-    labels = run.task.labels(0, cells, per_row=1)
+    classes = chosen_classes(config.label, run) or range(run.task.num_classes or 0)
+    labels = torch.tensor([classes[cell % len(classes)] for cell in range(cells)]) if classes else None
     pictures = [torch.cat([to_uint8(x) for x in run.generate(z, labels, config.batch_size)]) for z in frames]
     write_gif(output / "interpolation.gif", [enlarge(make_grid(p), 256) for p in pictures])
     return output / "interpolation.gif"
+
+
+def refuse_points(samples: Samples, kind: str) -> None:
+    """Points are no images."""
+    if samples.values.dim() == 2:
+        raise ConfigError(f"{kind} is for images, this run draws points", "formats", "Choose from grid and npz")
 
 
 WRITERS: dict[str, Any] = {"grid": write_grid, "npz": write_npz, "png": write_pngs, "gif": write_gif_walk}

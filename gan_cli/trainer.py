@@ -25,12 +25,12 @@ from gan_cli.config import TrainConfig, differences, to_yaml
 from gan_cli.engine import train
 from gan_cli.errors import ConfigError, DiskError, DivergedError, MemoryFullError, OutputError, PreemptedError
 from gan_cli.game import Game, build_game, out_of_memory, snapshot
-from gan_cli.networks import apply
-from gan_cli.runs import PER_ROW, create, is_trusted, locked
+from gan_cli.images import write_film
+from gan_cli.randomness import seed_everything
+from gan_cli.runs import create, is_trusted, locked
 from gan_cli.writer import Writer, clock
 
 log = logging.getLogger("gan_cli")
-GRID = 64  # images in a picture
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -98,13 +98,13 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         run_dir, to_yaml(config.as_dict()), progress,
         total_steps=config.total_steps, log_every=config.log_every, before=before,
     )  # fmt: skip
-    latents = game.task.latents(config.seed, 0, GRID).to(game.device)
-    labels = game.task.labels(0, GRID, PER_ROW)
-    labels = None if labels is None else labels.to(game.device)
+    examples = game.task.examples(game.dataset, config.seed, game.device)
 
-    def draw() -> None:
+    def draw() -> dict[str, float]:
+        seed_everything(config.seed, "picture")  # the next step has a seed of its own
         with torch.no_grad():
-            writer.picture(apply(game.ema.average, latents, labels), per_row=PER_ROW)
+            writer.picture(game.task.picture(game.ema.average, examples))
+            return game.task.measure(game.ema.average, examples)
 
     def save() -> None:
         writer.sync()
@@ -125,11 +125,15 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         def after_step(logs: dict[str, Tensor]) -> bool:
             writer.add(logs)
             step, last = progress.step, progress.step >= config.total_steps
-            if step % config.log_every == 0 or last:
-                row = writer.row(keep_sums=step % config.log_every != 0)
-                refuse_unknown_metric(config.optimized_metric, row)
+            measured: dict[str, float] = {}
             if step % config.sample_every == 0 or last:
-                draw()
+                measured = draw()
+            if step % config.sample_every == 0:  # in the next row, as other scalars
+                writer.measure(measured)
+                measured = {}
+            if step % config.log_every == 0 or last:
+                row = writer.row(measured, keep_sums=step % config.log_every != 0)
+                refuse_unknown_metric(config.optimized_metric, row)
             if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
                 stop.append(f"max_hours={config.max_hours:g}")
             if step % config.save_every == 0 or last or stop:
@@ -150,6 +154,8 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         )  # fmt: skip
         error.by_signal = not stop[0].startswith("max_hours")
         raise error
+    if config.gif:
+        write_film(run_dir / "samples" / "training.gif", sorted((run_dir / "samples").glob("step-*.png")))
     farewell(config, run_dir, time.monotonic() - started)
     return final_metric(run_dir, config.optimized_metric)
 
@@ -165,6 +171,8 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
         log.info("continues from step %d", saved.step)
         if saved.info["threads"] != game.threads or saved.info["device"] != str(game.device):
             log.info("note: other threads or device than before, so not bit-identical to a run never stopped")
+    for deviation in config.deviations:
+        log.info("departs from the paper: %s", deviation)
     log.info("run directory: %s", run_dir)
     log.info("to continue it, or to stop with Ctrl-C and go on later: %s", command)
 

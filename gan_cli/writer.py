@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gan_cli.engine import Progress
 from gan_cli.errors import DivergedError
-from gan_cli.images import enlarge, make_grid, to_uint8, write_png
+from gan_cli.images import enlarge, write_png
 
 log = logging.getLogger("gan_cli")
 LINE_SECONDS = 10.0  # at most one console line in this time when there is no terminal
@@ -112,12 +112,19 @@ class Writer:
             self.counts[key] = self.counts.get(key, 0) + 1
         self.bar.update(1)
 
+    def measure(self, scalars: dict[str, float]) -> None:
+        """Scalars for the next row that do not belong to a single step."""
+        for key, value in scalars.items():
+            zero = torch.zeros((), device=next(iter(self.sums.values())).device)
+            self.sums[key] = self.sums.get(key, zero) + value
+            self.counts[key] = self.counts.get(key, 0) + 1
+
     def load_state(self, counts: dict[str, int], sums: dict[str, Tensor], device: torch.device) -> None:
         """Go on with a row that was not complete: ``sums`` over ``counts`` steps."""
         self.counts, self.sums = dict(counts), {k: v.to(device) for k, v in sums.items()}
 
-    def row(self, *, keep_sums: bool = False) -> dict[str, Any]:
-        """Write a row with the means since the last one.
+    def row(self, measured: dict[str, float] | None = None, *, keep_sums: bool = False) -> dict[str, Any]:
+        """Write a row with the means since the last one, and ``measured``.
 
         Raises:
             DivergedError: one of them is not finite; nothing is written.
@@ -125,7 +132,7 @@ class Writer:
         progress = self.progress
         keys = sorted(self.sums)
         values = torch.stack([self.sums[k] for k in keys]).tolist() if keys else []
-        means = {k: v / self.counts[k] for k, v in zip(keys, values, strict=True)}
+        means = {k: v / self.counts[k] for k, v in zip(keys, values, strict=True)} | (measured or {})
         for key, value in means.items():
             if not math.isfinite(value):
                 raise DivergedError(
@@ -168,11 +175,10 @@ class Writer:
             text = "  ".join(f"{k} {v}" for k, v in shown.items())
             log.info("step %d/%d  %s  ETA %s", row["step"], self.total_steps, text, clock(left))
 
-    def picture(self, images: Tensor, per_row: int | None = None) -> None:
-        """``images``: in [-1, 1], (N, C, H, W); written as ``samples/step-<8 digits>.png`` and to TensorBoard."""
-        grid = make_grid(to_uint8(images), per_row)
-        write_png(self.run_dir / "samples" / f"step-{self.progress.step:08d}.png", enlarge(grid))
-        self.tensorboard.add_image("samples", grid, self.progress.step)
+    def picture(self, picture: Tensor) -> None:
+        """``picture``: uint8 (C, H, W), written as ``samples/step-<8 digits>.png`` and to TensorBoard."""
+        write_png(self.run_dir / "samples" / f"step-{self.progress.step:08d}.png", enlarge(picture))
+        self.tensorboard.add_image("samples", picture, self.progress.step)
 
     def sync(self) -> None:
         """Bring what is written to the disk, before a checkpoint says that it is there."""

@@ -19,7 +19,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["+ema.halflife=4"], r"ema\.halflife.*Did you mean: half_life\?"),
     (["~optimizer.lr"], r"'lr'.*optimizer\.discriminator\.lr"),
     (["~seed"], r"this key is missing \(seed\)"),
-    (["model=dcgn"], r"model has no option 'dcgn' \(model=dcgn\).*dcgan, mlp, wgan_mlp.*Did you mean: dcgan\?"),
+    (["model=dcgn"], r"model has no option 'dcgn' \(model=dcgn\).*dcgan, .*, mlp, .*Did you mean: dcgan\?"),
     (["loss=wgan-gp"], r"loss=wgan-gp.*hinge.*Did you mean: wgan_gp\?"),
     (["dataset=mnst"], r"dataset has no option 'mnst'.*Did you mean: mnist\?"),
     (["experiment=wgan"], r"experiment has no option 'wgan'.*Did you mean: wgan_mnist\?"),

@@ -1,8 +1,12 @@
-"""Networks against the tables of the paper and of the tutorials."""
+"""DCGAN and the MLPs layer by layer, and what every network must do. The other papers' tables: test_papers.py."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +14,14 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
-from gan_cli.networks import dcgan, mlp
+import gan_cli.networks
+from gan_cli.errors import ConfigError
+from gan_cli.networks import cgan, dcgan, mlp, pair, patchgan, resnet, resnet_translator, takes_label, unet
 from gan_cli.networks.layers import make_norm
 from gan_cli.runs import build
+from gan_cli.schema import Built, check, parameters
 
 CONV = nn.Conv2d | nn.ConvTranspose2d
 
@@ -187,3 +194,202 @@ def test_mlp_has_pytorchs_default_initialisation() -> None:
     expected = [nn.Linear(5, 7), nn.Linear(7, 8), nn.Linear(8, 16)]
     parameters = [p for layer in expected for p in layer.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), parameters, strict=True))
+
+
+# Each network, small, with an input for it: 1 sample or more of 3-channel 16 x 16 images, latents of 5, 4 classes.
+GENERATORS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: mlp.Generator(5, 16, 3, hidden=[8]),
+    "cgan": lambda: cgan.Generator(5, 16, 3, 4, hidden_z=4, hidden_y=4, hidden=8),
+    "dcgan": lambda: dcgan.Generator(5, 16, 3, width=4),
+    "cdcgan": lambda: dcgan.ConditionalGenerator(5, 16, 3, 4, width=4),
+    "resnet": lambda: resnet.Generator(5, 16, 3, width=8),
+}
+TRANSLATORS: dict[str, Callable[[], nn.Module]] = {
+    **{f"unet {norm}": lambda norm=norm: unet.Generator(16, 3, width=4, norm=norm) for norm in ("batch", "instance", "none")},
+    **{
+        f"resnet {norm}": lambda norm=norm: resnet_translator.Generator(16, 3, width=4, blocks=2, norm=norm)
+        for norm in ("batch", "instance", "none")
+    },
+}
+NORMS = ("batch", "layer", "instance", "none")
+DISCRIMINATORS: dict[str, Callable[[], nn.Module]] = {
+    "mlp": lambda: mlp.Discriminator(16, 3, hidden=[8]),
+    "cgan": lambda: cgan.Discriminator(16, 3, 4, hidden_x=4, hidden_y=4, hidden=8, dropout=0.0),
+    **{f"dcgan {norm}": lambda norm=norm: dcgan.Discriminator(16, 3, width=4, norm=norm) for norm in NORMS},
+    **{f"cdcgan {norm}": lambda norm=norm: dcgan.ConditionalDiscriminator(16, 3, 4, width=4, norm=norm) for norm in NORMS},
+    **{f"resnet {norm}": lambda norm=norm: resnet.Discriminator(16, 3, width=8, norm=norm) for norm in NORMS},
+    **{f"patch {norm}": lambda norm=norm: patchgan.Discriminator(3, layers=1, width=4, norm=norm) for norm in NORMS},
+    "pixel": lambda: patchgan.Discriminator(3, layers=0, width=4, norm="none"),
+}
+
+
+def run(network: nn.Module, x: Tensor) -> Tensor:
+    label = torch.arange(len(x)) % 4
+    output: Tensor = network(x, label) if takes_label(network) else network(x)
+    return output
+
+
+def trains_every_parameter(network: nn.Module, loss: Tensor) -> None:
+    """A gradient for all of them. A bias before a norm has none that counts."""
+    gradients = torch.autograd.grad(loss, list(network.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+    missing = [name for (name, p), g in zip(network.named_parameters(), gradients, strict=True) if p.ndim > 1 and not g.any()]
+    assert not missing
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("n", [1, 3])
+def test_generators_give_images(name: str, n: int) -> None:
+    torch.manual_seed(0)
+    network = GENERATORS[name]()
+    images = run(network, torch.randn(n, 5))
+    assert images.shape == (n, 3, 16, 16) and images.dtype == torch.float32
+    assert images.abs().max() <= 1
+    if n > 1:
+        trains_every_parameter(network, (images * torch.randn_like(images)).sum())
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_reach_the_ends_of_the_range(name: str) -> None:
+    torch.manual_seed(0)
+    network = GENERATORS[name]()
+    for p in network.parameters():
+        p.data *= 10
+    images = run(network, 10 * torch.randn(8, 5))
+    assert -1 <= images.min() < -0.9 and 0.9 < images.max() <= 1
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+@pytest.mark.parametrize("n", [1, 3])
+def test_translators_give_images_and_leave_theirs_alone(name: str, n: int) -> None:
+    torch.manual_seed(0)
+    network = TRANSLATORS[name]()
+    source = torch.rand(n, 3, 16, 16) * 2 - 1
+    before = source.clone()
+    images = network(source)
+    assert images.shape == source.shape and images.dtype == torch.float32
+    assert images.abs().max() <= 1 and torch.equal(source, before)
+    trains_every_parameter(network, (images * torch.randn_like(images)).sum())
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_discriminators_judge_and_can_be_differentiated_twice(name: str) -> None:
+    torch.manual_seed(0)
+    network = DISCRIMINATORS[name]()
+    images = torch.randn(3, 3, 16, 16, requires_grad=True)
+    before = images.detach().clone()
+    logits = run(network, images)
+    map_side = {"patch": (1, 6, 6), "pixel": (1, 16, 16)}.get(name.split()[0], ())
+    assert logits.shape == (3, *map_side) and logits.dtype == torch.float32
+    assert torch.equal(images, before)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    assert gradient.shape == images.shape
+    penalty = torch.autograd.grad(gradient.square().sum(), list(network.parameters()), allow_unused=True)
+    assert any(g is not None and g.any() for g in penalty)
+    trains_every_parameter(network, run(network, images).square().sum())
+
+
+@pytest.mark.parametrize("name", [n for n in DISCRIMINATORS if not n.endswith("batch")])
+def test_discriminators_without_batch_norm_look_at_each_sample_alone(name: str) -> None:
+    torch.manual_seed(0)
+    network = DISCRIMINATORS[name]()
+    images = torch.randn(3, 3, 16, 16)
+    others = torch.cat([images[:1], 5 * torch.randn(2, 3, 16, 16)])
+    torch.testing.assert_close(run(network, images)[:1], run(network, others)[:1], atol=1e-5, rtol=1e-4)
+
+
+def test_unet_skips_carry_each_encoder_layer_to_its_mirror() -> None:
+    """Behind its own input, each decoder layer but the first has the encoder's output of its size."""
+    torch.manual_seed(0)
+    network = unet.Generator(16, 3, width=4, norm="none", dropout=0.0)
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    for encode in network.encoder:
+        encode.register_forward_hook(lambda _m, _i, output: outputs.append(output.detach().clone()))
+    for decode in network.decoder:
+        decode.register_forward_pre_hook(lambda _m, args: inputs.append(args[0].detach().clone()))
+    network(torch.randn(2, 3, 16, 16))
+    torch.testing.assert_close(inputs[0], outputs[-1])
+    for given, skip in zip(inputs[1:], outputs[-2::-1], strict=True):
+        torch.testing.assert_close(given[:, -skip.shape[1] :], skip)
+
+
+def test_unet_dropout_is_the_only_noise() -> None:
+    torch.manual_seed(0)
+    source = torch.rand(1, 3, 16, 16)
+    noisy, plain = unet.Generator(16, 3, width=8), unet.Generator(16, 3, width=8, dropout=0.0)
+    assert not torch.equal(noisy(source), noisy(source))
+    assert torch.equal(plain(source), plain(source))
+
+
+def test_unet_bottleneck_is_not_zero_for_a_batch_of_one() -> None:
+    """pix2pix, errata."""
+    torch.manual_seed(0)
+    network = unet.Generator(16, 3, width=4)
+    seen: list[Tensor] = []
+    network.encoder[-1].register_forward_hook(lambda _m, _i, output: seen.append(output))
+    network(torch.randn(1, 3, 16, 16))
+    assert seen[0].shape == (1, 32, 1, 1) and seen[0].abs().max() > 1e-4
+
+
+def test_pairs_hold_two_networks_in_one() -> None:
+    parts = [nn.Linear(2, 3), nn.Linear(3, 2)]
+    for both, names in ((pair.Translators(*parts), ("a2b", "b2a")), (pair.Judges(*parts), ("a", "b"))):
+        assert [getattr(both, name) for name in names] == parts
+        assert [name for name, _ in both.named_children()] == list(names)
+        assert not takes_label(both)
+
+
+FOLDER = Path(gan_cli.networks.__file__).parent
+PLAYERS = [
+    f"gan_cli.networks.{module}.{name}"
+    for module in sorted(file.stem for file in FOLDER.glob("[a-z]*.py") if file.stem not in ("layers", "pair"))
+    for name, _ in inspect.getmembers(import_module(f"gan_cli.networks.{module}"), inspect.isclass)
+    if name.endswith(("Generator", "Discriminator"))
+]
+
+
+@pytest.mark.parametrize("target", PLAYERS)
+def test_every_argument_of_a_network_is_checked(target: str) -> None:
+    known = parameters(target)
+    assert known
+    for name, parameter in known.items():
+        assert Built not in (parameter.type, *getattr(parameter.type, "__args__", ())), name
+    cls = getattr(import_module(target.rpartition(".")[0]), target.rpartition(".")[2])
+    assert takes_label(cls) == ("num_classes" in known)
+
+
+def test_there_are_players_to_check() -> None:
+    assert len(PLAYERS) >= 13
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "allowed"),
+    [
+        ("unet.Generator", {"image_size": 100, "channels": 3}, "a power of two from 16 to 1024"),
+        ("unet.Generator", {"image_size": 64, "channels": 3, "norm": "layer"}, "Choose one of batch, instance, none"),
+        ("unet.Generator", {"image_size": 64, "channels": 3, "dropout": 1.5}, "a number >= 0 and <= 1"),
+        ("resnet_translator.Generator", {"image_size": 130, "channels": 3}, "a multiple of 4 from 8 to 2048"),
+        ("resnet_translator.Generator", {"image_size": 128, "channels": 3, "blocks": 0}, "a whole number >= 1 or null"),
+        ("patchgan.Discriminator", {"channels": 3, "layers": 7}, "a whole number >= 0 and <= 6"),
+        ("resnet.Generator", {"latent_dim": 128, "image_size": 8, "channels": 3}, "a power of two from 16 to 256"),
+        ("cgan.Generator", {"latent_dim": 9, "image_size": 28, "channels": 1, "num_classes": 0}, "a whole number >= 1"),
+        ("pair.Judges", {"a": 1, "b": 2}, "an object given by a _target_"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(target: str, arguments: dict[str, Any], allowed: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check({"_target_": f"gan_cli.networks.{target}", **arguments}, "model.generator")
+    assert allowed in str(error.value)
+
+
+@pytest.mark.parametrize("block", [lambda: resnet.ResidualBlock(4, "none"), lambda: resnet_translator.ResidualBlock(4, "none")])
+def test_residual_blocks_add_to_their_input(block: Callable[[], nn.Module]) -> None:
+    network = block()
+    last = [m for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
+    nn.init.zeros_(last.weight)
+    nn.init.ones_(last.bias)
+    x = torch.randn(2, 4, 8, 8)
+    assert torch.equal(network(x.clone()), x + 1)
+    nn.init.ones_(last.weight)
+    assert not torch.allclose(network(x), x + 1)

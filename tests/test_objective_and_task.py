@@ -173,7 +173,7 @@ def test_an_unconditional_task_ignores_labels() -> None:
     task.discriminator_loss(BATCH)
     task.generator_loss({"image": IMAGES})
     assert set(task.generator.labels) == set(task.discriminator.labels) == {None}
-    assert task.labels(0, 9, 3) is None
+    assert task.labels(9) is None
 
 
 @pytest.mark.parametrize("prior", ["normal", "uniform"])
@@ -203,13 +203,21 @@ def test_latents_follow_the_prior(prior: Any, source: str) -> None:
         assert z.abs().max() > 3
 
 
-def test_labels_fill_rows() -> None:
-    task = make_task(num_classes=CLASSES)
-    labels = task.labels(0, 16, per_row=4)
+@pytest.mark.parametrize(
+    ("n", "classes", "expected"),
+    [
+        (9, None, [0, 0, 0, 1, 1, 1, 2, 2, 2]),
+        (8, None, [0, 0, 1, 1, 2, 2, 0, 1]),
+        (2, None, [0, 1]),
+        (3, [2], [2, 2, 2]),
+        (5, [2, 0], [2, 2, 0, 0, 2]),
+        (1, [2, 0], [2]),
+    ],
+)
+def test_labels_go_class_by_class_and_what_remains_in_turn(n: int, classes: Any, expected: list[int]) -> None:
+    labels = make_task(num_classes=CLASSES).labels(n, classes)
     assert labels is not None and labels.dtype == torch.int64
-    assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [0] * 4
-    part = task.labels(3, 9, per_row=4)
-    assert part is not None and torch.equal(part, labels[3:9])
+    assert labels.tolist() == expected
 
 
 @pytest.mark.parametrize("prior", ["normal", "uniform"])

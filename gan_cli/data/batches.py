@@ -10,30 +10,34 @@ import torch
 import torch.utils.data
 from torch import Tensor
 
-from gan_cli.data.dataset import ArrayDataset, ImageDataset
+from gan_cli.data.dataset import ArrayDataset, ImageDataset, TranslationDataset
 from gan_cli.errors import ConfigError, GanError
 from gan_cli.randomness import derive
 
-Stream = Generator[tuple[Tensor, Tensor | None], None, None]  # uint8 (B, C, H, W) and int64 (B,), anywhere
+Source = Generator[tuple[Tensor, Tensor | None], None, None]  # (B, ...) and int64 (B,), anywhere
 MAX_RESIDENT_BYTES = 2 * 2**30  # a larger set stays in host memory
 
 
 class Batches:
-    """Iterator over ``{"image": ..., "label": ...}``, without end.
+    """Iterator over batches of any data set, without end.
 
-    Position p of the stream is the image at offset ``p % N`` of a permutation made from the seed and the epoch
-    ``p // N``. A batch may run across the end of an epoch: no image is dropped, none is seen twice in an epoch.
+    Position p of a stream is the sample at offset ``p % N`` of a permutation made from the seed and the epoch ``p // N``.
+    A batch may run across the end of an epoch: no sample is dropped, none is seen twice in an epoch. The streams of an
+    unpaired set have orders of their own. Jitter is a function of the seed, the stream and the position of the batch.
 
-    * ``image``: float32 (B, C, H, W) in [-1, 1] on ``device``.
-    * ``label``: int64 (B,) on ``device``; absent for an unlabelled set.
+    * An :class:`ImageDataset`: ``image``, and int64 ``label`` (B,) unless the set is unlabelled.
+    * A :class:`TranslationDataset`: ``source`` and ``target``, or ``a`` and ``b``.
+
+    Images are float32 (B, C, H, W) in [-1, 1]; samples that are float32 in the data set stay as they are. Everything is
+    on ``device``.
 
     Args:
         dataset: what to serve. A set in memory is moved to an accelerator where it fits easily.
-        batch_size: images per batch, at most ``len(dataset)``.
-        seed: of the order.
+        batch_size: samples per batch and stream, at most the length of the shortest stream.
+        seed: of the order and the jitter.
         device: where the batches go.
-        position: images served before, the ``position`` of the iterator to continue.
-        workers: processes that decode files; no effect on the images, nor on a set in memory.
+        position: samples of each stream served before, the ``position`` of the iterator to continue.
+        workers: processes that decode files, shared among the streams; no effect on the images, nor on a set in memory.
 
     Raises:
         ConfigError: ``batch_size`` is larger than the data set.
@@ -41,7 +45,7 @@ class Batches:
 
     def __init__(
         self,
-        dataset: ImageDataset,
+        dataset: ImageDataset | TranslationDataset,
         *,
         batch_size: int,
         seed: int,
@@ -49,63 +53,85 @@ class Batches:
         position: int = 0,
         workers: int = 0,
     ) -> None:
-        n = len(dataset)
-        if batch_size > n:
+        streams: list[tuple[tuple[str, ...], ImageDataset]]
+        if isinstance(dataset, TranslationDataset):
+            streams, self._jitter = dataset.streams, dataset.jitter
+        else:
+            streams, self._jitter = [(("image",), dataset)], None
+        names, shortest = min(streams, key=lambda stream: len(stream[1]))
+        if batch_size > len(shortest):
+            of = f"domain {names[0]!r}" if len(streams) > 1 else "the data set"
             raise ConfigError(
-                f"batch_size={batch_size} is larger than the data set of {n} images",
+                f"batch_size={batch_size} is larger than {of} of {len(shortest)} {'pairs' if len(names) > 1 else 'images'}",
                 "batch_size",
-                f"Set batch_size={n} or less",
+                f"Set batch_size={len(shortest)} or less",
             )
         self.position = position
         self._batch_size, self._seed, self._device = batch_size, seed, device
-        self._source = self._from_memory(dataset) if isinstance(dataset, ArrayDataset) else self._read(dataset, workers)
+        self._names = [names for names, _ in streams]
+        workers = -(-workers // len(streams))
+        self._sources = [
+            self._from_memory(part, k) if isinstance(part, ArrayDataset) else self._read(part, k, workers)
+            for k, (_, part) in enumerate(streams)
+        ]
 
     def __iter__(self) -> Batches:
         return self
 
     def __next__(self) -> dict[str, Tensor]:
-        images, labels = next(self._source)
+        batch: dict[str, Tensor] = {}
+        for k, (names, source) in enumerate(zip(self._names, self._sources, strict=True)):
+            samples, labels = next(source)
+            samples = self._send(samples)
+            if self._jitter is not None:
+                generator = torch.Generator().manual_seed(derive(self._seed, "jitter", k, self.position))
+                samples = self._jitter(samples, generator)
+            if samples.dtype == torch.uint8:
+                samples = samples.float().div_(127.5).sub_(1.0)
+            parts = samples.chunk(len(names), dim=1) if len(names) > 1 else [samples]
+            batch |= {name: part.contiguous() for name, part in zip(names, parts, strict=True)}
+            if labels is not None:
+                batch["label"] = self._send(labels)
         self.position += self._batch_size
-        batch = {"image": self._send(images).float().div_(127.5).sub_(1.0)}
-        if labels is not None:
-            batch["label"] = self._send(labels)
         return batch
 
     def close(self) -> None:
         """Ends the worker processes, if any. The iterator cannot be used after that."""
-        self._source.close()
+        for source in self._sources:
+            source.close()
 
     def _send(self, values: Tensor) -> Tensor:
         if self._device.type == "cuda" and not values.is_cuda:
             values = values.pin_memory()  # returns the same tensor if a worker's batch is pinned already
         return values.to(self._device, non_blocking=True)
 
-    def _indices(self, n: int, device: torch.device) -> Iterator[Tensor]:
-        return index_batches(n, self._batch_size, seed=self._seed, position=self.position, device=device)
+    def _indices(self, n: int, stream: int, device: torch.device) -> Iterator[Tensor]:
+        seed = self._seed if stream == 0 else derive(self._seed, "stream", stream)
+        return index_batches(n, self._batch_size, seed=seed, position=self.position, device=device)
 
-    def _from_memory(self, dataset: ArrayDataset) -> Stream:
+    def _from_memory(self, dataset: ArrayDataset, stream: int) -> Source:
         device = self._device if _fits(dataset.images.nbytes, self._device) else torch.device("cpu")
         images = dataset.images.to(device)
         labels = None if dataset.labels is None else dataset.labels.to(device)
-        for indices in self._indices(len(dataset), device):
+        for indices in self._indices(len(dataset), stream, device):
             yield images.index_select(0, indices), None if labels is None else labels.index_select(0, indices)
 
-    def _read(self, dataset: ImageDataset, workers: int) -> Stream:
+    def _read(self, dataset: ImageDataset, stream: int, workers: int) -> Source:
         cpu = torch.device("cpu")
-        batches: Iterator[Tensor] = map(dataset.batch, self._indices(len(dataset), cpu))
+        batches: Iterator[Tensor] = map(dataset.batch, self._indices(len(dataset), stream, cpu))
         if workers > 0:
             batches = _raise_errors(
                 torch.utils.data.DataLoader(
                     _Decoder(dataset),
                     batch_size=None,  # an index of ours is a whole batch
-                    sampler=self._indices(len(dataset), cpu),
+                    sampler=self._indices(len(dataset), stream, cpu),
                     num_workers=workers,
                     worker_init_fn=_ignore_interrupt,
                     pin_memory=self._device.type == "cuda",
                     generator=torch.Generator(),  # or it draws from the global one
                 )
             )
-        for indices, images in zip(self._indices(len(dataset), cpu), batches, strict=True):
+        for indices, images in zip(self._indices(len(dataset), stream, cpu), batches, strict=True):
             yield images, None if dataset.labels is None else dataset.labels.index_select(0, indices)
 
 

@@ -7,14 +7,23 @@ import io
 import logging
 import os
 import shutil
+import sys
+import tarfile
 import tempfile
 import textwrap
+import urllib.request
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from gan_cli.errors import NotFoundError
 
 log = logging.getLogger(__name__)
+
+TIMEOUT = 30  # seconds without an answer
+CHUNK = 2**20  # bytes
+
+Moves = list[tuple[Path, Path]]  # what was downloaded, and where it belongs below the root
 
 
 def ensure_files(
@@ -32,45 +41,145 @@ def ensure_files(
     Raises:
         NotFoundError: files are missing still. Nothing new is left on the disk.
     """
-    missing = find_missing()
-    if not missing:
-        return
-    reason = "and dataset.download is off"
-    if download:
-        reason = f"and the download failed: {_download(torchvision_name, root)}"
-        missing = find_missing()
-    if missing:
-        raise NotFoundError(
-            f"{torchvision_name} is missing {', '.join(missing)} {reason}",
-            str(folder.absolute()),
-            "Put them there, or set dataset.root to where they are, or use dataset=digits, which needs no files",
-        )
 
-
-def _download(torchvision_name: str, root: Path) -> str:
-    """Downloads into a temporary folder in ``root`` and moves the files up when all are there. Returns what failed."""
-    new_folders = [folder for folder in (root, *root.parents) if not folder.exists()]
-    temporary: Path | None = None
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
-        log.info("Downloading %s to %s", torchvision_name, root.absolute())
+    def fetch(temporary: Path) -> Moves:
         # Here, since it takes two seconds to import.
         from torchvision import datasets
 
         with contextlib.redirect_stdout(io.StringIO()):
             getattr(datasets, torchvision_name)(str(temporary), download=True)
-        for source in sorted(path for path in temporary.rglob("*") if path.is_file()):
-            target = root / source.relative_to(temporary)
+        return [(path, path.relative_to(temporary)) for path in sorted(temporary.rglob("*")) if path.is_file()]
+
+    _ensure(find_missing, fetch, name=torchvision_name, root=root, folder=folder, download=download, instead="digits")
+
+
+def ensure_archive(
+    find_missing: Callable[[], list[str]],
+    *,
+    url: str,
+    check: Callable[[Path], list[Path]],
+    root: Path,
+    folder: Path,
+    download: bool,
+    instead: str,
+) -> None:
+    """Downloads and unpacks an archive if some folders of a data set are missing. Writes nothing where they are all there.
+
+    Args:
+        find_missing: returns the names of the folders that are not there.
+        url: of a ``.tar.gz`` or ``.zip`` file.
+        check: is given the folder where it was unpacked. Returns the folders in it to be moved to ``root``, each in one
+            piece, or raises ValueError if it is not the archive that it should be.
+        root: where ``folder`` belongs.
+        folder: the data set's own, for messages.
+        download: whether it is allowed.
+        instead: a data set that needs no files.
+
+    Raises:
+        NotFoundError: folders are missing still. Nothing new is left on the disk.
+    """
+
+    def fetch(temporary: Path) -> Moves:
+        archive = temporary / url.rsplit("/", 1)[-1]
+        unpacked = temporary / "unpacked"
+        _get(url, archive)
+        _unpack(archive, unpacked)
+        return [(path, path.relative_to(unpacked)) for path in check(unpacked)]
+
+    _ensure(find_missing, fetch, name=folder.name, root=root, folder=folder, download=download, instead=instead)
+
+
+def _ensure(
+    find_missing: Callable[[], list[str]],
+    fetch: Callable[[Path], Moves],
+    *,
+    name: str,
+    root: Path,
+    folder: Path,
+    download: bool,
+    instead: str,
+) -> None:
+    missing = find_missing()
+    if not missing:
+        return
+    reason = "and dataset.download is off"
+    if download:
+        reason = f"and the download failed: {_download(fetch, name, root, folder)}"
+        missing = find_missing()
+    if missing:
+        raise NotFoundError(
+            f"{name} is missing {', '.join(missing)} {reason}",
+            str(folder.absolute()),
+            f"Put them there, or set dataset.root to where they are, or use dataset={instead}, which needs no files",
+        )
+
+
+def _download(fetch: Callable[[Path], Moves], name: str, root: Path, folder: Path) -> str:
+    """Lets ``fetch`` write into a temporary folder in ``root``, then moves what it returns up. Returns what failed.
+
+    Each goes to its place at once, a folder in one piece; where something is already, it stays.
+    """
+    new_folders = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    temporary: Path | None = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
+        log.info("Downloading %s to %s", name, root.absolute())
+        for source, place in fetch(temporary):
+            target = root / place
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
+            if not target.exists() or (target.is_dir() and not any(target.iterdir())):
                 os.replace(source, target)
     except Exception as error:  # whatever a network, a disk or torchvision can do
         return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder=' ...')}"
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-        for folder in new_folders:  # innermost first; those that hold something now stay
+        for parent in new_folders:  # innermost first; those that hold something now stay
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                parent.rmdir()
     return "it did not bring them"
+
+
+def _get(url: str, target: Path) -> None:
+    """Downloads one file.
+
+    Raises:
+        OSError: the server does not answer, has no such file, or sends less than it says.
+    """
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, target.open("wb") as file:
+        total = int(answer.headers.get("Content-Length") or 0)
+        bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            bar = tqdm(total=total or None, desc=f"Downloading {target.name}", unit="B", unit_scale=True, leave=False)
+        try:
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                if bar is not None:
+                    bar.update(len(chunk))
+        finally:
+            if bar is not None:
+                bar.close()
+        if total and file.tell() != total:
+            raise OSError(f"{url} ended after {file.tell()} of {total} bytes")
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Unpacks a ``.zip`` or a ``.tar.gz`` file into ``target``.
+
+    Raises:
+        Exception: of many kinds, if it is damaged, is something else, or has a member that would lie outside.
+    """
+    target.mkdir()
+    if archive.suffix != ".zip":
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(target, filter="data")
+        return
+    home = target.resolve()
+    with zipfile.ZipFile(archive) as file:
+        for name in file.namelist():
+            if not (home / name).resolve().is_relative_to(home):
+                raise ValueError(f"{name!r} in {archive.name} would lie outside of the folder")
+        file.extractall(target)

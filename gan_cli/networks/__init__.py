@@ -1,7 +1,7 @@
 """Generators and discriminators: plain modules, no loss, optimizer, device or file handling.
 
-A generator maps latents (N, latent_dim) to images in [-1, 1], (N, C, H, W); a discriminator maps images to logits of any
-shape. Class-conditional ones take ``label``, int64 (N,), as a second argument.
+A generator maps latents (N, latent_dim), a translator images (N, C, H, W), to images in [-1, 1], (N, C, H, W); a
+discriminator maps images to logits of any shape. Class-conditional ones take ``label``, int64 (N,), as a second argument.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Strided 4 x 4 convolutions without bias, batch norm everywhere but in G's last and D's first layer, ReLU and tanh in G,
 LeakyReLU 0.2 in D. At 64 x 64 and ``width=64`` the channels are 512-256-128-64, those of dcgan.torch; ``width=128`` gives
 the 1024-512-256-128 of the paper's figure 1. Other sizes add a stage per doubling or drop one per halving.
+
+The conditional players are the same networks with the label of cGAN (Mirza & Osindero 2014) as a further input.
 """
 
 from __future__ import annotations
@@ -10,25 +12,18 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from gan_cli.networks.layers import make_norm
-from gan_cli.ranges import Channels, DCGANImageSize, Width
+from gan_cli.networks.layers import initialise, make_norm
+from gan_cli.ranges import Channels, DCGANImageSize, PositiveInt, Width
 
 
 def stage_widths(image_size: int, width: int) -> list[int]:
     """Channels at 4 x 4, 8 x 8, ..., image_size / 2: the last is ``width``, doubling inwards up to 16 * width."""
     stages = image_size.bit_length() - 3  # 64 -> 4
     return [width * 2 ** min(i, 4) for i in reversed(range(stages))]
-
-
-def initialise(module: nn.Module) -> None:
-    """Convolutions N(0, 0.02); batch norm weights N(1, 0.02), biases 0 (section 4 and dcgan.torch)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
 
 
 class Generator(nn.Module):
@@ -83,3 +78,47 @@ class Discriminator(nn.Module):
         """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
         logits: Tensor = self.layers(images)
         return logits.flatten()
+
+
+class ConditionalGenerator(nn.Module):
+    """The generator on z and the one-hot label, joined."""
+
+    def __init__(
+        self,
+        latent_dim: Width,
+        image_size: DCGANImageSize,
+        channels: Channels,
+        num_classes: PositiveInt,
+        width: Width = 64,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.generator = Generator(latent_dim + num_classes, image_size, channels, width)
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        """``z``: (N, latent_dim); ``label``: int64 (N,). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        one_hot = functional.one_hot(label, self.num_classes).to(z.dtype)
+        images: Tensor = self.generator(torch.cat([z, one_hot], dim=1))
+        return images
+
+
+class ConditionalDiscriminator(nn.Module):
+    """The discriminator on the image and, as a further channel, one learned map per class, drawn from N(0, 1) at first."""
+
+    def __init__(
+        self,
+        image_size: DCGANImageSize,
+        channels: Channels,
+        num_classes: PositiveInt,
+        width: Width = 64,
+        norm: Literal["batch", "layer", "instance", "none"] = "batch",
+    ) -> None:
+        super().__init__()
+        self.maps = nn.Embedding(num_classes, image_size**2)
+        self.discriminator = Discriminator(image_size, channels + 1, width, norm)
+
+    def forward(self, images: Tensor, label: Tensor) -> Tensor:
+        """``images``: in [-1, 1], (N, C, H, W); ``label``: int64 (N,). Returns logits (N,)."""
+        maps = self.maps(label).view(-1, 1, *images.shape[2:])
+        logits: Tensor = self.discriminator(torch.cat([images, maps], dim=1))
+        return logits

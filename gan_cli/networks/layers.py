@@ -1,10 +1,10 @@
-"""Layers that several networks share."""
+"""Layers and initialisations that several networks share."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 Norm = Literal["batch", "layer", "instance", "none"]
 
@@ -22,3 +22,31 @@ def make_norm(kind: Norm, channels: int) -> nn.Module:
     if kind == "instance":
         return nn.InstanceNorm2d(channels)
     return nn.Identity()
+
+
+def initialise(module: nn.Module) -> None:
+    """Convolutions N(0, 0.02), batch norm weights N(1, 0.02), biases 0.
+
+    DCGAN (section 4 and dcgan.torch), pix2pix (section 6.2 and phillipi/pix2pix), CycleGAN (appendix 7.1).
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+class Maxout(nn.Module):
+    """Units that are each the largest of several linear functions, their pieces (Goodfellow et al. 2013, section 3)."""
+
+    def __init__(self, inputs: int, units: int, pieces: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, units * pieces)
+        self.shape = (units, pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs) -> (N, units)."""
+        pieces: Tensor = self.linear(x)
+        return pieces.view(-1, *self.shape).amax(dim=2)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from gan_cli.images import make_grid, to_uint8
 from gan_cli.networks import apply
-from gan_cli.objective import Objective
+from gan_cli.objective import Critic, Logs, Objective, mixes_batch
 from gan_cli.randomness import sample_normal, sample_uniform
 from gan_cli.ranges import PositiveInt, Width
 
-Logs = dict[str, Tensor]
+GRID = 64  # samples in a picture, if they have no classes
+PER_CLASS = 8  # in a picture, a row of them
+MOST_ROWS = 16
 
 
 class NoiseToImage(nn.Module):
@@ -41,7 +45,7 @@ class NoiseToImage(nn.Module):
         super().__init__()
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
         self.latent_dim, self.prior, self.same_noise, self.num_classes = latent_dim, prior, same_noise, num_classes
-        self.mixes_batch = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules())
+        self.separately = mixes_batch(discriminator)
         self.batch_keys = ("image",) if num_classes is None else ("image", "label")
         self._noise: Tensor | None = None  # of the turn before, within a step
 
@@ -61,38 +65,24 @@ class NoiseToImage(nn.Module):
     def _label(self, batch: dict[str, Tensor]) -> Tensor | None:
         return batch["label"] if self.num_classes is not None else None
 
+    def _critic(self, label: Tensor | None) -> Critic:
+        if label is None:
+            return self.discriminator
+        return lambda images: self.discriminator(images, label.repeat(len(images) // len(label)))
+
     def discriminator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         """``batch``: ``image`` in [-1, 1], (N, C, H, W), and ``label``, int64 (N,). Returns a scalar and what to log."""
-        real, label = batch["image"], self._label(batch)
+        label = self._label(batch)
         with torch.no_grad():
             fake = apply(self.generator, self._latents(batch, new=self.objective.first == "discriminator"), label)
-        real_logits, fake_logits = self._discriminate(real, fake.to(real.dtype), label)
-        loss = self.objective.adversarial.discriminator(real_logits, fake_logits)
-        with torch.no_grad():
-            logs = self.objective.adversarial.report(real_logits, fake_logits)
-        if self.objective.penalty is not None:
-            penalty = self.objective.penalty(lambda images: apply(self.discriminator, images, label), real, fake)
-            loss = loss + penalty
-            logs["d/penalty"] = penalty.detach()
-        return loss, {"d/loss": loss.detach(), **logs}
+        return self.objective.discriminator_loss(self._critic(label), batch["image"], fake, separately=self.separately)
 
     def generator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
         label = self._label(batch)
         fake = apply(self.generator, self._latents(batch, new=self.objective.first == "generator"), label)
-        if self.objective.adversarial.uses_real:
-            real_logits, fake_logits = self._discriminate(batch["image"], fake, label)
-        else:
-            real_logits, fake_logits = None, apply(self.discriminator, fake, label).float()
-        loss = self.objective.adversarial.generator(real_logits, fake_logits)
+        loss = self.objective.generator_loss(self._critic(label), batch["image"], fake, separately=self.separately)
         return loss, {"g/loss": loss.detach()}
-
-    def _discriminate(self, real: Tensor, fake: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.mixes_batch:
-            return apply(self.discriminator, real, label).float(), apply(self.discriminator, fake, label).float()
-        both = None if label is None else torch.cat([label, label])
-        real_logits, fake_logits = apply(self.discriminator, torch.cat([real, fake]), both).float().chunk(2)
-        return real_logits, fake_logits
 
     def latents(self, seed: object, start: int, stop: int) -> Tensor:
         """Latents of samples ``start`` to ``stop``: float32 (stop - start, latent_dim), a function of seed and index only."""
@@ -100,11 +90,17 @@ class NoiseToImage(nn.Module):
             return sample_uniform(seed, start, stop, self.latent_dim) * 2 - 1
         return sample_normal(seed, start, stop, self.latent_dim)
 
-    def labels(self, start: int, stop: int, per_row: int) -> Tensor | None:
-        """Labels of samples ``start`` to ``stop``, int64, a row of ``per_row`` samples per class; None if unconditional."""
+    def labels(self, n: int, classes: Sequence[int] | None = None) -> Tensor | None:
+        """Labels of ``n`` samples, int64 (n,); None if unconditional.
+
+        As many of each class as n allows, class after class, and what remains in turn. ``classes``: those to draw, by
+        default all.
+        """
         if self.num_classes is None:
             return None
-        return torch.arange(start, stop) // per_row % self.num_classes
+        chosen = torch.arange(self.num_classes) if classes is None else torch.tensor(classes)
+        blocks = chosen.repeat_interleave(n // len(chosen))
+        return torch.cat([blocks, chosen[: n - len(blocks)]])
 
     def interpolate(self, seed: object, points: int, frames: int) -> Tensor:
         """Latents on a closed path through ``points`` latents, ``frames`` a leg: float32 (points * frames, latent_dim).
@@ -121,3 +117,26 @@ class NoiseToImage(nn.Module):
             else:
                 legs.append(torch.lerp(a, b, t))
         return torch.cat(legs)
+
+    def examples(self, dataset: Any, seed: int, device: torch.device) -> dict[str, Tensor]:
+        """64 latents, or 8 per class with their labels where there are at most 16 classes."""
+        few = self.num_classes is not None and self.num_classes <= MOST_ROWS
+        n = PER_CLASS * self.num_classes if few and self.num_classes else GRID
+        examples = {"z": self.latents(seed, 0, n), "label": self.labels(n)}
+        return {key: values.to(device) for key, values in examples.items() if values is not None}
+
+    def picture(self, generator: nn.Module, examples: dict[str, Tensor]) -> Tensor:
+        """A grid, uint8 (C, H, W), eight in a row."""
+        return make_grid(to_uint8(apply(generator, examples["z"], examples.get("label"))), PER_CLASS)
+
+    def measure(self, generator: nn.Module, examples: dict[str, Tensor]) -> dict[str, float]:
+        """Nothing: image quality is measured by ``gan-eval``."""
+        return {}
+
+    def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
+        """Two samples through G, and what it made of them through D."""
+        labels = self.labels(2)
+        label = [] if labels is None else [labels.to(device)]
+        z = self.latents(0, 0, 2).to(device)
+        fake = attempt("generator", self.generator, z, *label, wanted=(2, *dataset.shape))
+        attempt("discriminator", self.discriminator, fake, *label)

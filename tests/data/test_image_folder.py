@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from gan_cli.data.dataset import ArrayDataset
-from gan_cli.data.image_folder import StreamedFolder, image_folder
+from gan_cli.data.image_files import StreamedImages
+from gan_cli.data.image_folder import image_folder
 from gan_cli.errors import DataError, NotFoundError
 
 
@@ -78,7 +79,7 @@ def test_memory_decides_where_images_live_and_nothing_else(tmp_path: Path) -> No
     for index in range(3):
         save(tmp_path / f"{index}.png", index * 50, (20, 10))
     memory, streamed = image_folder(root=str(tmp_path)), image_folder(root=str(tmp_path), memory_gb=0)
-    assert isinstance(memory, ArrayDataset) and isinstance(streamed, StreamedFolder)
+    assert isinstance(memory, ArrayDataset) and isinstance(streamed, StreamedImages)
     assert memory.fingerprint == streamed.fingerprint
     assert memory.channels == streamed.channels == 3 and memory.image_size == streamed.image_size == 64
     order = torch.tensor([2, 0, 1, 1])

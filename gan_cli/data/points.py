@@ -1,0 +1,28 @@
+"""Points drawn from a known density, in the place of images."""
+
+from __future__ import annotations
+
+import torch
+
+from gan_cli.data.dataset import ArrayDataset, fingerprint
+from gan_cli.randomness import derive
+from gan_cli.ranges import PositiveInt, Seed
+from gan_cli.tasks.densities import GaussianMixture
+
+
+def points(*, density: GaussianMixture, dim: PositiveInt, n: PositiveInt = 100_000, seed: Seed = 0) -> ArrayDataset:
+    """``n`` independent points of ``density``, float32 (n, dim), not scaled.
+
+    Args:
+        density: where they come from.
+        dim: their number of coordinates, which must be that of the density; models read it from here.
+        n: how many. With a finite number D learns this sample in the end, so it is large.
+        seed: which sample.
+
+    Raises:
+        ValueError: ``dim`` is not that of the density.
+    """
+    if dim != density.dim:
+        raise ValueError(f"dim is {dim}, the density has {density.dim}")
+    drawn = density.sample(n, torch.Generator().manual_seed(derive(seed, "points")))
+    return ArrayDataset(drawn, labels=None, class_names=[], fingerprint=fingerprint(drawn.numpy()))

@@ -1,0 +1,143 @@
+"""``gan-sample`` for runs that translate images: a user's own, or held-out ones of the run's data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gan_cli.data.image_files import BadFile, ImageFiles, find_images
+from gan_cli.errors import ConfigError, DataError, GanError, NotFoundError
+from gan_cli.images import enlarge, to_uint8, write_png
+from gan_cli.runs import Run, build, check_trusted
+from gan_cli.sample import SampleConfig, allocate, save_arrays
+from gan_cli.tasks.translation import held_out, sheet
+
+log = logging.getLogger("gan_cli")
+SHEET_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Images to translate: ``names`` of the results, and ``load(start, stop)`` giving examples by batch key."""
+
+    names: list[str]
+    load: Callable[[int, int], dict[str, Tensor]]
+
+
+def translate(run: Run, config: SampleConfig, output: Path) -> None:
+    """Write a result for each image, under its own name, and sheets that show source, result and what else is known.
+
+    Raises:
+        GanError: an image cannot be read, before anything is written; or a key does not fit the run.
+    """
+    direction = chosen_direction(run, config)
+    formats = config.formats or ["png", "grid"]
+    if "gif" in formats:
+        raise ConfigError("gif is a walk between latents, and this run translates images", "formats",
+                          "Choose from png, grid and npz")  # fmt: skip
+    key = run.task.batch_keys[0] if direction is None else direction[0]
+    sources = own_images(run, config.input, key) if config.input is not None else held_out_images(run, config.num_samples, key)
+    output.mkdir(parents=True, exist_ok=True)
+    n, kept = len(sources.names), torch.empty(0)
+    for number, start in enumerate(range(0, n, SHEET_ROWS)):
+        examples = {k: images.to(run.device) for k, images in sources.load(start, min(start + SHEET_ROWS, n)).items()}
+        with torch.no_grad():
+            columns = run.task.columns(run.generator, examples, direction, config.seed, start)
+        results = to_uint8(columns[1])
+        if "png" in formats:
+            for name, result in zip(sources.names[start:], results, strict=False):
+                path = output / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_png(path, result)
+        if "grid" in formats:
+            (output / "sheets").mkdir(exist_ok=True)
+            write_png(output / "sheets" / f"{number:03d}.png", enlarge(sheet(columns)))
+        if "npz" in formats:
+            kept = allocate(n, results) if start == 0 else kept
+            kept[start : start + len(results)] = results
+    if "npz" in formats:
+        save_arrays(output / "samples.npz", {"arr_0": kept.permute(0, 2, 3, 1).contiguous().numpy()})
+    log.info("%d images translated%s: %s", n, f" {direction}" if direction else "", output)
+
+
+def chosen_direction(run: Run, config: SampleConfig) -> str | None:
+    """``a2b`` unless told otherwise; None for models that go one way only."""
+    if config.label is not None:
+        raise ConfigError("the run translates images and has no labels", "label", "Leave label out")
+    if config.direction is not None and not run.task.directions:
+        todo = "Leave direction out; a pix2pix model goes the way of its dataset.direction"
+        raise ConfigError("the run translates one way only", "direction", todo)
+    return config.direction or next(iter(run.task.directions), None)
+
+
+def own_images(run: Run, given: str, key: str) -> Sources:
+    """The user's images, fitted as those of the training were.
+
+    Raises:
+        NotFoundError, DataError: there is nothing there, or a file cannot be read.
+    """
+    path = Path(given).expanduser()
+    todo = "Set input= to an image file or a folder of images"
+    if not path.exists():
+        raise NotFoundError("the input does not exist", str(path.absolute()), todo)
+    try:
+        names = [path.name] if path.is_file() else find_images(path)
+    except GanError as error:
+        raise type(error)(error.what, error.where, todo) from error
+    folder = path.parent if path.is_file() else path
+    data = run.config["dataset"]
+    files = ImageFiles(
+        where=folder,
+        source=folder,
+        samples=[(name,) for name in names],
+        image_size=data["image_size"],
+        channels=data["channels"],
+        fit=data.get("fit", "resize"),
+    )
+
+    def read(name: str) -> Tensor:
+        try:
+            return files.load((name,))[0]
+        except BadFile as bad:
+            todo = "Repair or remove it"
+            raise DataError(f"the image cannot be read: {bad.reason}", str(folder / name), todo) from bad
+
+    for name in names:
+        read(name)  # so that a damaged one is found before anything is written
+    return Sources(
+        unique_stems(names),
+        lambda start, stop: {key: torch.stack([read(name) for name in names[start:stop]]) / 127.5 - 1},
+    )
+
+
+def unique_stems(names: list[str]) -> list[str]:
+    """File names without suffix, with it where two would be the same."""
+    stems = [str(Path(name).with_suffix("")) for name in names]
+    return [stem if stems.count(stem) == 1 else name for stem, name in zip(stems, names, strict=True)]
+
+
+def held_out_images(run: Run, n: int, key: str) -> Sources:
+    """The first ``n`` images of the run's own data set that training did not see.
+
+    Raises:
+        GanError: the data set is not there any more.
+    """
+    node = run.config["dataset"]
+    check_trusted(node, "the run's dataset")
+    try:
+        dataset = build({**node, "download": False} if "download" in node else node, "dataset")
+    except GanError as error:
+        todo = "Set input= to images of your own, or start gan-sample where gan-train was started"
+        raise type(error)(f"the run's own data set: {error.what}", error.where, todo) from error
+    examples = held_out(dataset, n)
+    count = len(examples[key])
+    if count < n:
+        log.info("the data set has %d held-out images", count)
+    wanted = {k: v[:count] for k, v in examples.items() if k in (key, "target")}
+    return Sources([f"{k:05d}" for k in range(count)], lambda start, stop: {k: v[start:stop] for k, v in wanted.items()})
+
