@@ -27,10 +27,10 @@ DATASETS = frozenset(
     f"gan_cli.data.{name}"
     for name in (
         "paired.paired",
-        "paired.facades",
+        "facades.facades",
+        "facades.facades_unpaired",
         "unpaired.unpaired",
         "unpaired.cyclegan_set",
-        "unpaired.facades_unpaired",
         "digit_styles.digits_paired",
         "digit_styles.digits_unpaired",
     )

@@ -22,6 +22,7 @@ from gan_cli import checkpoint
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.cli import override, program
 from gan_cli.config import TrainConfig, differences, to_yaml
+from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.engine import train
 from gan_cli.errors import ConfigError, DiskError, DivergedError, MemoryFullError, OutputError, PreemptedError
 from gan_cli.game import Game, build_game, out_of_memory, snapshot
@@ -104,7 +105,8 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         seed_everything(config.seed, "picture")  # the next step has a seed of its own
         with torch.no_grad():
             writer.picture(game.task.picture(game.ema.average, examples))
-            return game.task.measure(game.ema.average, examples)
+            scalars: dict[str, float] = game.task.measure(game.ema.average, examples)
+        return scalars
 
     def save() -> None:
         writer.sync()
@@ -165,7 +167,7 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
     for network in ("generator", "discriminator"):
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
         log.info("%s: %s, %s parameters", network, config.model[network]["_target_"], f"{count:,}")
-    log.info("data: %s images, %s", f"{len(game.dataset):,}", config.dataset["_target_"])
+    log.info("data: %s, %s", describe(game.dataset), config.dataset["_target_"])
     log.info("device: %s, %d threads, %s (%s)", game.device, game.threads, game.precision, game.precision_reason)
     if saved is not None:
         log.info("continues from step %d", saved.step)
@@ -175,6 +177,14 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
         log.info("departs from the paper: %s", deviation)
     log.info("run directory: %s", run_dir)
     log.info("to continue it, or to stop with Ctrl-C and go on later: %s", command)
+
+
+def describe(dataset: ImageDataset | TranslationDataset) -> str:
+    """How many samples there are, in words."""
+    if not isinstance(dataset, TranslationDataset):
+        return f"{len(dataset):,} {'images' if len(dataset.shape) == 3 else 'points'}"
+    counts = " and ".join(f"{len(part):,}" for _, part in dataset.streams)
+    return f"{counts} {'pairs' if dataset.paired else 'images'}"
 
 
 def farewell(config: TrainConfig, run_dir: Path, seconds: float) -> None:

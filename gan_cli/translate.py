@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,11 @@ def translate(run: Run, config: SampleConfig, output: Path) -> None:
         raise ConfigError("gif is a walk between latents, and this run translates images", "formats",
                           "Choose from png, grid and npz")  # fmt: skip
     key = run.task.batch_keys[0] if direction is None else direction[0]
-    sources = own_images(run, config.input, key) if config.input is not None else held_out_images(run, config.num_samples, key)
+    sources = (
+        own_images(run, config.input, key, output)
+        if config.input is not None
+        else held_out_images(run, config.num_samples, key)
+    )
     output.mkdir(parents=True, exist_ok=True)
     n, kept = len(sources.names), torch.empty(0)
     for number, start in enumerate(range(0, n, SHEET_ROWS)):
@@ -75,11 +80,12 @@ def chosen_direction(run: Run, config: SampleConfig) -> str | None:
     return config.direction or next(iter(run.task.directions), None)
 
 
-def own_images(run: Run, given: str, key: str) -> Sources:
+def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
     """The user's images, fitted as those of the training were.
 
     Raises:
         NotFoundError, DataError: there is nothing there, or a file cannot be read.
+        ConfigError: a result in ``output`` would take the place of an image.
     """
     path = Path(given).expanduser()
     todo = "Set input= to an image file or a folder of images"
@@ -90,6 +96,10 @@ def own_images(run: Run, given: str, key: str) -> Sources:
     except GanError as error:
         raise type(error)(error.what, error.where, todo) from error
     folder = path.parent if path.is_file() else path
+    results = unique_stems(names)
+    lost = {f"{result}.png" for result in results} & set(names) if output.resolve() == folder.resolve() else set()
+    if lost:
+        raise ConfigError(f"a result would take the place of {min(lost)}", "output", "Set output= to another folder")
     data = run.config["dataset"]
     files = ImageFiles(
         where=folder,
@@ -110,15 +120,19 @@ def own_images(run: Run, given: str, key: str) -> Sources:
     for name in names:
         read(name)  # so that a damaged one is found before anything is written
     return Sources(
-        unique_stems(names),
+        results,
         lambda start, stop: {key: torch.stack([read(name) for name in names[start:stop]]) / 127.5 - 1},
     )
 
 
 def unique_stems(names: list[str]) -> list[str]:
-    """File names without suffix, with it where two would be the same."""
+    """File names without suffix, with it where two would be the same or a sheet would take the place of one."""
     stems = [str(Path(name).with_suffix("")) for name in names]
-    return [stem if stems.count(stem) == 1 else name for stem, name in zip(stems, names, strict=True)]
+    count, taken = Counter(stems), set(names)
+    return [
+        stem if count[stem] == 1 and stem not in taken and not stem.startswith("sheets/") else name
+        for stem, name in zip(stems, names, strict=True)
+    ]
 
 
 def held_out_images(run: Run, n: int, key: str) -> Sources:
@@ -140,4 +154,3 @@ def held_out_images(run: Run, n: int, key: str) -> Sources:
         log.info("the data set has %d held-out images", count)
     wanted = {k: v[:count] for k, v in examples.items() if k in (key, "target")}
     return Sources([f"{k:05d}" for k in range(count)], lambda start, stop: {k: v[start:stop] for k, v in wanted.items()})
-

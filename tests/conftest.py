@@ -24,6 +24,16 @@ import pytest
 TINY = {
     "dcgan": ["threads=1", "batch_size=8", "precision=fp32", "model.generator.width=4", "model.discriminator.width=4"],
     "mlp": ["threads=1", "batch_size=8", "precision=fp32", "model.generator.hidden=[8]", "model.discriminator.hidden=[8]"],
+    "cgan": ["threads=1", "batch_size=8", "model.generator.hidden=8", "model.discriminator.hidden=8"],
+    "pix2pix": [
+        *["threads=1", "batch_size=2", "precision=fp32", "model.discriminator.layers=1"],
+        *["model.generator.width=4", "model.discriminator.width=4"],
+    ],
+    "cyclegan": [
+        *["threads=1", "batch_size=2", "precision=fp32", "model.discriminator.a.layers=1", "model.generator.a2b.blocks=1"],
+        *["model.generator.a2b.width=4", "model.discriminator.a.width=4"],
+    ],
+    "points": ["threads=1", "batch_size=8", "model.generator.hidden=[8]", "model.discriminator.hidden=[8]"],
     "own": ["threads=1", "batch_size=8", "precision=fp32"],
 }
 
@@ -227,7 +237,22 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for k, colour in enumerate(colours):
         (root / "photos" / f"class{k % 2}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(colour).save(root / "photos" / f"class{k % 2}" / f"{k}.png")
+    for folder, count in (("train", 12), ("val", 4), ("test", 4)):  # side by side, as facades come
+        save_photos(root / "facades" / folder, [f"{k}.jpg" for k in range(1, count + 1)], (32, 64))
+    for folder, count in (("trainA", 10), ("trainB", 8), ("testA", 4), ("testB", 3)):
+        save_photos(root / "horse2zebra" / folder, [f"n{folder[-1]}_{k}.jpg" for k in range(count)], (32, 32))
     return root
+
+
+def save_photos(folder: Path, names: list[str], shape: tuple[int, int], seed: int = 0) -> None:
+    """Blots of colour, ``shape`` = (height, width), different under every name."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng([seed, *str(folder.name).encode()])
+    for name in names:
+        coarse = random.integers(0, 256, (shape[0] // 8, shape[1] // 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse.repeat(8, 0).repeat(8, 1)).save(folder / name)
 
 
 @pytest.fixture(scope="session")

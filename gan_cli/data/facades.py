@@ -15,7 +15,7 @@ from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.download import ensure_archive
 from gan_cli.data.image_files import SUFFIXES, ImageFiles, Part, find_images
 from gan_cli.data.paired import PARTS
-from gan_cli.data.translation import FileStreams, translation_files
+from gan_cli.data.translation import FileStreams, check_load_size, translation_files
 from gan_cli.errors import DataError
 from gan_cli.ranges import ImageSize
 
@@ -106,6 +106,7 @@ def _facades(
         samples: list[tuple[str, ...]] = [(name,) for name in names]
         return [(keys, ImageFiles(where, source, samples, size, channels, "resize", parts)) for keys, parts in streams]
 
+    check_load_size(load_size, image_size)  # before a download
     ensure_archive(
         lambda: [] if is_unpacked(split) or archives else [split],
         url=f"{BASE_URL}/facades.tar.gz",

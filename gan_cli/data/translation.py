@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,28 @@ from gan_cli.data.dataset import ArrayDataset, ImageDataset, Jitter, Translation
 from gan_cli.data.image_files import ImageFiles, as_dataset, read_images
 from gan_cli.errors import ConfigError, NotFoundError
 
+log = logging.getLogger(__name__)
+
 FileStreams = list[tuple[tuple[str, ...], ImageFiles]]
+
+
+def check_load_size(load_size: int | None, image_size: int) -> None:
+    """Refuses a ``load_size`` from which ``image_size`` cannot be cut.
+
+    Raises:
+        ConfigError: it is smaller.
+    """
+    if load_size is not None and load_size < image_size:
+        raise ConfigError(
+            f"load_size={load_size} is smaller than image_size={image_size}, which is cut from it",
+            "dataset.load_size",
+            f"Set dataset.load_size to {paper_load_size(image_size)}, say, or to null for no cutting",
+        )
+
+
+def paper_load_size(image_size: int) -> int:
+    """What stands to ``image_size`` as 286 to 256, the sizes of pix2pix and CycleGAN."""
+    return round(image_size * 286 / 256)
 
 
 def make_jitter(load_size: int | None, image_size: int, flip: bool) -> Jitter | None:
@@ -21,14 +43,16 @@ def make_jitter(load_size: int | None, image_size: int, flip: bool) -> Jitter | 
     Raises:
         ConfigError: ``load_size`` is smaller than ``image_size``.
     """
-    if load_size is not None and load_size < image_size:
-        raise ConfigError(
-            f"load_size={load_size} is smaller than image_size={image_size}, which is cut from it",
-            "dataset.load_size",
-            f"Set dataset.load_size to {image_size * 286 // 256}, say, or to null for no cutting",
-        )
+    check_load_size(load_size, image_size)
     if not flip and load_size in (None, image_size):
         return None
+    if load_size is not None and image_size**2 < load_size**2 / 2:
+        log.warning(
+            "dataset.load_size=%d: only %d%% of an image is seen at a time. The jitter of the papers would be load_size=%d",
+            load_size,
+            100 * image_size**2 / load_size**2,
+            paper_load_size(image_size),
+        )
     return Jitter(load_size, image_size, flip=flip)
 
 
@@ -92,7 +116,7 @@ def translation_files(
         image_size=image_size,
         channels=found[0][1].channels,
         jitter=jitter,
-        fingerprint=fingerprint(*identities, image_size, load_size, flip),
+        fingerprint=fingerprint(*identities, image_size, flip),
         held_out=None if held_out is None else make_held_out,
     )
 
@@ -111,13 +135,12 @@ def translation_arrays(
         (names, ArrayDataset(images, labels=None, class_names=[], fingerprint=identity))
         for (names, images), identity in zip(domains, identities, strict=True)
     ]
-    size, flip = (jitter.load_size, jitter.flip) if jitter else (image_size, False)
     return TranslationDataset(
         streams,
         image_size=image_size,
         channels=channels,
         jitter=jitter,
-        fingerprint=fingerprint(*identities, image_size, size, flip),
+        fingerprint=fingerprint(*identities, image_size, jitter is not None and jitter.flip),
         held_out=held_out,
     )
 

@@ -9,7 +9,7 @@ from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.download import ensure_archive
 from gan_cli.data.image_files import ImageFiles, find_images
 from gan_cli.data.paired import find_two
-from gan_cli.data.translation import FileStreams, choose_held_out, translation_files
+from gan_cli.data.translation import FileStreams, check_load_size, choose_held_out, translation_files
 from gan_cli.errors import DataError, NotFoundError
 from gan_cli.ranges import ImageSize, NonNegative
 
@@ -128,6 +128,7 @@ def cyclegan_set(
         needed = [f"{split}A", f"{split}B"]
         return [part for part in needed if not (folder / part).is_dir() or not any((folder / part).iterdir())]
 
+    check_load_size(load_size, image_size)  # before a download
     ensure_archive(
         find_missing,
         url=f"{BASE_URL}/{name}.zip",

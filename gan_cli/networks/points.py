@@ -1,4 +1,8 @@
-"""Fully connected players for points (N, dim) instead of images: the runs that check the theory."""
+"""Fully connected players for points (N, dim) instead of images: the runs that check the theory.
+
+Weights are drawn as He et al. 2015 (section 2.2) do. PyTorch's default, with a variance six times smaller, makes both players
+so smooth at first that D misses D* by 0.1 to 0.2 for the whole run (docs/theory.md).
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,15 @@ from torch import Tensor, nn
 
 from gan_cli.ranges import PositiveInt, Width
 
+SLOPE = 0.2  # of the discriminator's LeakyReLU
+
 
 class Generator(nn.Module):
     """latent - hidden layers with ReLU - coordinates, which are not bounded."""
 
-    def __init__(self, latent_dim: Width, dim: PositiveInt, hidden: Sequence[Width] = (128, 128)) -> None:
+    def __init__(self, latent_dim: Width, dim: PositiveInt, hidden: Sequence[Width] = (128, 128, 128)) -> None:
         super().__init__()
-        self.layers = _layers([latent_dim, *hidden, dim])
+        self.layers = _layers([latent_dim, *hidden, dim], slope=0.0)
 
     def forward(self, z: Tensor) -> Tensor:
         """``z``: (N, latent_dim). Returns points (N, dim)."""
@@ -24,11 +30,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """coordinates - hidden layers with ReLU - one logit."""
+    """coordinates - hidden layers with LeakyReLU 0.2 - one logit."""
 
     def __init__(self, dim: PositiveInt, hidden: Sequence[Width] = (128, 128)) -> None:
         super().__init__()
-        self.layers = _layers([dim, *hidden, 1])
+        self.layers = _layers([dim, *hidden, 1], slope=SLOPE)
 
     def forward(self, points: Tensor) -> Tensor:
         """``points``: (N, dim). Returns logits (N,)."""
@@ -36,8 +42,13 @@ class Discriminator(nn.Module):
         return logits.flatten()
 
 
-def _layers(widths: list[int]) -> nn.Sequential:
+def _layers(widths: list[int], slope: float) -> nn.Sequential:
+    """Linear layers with LeakyReLU between them. The last keeps PyTorch's initial weights, so that outputs begin small."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths):
-        layers += [nn.Linear(width_in, width_out), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers[:-1])
+        linear = nn.Linear(width_in, width_out)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        layers += [linear, nn.LeakyReLU(slope, inplace=True)]
+    layers.pop()
+    linear.reset_parameters()
+    return nn.Sequential(*layers)

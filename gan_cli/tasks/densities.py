@@ -76,7 +76,7 @@ class GaussianMixture(nn.Module):
         return total.sum(0)
 
     def quantiles(self, u: Tensor) -> Tensor:
-        """The inverse of the distribution function, in one dimension. ``u``: float64 (N,) in (0, 1), on the CPU. Returns the same."""
+        """The inverse of the distribution function, in one dimension. ``u``: float64 (N,) in (0, 1), on the CPU; so the result."""
         assert self.dim == 1, self.dim
         weights, means, stds = (x.cpu().double() for x in (self.log_weights.exp(), self.means[:, 0], self.stds))
         low = torch.full_like(u, float((means - 40 * stds).min()))

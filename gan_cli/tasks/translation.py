@@ -22,7 +22,7 @@ def held_out(dataset: Any, n: int) -> dict[str, Tensor]:
     A set without a held-out part gives its first training images instead, without jitter.
     """
     part = dataset.held_out() or dataset
-    examples = {}
+    examples: dict[str, Tensor] = {}
     for keys, images in part.streams:
         pixels = images.batch(torch.arange(min(n, len(images)))).float()
         if pixels.shape[-1] != dataset.image_size:

@@ -129,7 +129,9 @@ class UnpairedTranslation(nn.Module):
         translated, same = translator(torch.cat([images, own])).float().chunk(2)
         return translated, same
 
-    def translate(self, generator: nn.Module, images: Tensor, direction: str | None, seed: object = 0, start: int = 0) -> Tensor:
+    def translate(
+        self, generator: nn.Module, images: Tensor, direction: str | None, seed: object = 0, start: int = 0
+    ) -> Tensor:
         """Images in [-1, 1], float (N, C, H, W), ``a2b`` or ``b2a``, to images of the other domain, float32."""
         assert direction in self.directions, direction
         return one_by_one(getattr(generator, direction), images, seed, start).float()

@@ -41,7 +41,8 @@ def test_domains_are_made_of_different_digits() -> None:
         dataset = digits_unpaired(split=split)  # type: ignore[arg-type]
         assert not dataset.paired and len(dataset) == lengths[0]
         filled, outlines = (
-            {image.numpy().tobytes() for image in domain} for domain in (digits(split=split).images, draw_outlines(split, 32))  # type: ignore[arg-type]
+            {image.numpy().tobytes() for image in domain}
+            for domain in (digits(split=split).images, draw_outlines(split, 32))  # type: ignore[arg-type]
         )
         a, b = ([image.numpy().tobytes() for image in images(dataset, k)] for k in (0, 1))
         assert (len(a), len(b)) == lengths and set(a) <= filled and set(b) <= outlines

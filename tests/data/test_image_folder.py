@@ -115,6 +115,19 @@ def test_modes(tmp_path: Path, mode: str) -> None:
         assert loaded[..., :4].min() >= 254 and loaded[..., 4:].max() <= 1
 
 
+def test_grey_files_among_others_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "a.png")
+    save(tmp_path / "b.png", mode="L")
+    with caplog.at_level(logging.INFO):
+        for memory_gb in (4.0, 0.0):
+            image_folder(root=str(tmp_path), memory_gb=memory_gb)
+    assert [record.getMessage() for record in caplog.records] == ["1 of 2 images are grey, used as RGB: b.png"] * 2
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        image_folder(root=str(tmp_path), channels=1)
+    assert not caplog.records
+
+
 def test_a_phone_photo_with_two_pictures_is_the_first(tmp_path: Path) -> None:
     first, second = Image.new("RGB", (8, 8), (200, 0, 0)), Image.new("RGB", (8, 8), (0, 200, 0))
     first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second], quality=95)

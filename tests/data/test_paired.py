@@ -80,7 +80,8 @@ def test_memory_decides_where_pairs_live_and_nothing_else(tmp_path: Path, layout
     assert memory.streams[0][1].shape == streamed.streams[0][1].shape == (6, 10, 10)
     for workers in (0, 2):
         one, other = (
-            Batches(d, batch_size=2, seed=0, device=torch.device("cpu"), workers=w) for d, w in ((memory, 0), (streamed, workers))
+            Batches(d, batch_size=2, seed=0, device=torch.device("cpu"), workers=w)
+            for d, w in ((memory, 0), (streamed, workers))
         )
         for _ in range(4):
             expected, batch = next(one), next(other)
@@ -90,8 +91,10 @@ def test_memory_decides_where_pairs_live_and_nothing_else(tmp_path: Path, layout
 
 def test_the_fingerprint_tells_what_is_shown_apart(tmp_path: Path) -> None:
     make(tmp_path, "trainA")
-    prints = {open_plain(tmp_path, **changes).fingerprint
-              for changes in ({}, {"direction": "b2a"}, {"flip": True}, {"load_size": 9}, {"fit": "crop"}, {"channels": 1})}
+    prints = {
+        open_plain(tmp_path, **changes).fingerprint
+        for changes in ({}, {"direction": "b2a"}, {"flip": True}, {"load_size": 9}, {"fit": "crop"}, {"channels": 1})
+    }
     assert len(prints) == 6 and open_plain(tmp_path).fingerprint in prints  # fmt: skip
 
 

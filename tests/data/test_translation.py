@@ -58,7 +58,10 @@ def test_jitter_cuts_a_square_and_mirrors_it() -> None:
         ]
         assert len(places) == 1
         found.add(places[0])
-    assert {y for y, _, _ in found} == {x for _, x, _ in found} == {0, 1, 2, 3} and {flip for _, _, flip in found} == {False, True}
+    assert {y for y, _, _ in found} == {x for _, x, _ in found} == {0, 1, 2, 3} and {flip for _, _, flip in found} == {
+        False,
+        True,
+    }
 
 
 def test_jitter_without_cutting_or_without_mirroring() -> None:
@@ -77,6 +80,13 @@ def test_a_config_asks_for_jitter() -> None:
     assert jitter is not None and (jitter.load_size, jitter.image_size, jitter.flip) == (9, 8, False)
     with pytest.raises(ConfigError, match=r"load_size=7 is smaller than image_size=8.*dataset.load_size.*null"):
         make_jitter(7, 8, True)
+
+
+def test_a_small_cut_is_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    make_jitter(286, 256, True)
+    assert not caplog.records
+    make_jitter(286, 64, True)
+    assert "only 5% of an image is seen at a time" in caplog.text and "load_size=72" in caplog.text
 
 
 def test_pairs_stay_together_and_are_jittered_alike() -> None:
@@ -103,7 +113,7 @@ def test_domains_have_lengths_and_orders_of_their_own() -> None:
     dataset = domains(numbered(12), numbered(5))
     assert not dataset.paired and len(dataset) == 12
     batches = list(islice(Batches(dataset, batch_size=4, seed=3, device=CPU), 15))
-    a, b = (sum((numbers(batch[key]) for batch in batches), []) for key in ("a", "b"))
+    a, b = ([n for batch in batches for n in numbers(batch[key])] for key in ("a", "b"))
     assert all(sorted(a[start : start + 12]) == list(range(12)) for start in range(0, 60, 12))
     assert all(sorted(b[start : start + 5]) == list(range(5)) for start in range(0, 60, 5))
     same = next(Batches(domains(numbered(12), numbered(12)), batch_size=12, seed=3, device=CPU))

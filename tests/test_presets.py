@@ -1,0 +1,231 @@
+"""Every preset in conf/experiment, its networks made tiny: it trains, goes on after a stop as if there had been none, and
+is reloaded by gan-sample. A new file there is tested without a change here."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_module
+from PIL import Image
+
+import gan_cli.config
+from gan_cli.config import flatten
+
+from .conftest import Result, train_tiny  # type: ignore[import-not-found]
+
+FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
+PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+EVERY = ["total_steps=50", "log_every=10", "sample_every=10", "save_every=25", "gif=false"]
+STEPS, STOP = 50, 25
+# The ones that follow their paper in everything.
+FAITHFUL = {"cyclegan_facades", "cyclegan_horse2zebra"}
+
+
+def composed(preset: str, *overrides: str) -> dict[str, Any]:
+    with initialize_config_module("gan_cli.conf", version_base="1.3"):
+        return gan_cli.config.check(compose("train", [f"experiment={preset}", *overrides])).as_dict()
+
+
+# What a key of a network becomes; one that is a copy of another (``b2a: ${.a2b}``) follows it.
+TINY_NETWORKS: dict[str, Callable[[Any], str]] = {
+    "width": lambda value: "4",
+    "hidden": lambda value: "[8]" if isinstance(value, list) else "8",
+    "blocks": lambda value: "1",
+    "layers": lambda value: str(min(value, 2)),
+}
+TINY_CGAN = {
+    "generator": {"hidden_z": 8, "hidden_y": 8, "hidden": 8},
+    "discriminator": {"hidden_x": 8, "hidden_y": 8, "hidden": 8, "pieces_x": 2, "pieces_y": 2, "pieces": 2},
+}
+TINY_SIZES = {256: 16, 64: 16, 32: 16, 28: 8}
+
+
+def tiny(preset: str, data_root: Path) -> list[str]:
+    """Overrides that leave of a preset everything but its size."""
+    config = composed(preset)
+    dataset, loss = config["dataset"], config["loss"]
+    made = ["threads=1", "precision=fp32", f"batch_size={min(config['batch_size'], 4)}"]
+    for side in ("generator", "discriminator"):
+        for key, value in flatten(config["model"][side]).items():
+            last = key.rpartition(".")[2]
+            if last in TINY_NETWORKS and key.split(".")[0] not in ("b2a", "b"):
+                made.append(f"model.{side}.{key}={TINY_NETWORKS[last](value)}")
+        if config["model"][side]["_target_"].startswith("gan_cli.networks.cgan."):
+            made += [f"+model.{side}.{key}={value}" for key, value in TINY_CGAN[side].items()]
+    if "pool_size" in config["model"]["task"]:
+        made.append("model.task.pool_size=8")
+    if "image_size" in dataset:
+        size = TINY_SIZES[dataset["image_size"]]
+        made.append(f"dataset.image_size={size}")
+        if dataset.get("load_size") is not None:
+            made.append(f"dataset.load_size={size * 9 // 8}")
+    if "root" in dataset:
+        made.append(f"dataset.root={data_root}")
+    if "n" in dataset:
+        made.append("dataset.n=200")
+    if loss.get("n_critic", 1) > 2:
+        made.append("loss.n_critic=2")
+    if loss.get("warm_up") is not None:
+        made += ["loss.warm_up.n_critic=3", "loss.warm_up.steps=10", "loss.warm_up.every=20"]
+    return made
+
+
+@dataclass(frozen=True)
+class Runs:
+    """One run of 50 steps, and one that was stopped after 25 and continued: each in its directory, with what was said."""
+
+    whole: Path
+    hops: Path
+    said: Result
+    stopped: Result
+    went_on: Result
+
+
+def run_twice(home: Path, stop_at: Any, undo: Callable[[], None], *args: str, stop: int = STOP) -> Runs:
+    said = train_tiny(home, *args, "run_dir=whole", tiny="own")
+    stop_at(stop, signal.SIGTERM)
+    stopped = train_tiny(home, *args, "run_dir=hops", tiny="own", code=75)
+    undo()
+    went_on = train_tiny(home, *args, "run_dir=hops", tiny="own")
+    return Runs(home / "whole", home / "hops", said, stopped, went_on)
+
+
+@pytest.fixture(scope="module")
+def finished() -> Iterator[dict[str, Runs]]:
+    yield {}
+
+
+@pytest.fixture(params=PRESETS)
+def preset(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def runs(
+    preset: str,
+    finished: dict[str, Runs],
+    tmp_path_factory: pytest.TempPathFactory,
+    data_root: Path,
+    stop_at: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Runs:
+    """Trained by the first test of each preset."""
+    if preset not in finished:
+        home = tmp_path_factory.mktemp(preset)
+        args = [f"experiment={preset}", *EVERY, *tiny(preset, data_root)]
+        finished[preset] = run_twice(home, stop_at, monkeypatch.undo, *args)
+    return finished[preset]
+
+
+def test_there_are_presets() -> None:
+    assert {"cgan_mnist", "cgan_fashion_mnist", "wgan_gp_fashion_mnist", "wgan_gp_cifar10", "pix2pix_facades"} <= set(PRESETS)
+    assert {"cyclegan_horse2zebra", "cyclegan_facades"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_says_how_it_departs_from_its_paper(name: str) -> None:
+    deviations = composed(name)["deviations"]
+    assert isinstance(deviations, list)
+    for line in deviations:
+        assert isinstance(line, str) and len(line) > 8 and line.strip() == line and "\n" not in line
+        assert line.endswith("."), line
+    assert len(set(deviations)) == len(deviations)
+    assert deviations or name in FAITHFUL or name.startswith("theory_")
+    comments = [line for line in (FOLDER / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+    assert deviations or not re.search(r"[Dd]eparts|[Dd]eviat|made small", " ".join(comments)), "say it in deviations:"
+
+
+def test_trains(preset: str, runs: Runs, read: Any) -> None:
+    rows = read.rows(runs.whole)
+    assert [row["step"] for row in rows] == [10, 20, 30, 40, STEPS]
+    for row in rows:
+        assert {"images", "d/loss", "g/loss"} <= row.keys()
+        assert all(np.isfinite(value) for value in row.values()), row
+    assert sorted(read.pictures(runs.whole)) == [f"step-{k:08d}.png" for k in (10, 20, 30, 40, 50)]
+    assert read.steps(runs.whole) == [STOP, STEPS]
+    weights = sum(v.size for k, v in read.tensors(runs.whole).items() if re.match(r"(generator|discriminator)\.", k))
+    assert weights < 60_000, "tiny() leaves something large"
+
+
+def test_prints_its_deviations(preset: str, runs: Runs) -> None:
+    said = [line for line in runs.said.err.splitlines() if line.startswith("departs from the paper")]
+    assert said == [f"departs from the paper: {line}" for line in composed(preset)["deviations"]]
+    assert [line for line in runs.said.err.splitlines() if "warning" in line.lower() or "error" in line] == []
+
+
+def test_goes_on_as_if_never_stopped(preset: str, runs: Runs, read: Any) -> None:
+    assert f"stopped at step {STOP} of {STEPS} by SIGTERM, state saved" in runs.stopped.err
+    assert f"continues from step {STOP}" in runs.went_on.err
+    read.assert_same(runs.whole, runs.hops)
+    pools = {k: v for k, v in read.tensors(runs.hops).items() if k.startswith("task.pool_") and k.endswith("filled")}
+    assert [int(v) for v in pools.values()] == ([8, 8] if preset.startswith("cyclegan") else [])
+
+
+def test_gan_sample_reloads_it(preset: str, runs: Runs, gan: Any) -> None:
+    result = gan("gan-sample", f"run_dir={runs.hops}")
+    assert result.code == 0, result.err
+    assert result.errors == [] and "Traceback" not in result.err
+    assert str(runs.hops / "generated") in result.out + result.err
+    config = composed(preset)
+    output = runs.hops / "generated" / f"step-{STEPS:08d}-seed0"
+    files = sorted(p.relative_to(output).as_posix() for p in output.rglob("*") if p.is_file())
+    if "Translation" not in config["model"]["task"]["_target_"]:
+        assert files == ["grid.png"]
+        with Image.open(output / "grid.png") as picture:
+            assert min(picture.size) > 100 and len(set(picture.convert("L").tobytes())) > 5
+        return
+    count = len([name for name in files if "/" not in name])
+    embedded = "digit_styles" in config["dataset"]["_target_"]
+    assert count == (64 if embedded else 4), "the held-out images"
+    sheets = [f"sheets/{k:03d}.png" for k in range(-(-count // 8))]
+    assert files == [*[f"{k:05d}.png" for k in range(count)], *sheets]
+    for k in range(count):
+        with Image.open(output / f"{k:05d}.png") as picture:
+            assert (picture.size, picture.mode) == ((16, 16), "L" if config["dataset"]["channels"] == 1 else "RGB")
+
+
+# Who moves first, how often, and where the images come from
+
+
+@pytest.mark.parametrize("first", ["generator", "discriminator"])
+@pytest.mark.parametrize("name", ["pix2pix_facades", "cyclegan_facades"])
+def test_order_and_critic_updates_are_settings(
+    name: str, first: str, data_root: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch, read: Any, tmp_path: Path
+) -> None:
+    args = [f"experiment={name}", *tiny(name, data_root), f"loss.first={first}", "loss.n_critic=2", "model.task.pool_size=3"]
+    args = args if "cyclegan" in name else args[:-1]
+    args += ["total_steps=8", "log_every=3", "sample_every=4", "save_every=2"]
+    runs = run_twice(tmp_path, stop_at, monkeypatch.undo, *args, stop=5)
+    assert [row["images"] for row in read.rows(runs.whole)] == [6, 12, 16], "two batches of one image in each step"
+    read.assert_same(runs.whole, runs.hops)
+
+
+@pytest.mark.parametrize("name", ["pix2pix_facades", "cyclegan_facades"])
+def test_who_moves_first_makes_a_difference(name: str, data_root: Path, train: Any, read: Any, tmp_path: Path) -> None:
+    for first in ("generator", "discriminator"):
+        args = [*tiny(name, data_root), f"loss.first={first}", "total_steps=2"]
+        train(f"experiment={name}", *args, f"run_dir={first}", tiny="own")
+    a, b = read.tensors(tmp_path / "generator"), read.tensors(tmp_path / "discriminator")
+    assert a.keys() == b.keys()
+    assert any(a[key].tobytes() != b[key].tobytes() for key in a if key.startswith("generator."))
+
+
+@pytest.mark.parametrize("name", ["pix2pix_facades", "cyclegan_horse2zebra"])
+def test_images_decoded_as_they_are_used(
+    name: str, data_root: Path, train: Any, stop_at: Any, monkeypatch: pytest.MonkeyPatch, read: Any, tmp_path: Path
+) -> None:
+    folder = "facades" if "pix2pix" in name else "horse2zebra"
+    kind = "paired" if "pix2pix" in name else "unpaired"
+    args = [f"model={name.partition('_')[0]}", f"dataset={kind}", *tiny(name, data_root), f"dataset.root={data_root}/{folder}"]
+    args += ["total_steps=12", "log_every=5", "sample_every=6", "save_every=4"]
+    runs = run_twice(tmp_path, stop_at, monkeypatch.undo, *args, "dataset.memory_gb=0", "workers=2", stop=7)
+    read.assert_same(runs.whole, runs.hops)
+    train(*args, "dataset.memory_gb=4", "run_dir=memory", tiny="own")
+    read.assert_same(runs.whole, tmp_path / "memory")
