@@ -139,6 +139,7 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
     if "experiment" in plain:
         todo = "Make '# @package _global_' its first line, and keys of the config its content"
         raise ConfigError("the YAML of the experiment does not set keys of the whole config", "experiment", todo)
+    _refuse_no_classes(plain)
     top = schema.check_fields(plain, TrainConfig, words=flatten(plain))
     top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
     top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")
@@ -149,6 +150,17 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
     top["optimizer"] = _optimizer(top["optimizer"])
     _combinations(top)
     return TrainConfig(**top)
+
+
+def _refuse_no_classes(plain: dict[str, Any]) -> None:
+    """A class-conditional network has to know how many classes there are."""
+    generator = flatten(plain.get("model", {})).get("generator.num_classes", 1)
+    if generator is None:
+        raise ConfigError(
+            "the model is class-conditional, and the data set names no classes",
+            "dataset.num_classes",
+            "Choose a labelled data set and, if it does not say so itself, set dataset.num_classes to the number of its classes",
+        )
 
 
 def _node(value: Any, path: str) -> Node:

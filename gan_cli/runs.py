@@ -181,10 +181,12 @@ def _check_target(target: str, where: str) -> None:
     raise UntrustedError(f"the run uses {target}, which is not part of gan_cli", where, todo)
 
 
-def is_trusted(config: dict[str, Any]) -> bool:
-    """Whether sampling from a run with this config needs no ``trust=true``."""
+def is_trusted(config: dict[str, Any], dataset: bool) -> bool:
+    """Whether sampling from a run with this config needs no ``trust=true``. ``dataset``: from its own images."""
     try:
         check_trusted({k: config["model"][k] for k in ("task", "generator")}, "model")
+        if dataset:
+            check_trusted(config["dataset"], "dataset")
     except UntrustedError:
         return False
     return True
@@ -232,9 +234,17 @@ class Run:
         """Images in [-1, 1], float (N, C, H, W), to images of the same kind, float32 on ``device``.
 
         ``direction``: ``a2b`` (the default) or ``b2a`` for two-way models. Image k depends on ``seed`` and k only.
+
+        Raises:
+            ValueError: the run does not translate, or not in this direction.
         """
-        way = direction or next(iter(self.task.directions), None)
-        result: Tensor = self.task.translate(self.generator, images.to(self.device), way, seed)
+        ways = self.task.directions if self.translates else ()
+        if not self.translates or direction not in (None, *ways):
+            raise ValueError(f"this run does not translate {direction or 'images'}")
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # dropout has a seed of its own
+            way = direction or next(iter(ways), None)
+            result: Tensor = self.task.translate(self.generator, images.to(self.device), way, seed)
         return result
 
     @torch.no_grad()
@@ -250,6 +260,8 @@ class Run:
 
         ``labels``: int64 (n,) for class-conditional models; by default as many of each class, class after class.
         """
+        if self.translates:
+            raise ValueError("this run translates images: use translate")
         if labels is None:
             labels = self.task.labels(n)
         return torch.cat(list(self.generate(self.task.latents(seed, 0, n), labels, batch_size)))

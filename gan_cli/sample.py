@@ -73,7 +73,8 @@ def app(cfg: DictConfig) -> None:
 
     torch.set_num_threads(config.threads or default_threads())
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
-    default = run.run_dir / "generated" / f"step-{run.step:08d}-seed{config.seed}"
+    parts = [f"step-{run.step:08d}", f"seed{config.seed}", config.direction, config.input and Path(config.input).stem]
+    default = run.run_dir / "generated" / "-".join(part for part in parts if part)
     output = Path(config.output).expanduser() if config.output is not None else default
     try:
         if run.translates:

@@ -158,7 +158,7 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         raise error
     if config.gif:
         write_film(run_dir / "samples" / "training.gif", sorted((run_dir / "samples").glob("step-*.png")))
-    farewell(config, run_dir, time.monotonic() - started)
+    farewell(config, game, run_dir, time.monotonic() - started)
     return final_metric(run_dir, config.optimized_metric)
 
 
@@ -187,11 +187,13 @@ def describe(dataset: ImageDataset | TranslationDataset) -> str:
     return f"{counts} {'pairs' if dataset.paired else 'images'}"
 
 
-def farewell(config: TrainConfig, run_dir: Path, seconds: float) -> None:
+def farewell(config: TrainConfig, game: Game, run_dir: Path, seconds: float) -> None:
     """Where everything lies and what to type next."""
     last = checkpoint.name(config.total_steps)
-    trust = [] if is_trusted(config.as_dict()) else ["trust=true"]
-    sample = shlex.join([program("gan-sample"), override("run_dir", run_dir), "num_samples=64", *trust])
+    translates = isinstance(game.dataset, TranslationDataset)
+    trust = [] if is_trusted(config.as_dict(), dataset=translates) else ["trust=true"]
+    number = "num_samples=16" if translates else "num_samples=64"
+    sample = shlex.join([program("gan-sample"), override("run_dir", run_dir), number, *trust])
     log.info("done in %s", clock(seconds))
     log.info("pictures:    %s", run_dir / "samples" / f"{last}.png")
     log.info(

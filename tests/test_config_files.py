@@ -151,10 +151,6 @@ PRESETS = {
 }  # fmt: skip
 
 
-def test_every_preset_has_its_values_listed_here() -> None:
-    assert sorted(PRESETS) == EXPERIMENTS
-
-
 @pytest.mark.parametrize(("preset", "key"), [(p, k) for p, values in PRESETS.items() for k in values])
 def test_preset_has_the_value_of_its_source(preset: str, key: str) -> None:
     assert nested(composed_preset(preset), key) == PRESETS[preset][key]

@@ -885,6 +885,16 @@ def test_pix2pix_the_other_sample_mode_has_neither() -> None:
     assert torch.equal(one, other)
 
 
+def test_pix2pix_learning_rates_of_both_players_in_the_loop() -> None:
+    """Authors' PyTorch code: constant for the first half of the run, then straight down to 0."""
+    players = game("model=pix2pix", *PIX2PIX, "total_steps=8")
+    rates: dict[str, list[float]] = {"D": [], "G": []}
+    sides = {"D": players.discriminator, "G": players.generator}
+    play(players, 8, lambda who, _: rates[who].append(sides[who].optimizer.param_groups[0]["lr"]))
+    for side in rates.values():
+        assert side == pytest.approx([2e-4 * factor for factor in (1, 1, 1, 1, 1, 0.75, 0.5, 0.25)])
+
+
 def images(n: int, channels: int, size: int) -> Tensor:
     return torch.randint(256, (n, channels, size, size), generator=torch.Generator().manual_seed(n), dtype=torch.uint8)
 

@@ -16,7 +16,7 @@ from gan_cli.objective import Objective
 from gan_cli.tasks.densities import GaussianMixture, Grid, Mixture1D, Ring
 from gan_cli.tasks.theory import Theory, centres, inner_edges, jensen_shannon, optimal_discriminator, shares, smooth, value
 
-DENSITIES = {"mixture_1d": Mixture1D(), "ring": Ring(std=0.2), "gaussian_grid": Grid()}
+DENSITIES = {"mixture_1d": Mixture1D(), "ring": Ring(), "gaussian_grid": Grid()}
 CPU = torch.device("cpu")
 
 
@@ -268,6 +268,16 @@ def test_the_picture_is_an_image_that_depends_on_the_generator_only(
     assert torch.equal(first, again) and first.float().std() > 10
     other = task.picture(Fixed(drawn(density, 2**16)), examples)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_samples_are_drawn_on_the_density(name: str) -> None:
+    density = DENSITIES[name]
+    task = theory(density, latent_dim=density.dim)
+    task.objective = None  # as when a run is reloaded to draw from
+    pictures = [task.draw_points(drawn(density, 100, seed)) for seed in (0, 1)]
+    assert pictures[0].dtype == torch.uint8 and pictures[0].shape == (3, 600, 900)
+    assert not torch.equal(*pictures)
 
 
 def test_examples_are_a_function_of_the_seed() -> None:

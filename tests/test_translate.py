@@ -24,7 +24,7 @@ CYCLEGAN = [
     "model=cyclegan", "model.generator.a2b.width=4", "model.generator.a2b.blocks=1", "model.discriminator.a.width=4",
     "model.discriminator.a.layers=2", "model.task.pool_size=4",
 ]  # fmt: skip
-CGAN = ["model=cgan", "batch_size=8", "+model.generator.hidden_y=8", "+model.generator.hidden=16"]
+CGAN = ["model=cgan", "batch_size=8", "++model.generator.hidden_y=8", "++model.generator.hidden=16"]
 CDCGAN = ["model=cdcgan", "batch_size=8", "model.generator.width=4", "model.discriminator.width=4"]
 
 
@@ -427,7 +427,8 @@ MISFITS = {
                   r"'a2c' is not an option \(dataset\.direction\).*a2b, b2a"),
     "U-Net size": ([*PIX2PIX, "dataset.image_size=48"], 2, r"48 is not a power of two.*dataset\.image_size"),
     "ResNet size": ([*CYCLEGAN, "dataset.image_size=30"], 2, r"30 is not a multiple of 4.*dataset\.image_size"),
-    "batch": ([*CYCLEGAN, "dataset=unpaired", "dataset.root=domains", "batch_size=6"], 2, r"batch_size=6 is larger than domain 'b' of 5 images"),
+    "batch": ([*CYCLEGAN, "dataset=unpaired", "dataset.root=domains", "batch_size=6"], 2,
+              r"batch_size=6 is larger than domain 'b' of 5 images"),
 }  # fmt: skip
 
 

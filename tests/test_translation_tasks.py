@@ -133,6 +133,13 @@ def play(task: Task, steps: int, look: Callable[[str], None] = lambda who: None,
 # Values
 
 
+def same_gradients(loss: Tensor, expected: Tensor, network: nn.Module, reference: nn.Module | None = None) -> None:
+    """Of two losses in the weights of a network, the second in those of a copy of it if ``reference`` is given."""
+    got = torch.autograd.grad(loss, list(network.parameters()))
+    wanted = torch.autograd.grad(expected, list((reference or network).parameters()))
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-4)
+
+
 def test_pix2pix_losses() -> None:
     """Isola et al. 2017, equations 1 to 4, in float64."""
     task, given = paired(l1_weight=7.0), of(paired())
@@ -162,6 +169,8 @@ def test_pix2pix_losses() -> None:
     ]:
         assert got.shape == () and got.item() == pytest.approx(wanted.item(), rel=1e-5)
     assert not any(v.requires_grad for v in (*d_logs.values(), *g_logs.values()))
+    same_gradients(d_loss, expected_d, task.discriminator)
+    same_gradients(g_loss, adversarial + 7 * l1, task.generator)
 
 
 @pytest.mark.parametrize("first", ["generator", "discriminator"])
@@ -180,16 +189,20 @@ def test_cyclegan_losses(identity_weight: float, first: str) -> None:
     cycle = (f(fake_b) - a).abs().mean() + (g(fake_a) - b).abs().mean()
     identity = (g(b) - b).abs().mean() + (f(a) - a).abs().mean()
     g_loss, g_logs = results["G"]
-    torch.testing.assert_close(g_loss, adversarial + 3 * cycle + 3 * identity_weight * identity)
+    expected_g = adversarial + 3 * cycle + 3 * identity_weight * identity
+    torch.testing.assert_close(g_loss, expected_g)
+    same_gradients(g_loss, expected_g, task.generator, weights.generator)
     expected = {"g/loss": g_loss.detach(), "g/adversarial": adversarial.detach(), "g/cycle": cycle.detach()}
     if identity_weight > 0:
         expected["g/identity"] = identity.detach()
     torch.testing.assert_close(g_logs, expected)
 
+    fake_a, fake_b = fake_a.detach(), fake_b.detach()
     loss_a = (d_a(a) - 1).pow(2).mean() / 2 + d_a(fake_a).pow(2).mean() / 2
     loss_b = (d_b(b) - 1).pow(2).mean() / 2 + d_b(fake_b).pow(2).mean() / 2
     d_loss, d_logs = results["D"]
     torch.testing.assert_close(d_loss, loss_a + loss_b)
+    same_gradients(d_loss, loss_a + loss_b, task.discriminator, weights.discriminator)
     scores = {"d/real": (d_a(a).mean() + d_b(b).mean()) / 2, "d/fake": (d_a(fake_a).mean() + d_b(fake_b).mean()) / 2}
     losses = {"d/loss": loss_a + loss_b, "d/loss_a": loss_a, "d/loss_b": loss_b}
     torch.testing.assert_close(d_logs, {k: v.detach() for k, v in (scores | losses).items()})

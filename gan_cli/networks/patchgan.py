@@ -32,6 +32,7 @@ class Discriminator(nn.Module):
         norm: Literal["batch", "layer", "instance", "none"] = "batch",
     ) -> None:
         super().__init__()
+        self.depth = layers
         kernel, padding = (4, 1) if layers > 0 else (1, 0)
         strides = [2] * layers + [1] if layers > 0 else [1, 1]
         widths = [width * 2 ** min(i, 3) for i in range(len(strides))]
@@ -49,7 +50,14 @@ class Discriminator(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, condition_channels + channels, H, W). Returns logits (N, 1, h, w)."""
+        """``images``: in [-1, 1], (N, condition_channels + channels, H, W). Returns logits (N, 1, h, w).
+
+        Raises:
+            ValueError: the images are too small to have a patch.
+        """
+        side, smallest = min(images.shape[-2:]), 3 * 2**self.depth if self.depth > 0 else 1
+        if side < smallest:
+            raise ValueError(f"layers={self.depth} need images of {smallest} pixels, these have {side}: set fewer layers")
         logits: Tensor = self.layers(images)
         return logits
 

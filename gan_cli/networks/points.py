@@ -1,7 +1,7 @@
 """Fully connected players for points (N, dim) instead of images: the runs that check the theory.
 
-Weights are drawn as He et al. 2015 (section 2.2) do. PyTorch's default, with a variance six times smaller, makes both players
-so smooth at first that D misses D* by 0.1 to 0.2 for the whole run (docs/theory.md).
+Weights are drawn as He et al. 2015 (section 2.2) do: with PyTorch's default, whose variance is six times smaller, both players
+begin so smooth that D follows D* more slowly.
 """
 
 from __future__ import annotations

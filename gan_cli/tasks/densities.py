@@ -76,7 +76,7 @@ class GaussianMixture(nn.Module):
         return total.sum(0)
 
     def quantiles(self, u: Tensor) -> Tensor:
-        """The inverse of the distribution function, in one dimension. ``u``: float64 (N,) in (0, 1), on the CPU; so the result."""
+        """The inverse distribution function, in one dimension. ``u``: float64 (N,) in (0, 1), on the CPU; so are they."""
         assert self.dim == 1, self.dim
         weights, means, stds = (x.cpu().double() for x in (self.log_weights.exp(), self.means[:, 0], self.stds))
         low = torch.full_like(u, float((means - 40 * stds).min()))
@@ -103,7 +103,7 @@ class Mixture1D(GaussianMixture):
 class Ring(GaussianMixture):
     """Equal Gaussians spread evenly on a circle (the 2-D experiment of Metz et al. 2017 and Srivastava et al. 2017)."""
 
-    def __init__(self, modes: PositiveInt = 8, radius: Positive = 2.0, std: Positive = 0.1) -> None:
+    def __init__(self, modes: PositiveInt = 8, radius: Positive = 2.0, std: Positive = 0.2) -> None:
         angles = [2 * math.pi * k / modes for k in range(modes)]
         super().__init__([[radius * math.cos(a), radius * math.sin(a)] for a in angles], [std] * modes)
 
@@ -111,6 +111,6 @@ class Ring(GaussianMixture):
 class Grid(GaussianMixture):
     """``side`` x ``side`` equal Gaussians on a square lattice around 0 (Srivastava et al. 2017)."""
 
-    def __init__(self, side: PositiveInt = 5, spacing: Positive = 1.0, std: Positive = 0.1) -> None:
+    def __init__(self, side: PositiveInt = 5, spacing: Positive = 2.0, std: Positive = 0.2) -> None:
         places = [spacing * (k - (side - 1) / 2) for k in range(side)]
         super().__init__([[x, y] for x in places for y in places], [std] * side**2)

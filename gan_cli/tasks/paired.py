@@ -56,7 +56,9 @@ class PairedTranslation(nn.Module):
 
     def discriminator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         """``batch``: ``source`` and ``target`` in [-1, 1], (N, C, H, W). Returns a scalar and what to log."""
-        fake = self._translate(batch, first=self.objective.first == "discriminator").detach()
+        first = self.objective.first == "discriminator"
+        with torch.set_grad_enabled(first):  # G's turn goes on with this graph
+            fake = self._translate(batch, first).detach()
         critic = self._critic(batch["source"])
         return self.objective.discriminator_loss(critic, batch["target"], fake, separately=self.separately)
 

@@ -9,6 +9,7 @@ apart from the noise of the shares, which the smoothing and evenly spread latent
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -132,7 +133,11 @@ class Theory(NoiseToImage):
         if density.dim not in CELLS_PER_STD:
             raise ValueError(f"the density has {density.dim} dimensions, only 1 and 2 can be drawn")
         self.density = density
-        self.has_probabilities = isinstance(objective.adversarial, Logistic)
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether sigmoid(logit) is meant as the probability that a point is real."""
+        return isinstance(self.objective.adversarial, Logistic)
 
     def _from_uniform(self, u: Tensor) -> Tensor:
         """Latents of the prior from numbers in (0, 1), any shape."""
@@ -146,10 +151,11 @@ class Theory(NoiseToImage):
         ``p_data`` (cells,) * dim: the probability of each cell, smoothed. ``quantiles`` (2^16,): of p_data, at equal steps,
         in one dimension only.
         """
-        engine: Any = torch.quasirandom.SobolEngine  # torch gives it no types
-        even = engine(self.latent_dim, scramble=True, seed=derive(seed, "sobol") % 2**31).draw(GENERATED)
+        sobol: Any = torch.quasirandom.SobolEngine(  # type: ignore[no-untyped-call]
+            self.latent_dim, scramble=True, seed=derive(seed, "sobol") % 2**31
+        )
         tiny = 2.0**-24  # the points lie in [0, 1): keep the tails of the normal prior finite
-        latents = self._from_uniform(even.clamp(tiny, 1 - tiny))
+        latents = self._from_uniform(sobol.draw(GENERATED).clamp(tiny, 1 - tiny))  # type: ignore[no-untyped-call]
         edges = inner_edges(self.density)
         made = {
             "latents": latents,
@@ -186,23 +192,36 @@ class Theory(NoiseToImage):
             mode, distance = self.density.nearest(fake)
             good = distance <= GOOD
             found["metric/good_share"] = good.float().mean()
-            hits = torch.bincount(mode[:VEEGAN_SAMPLES], good[:VEEGAN_SAMPLES], minlength=self.density.modes)
+            hits = torch.bincount(mode[:VEEGAN_SAMPLES], good[:VEEGAN_SAMPLES].float(), minlength=self.density.modes)
             found["metric/modes"] = (hits > 0).sum()
         return {name: float(number) for name, number in found.items()}
 
     @torch.no_grad()
     def picture(self, generator: nn.Module, examples: dict[str, Tensor]) -> Tensor:
         """uint8 (3, 600, 900): figure 1 of Goodfellow et al. 2014 for this moment of the run, or its like in the plane."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
         draw = self._draw_line if self.density.dim == 1 else self._draw_plane
-        draw(figure, generator, examples)
-        canvas.draw()
-        rgba = torch.from_numpy(np.array(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]
-        return rgba[..., :3].permute(2, 0, 1).contiguous()
+        return _rendered(lambda figure: draw(figure, generator, examples))
+
+    def draw_points(self, points: Tensor) -> Tensor:
+        """``points``, float32 (N, dim), on p_data, as gan-sample shows them: uint8 (3, 600, 900)."""
+        edges = inner_edges(self.density)
+        p_data = self.density.cell_masses(edges)
+        low, high = float(edges[0, 0]), float(edges[0, -1])
+
+        def draw(figure: Figure) -> None:
+            axes = figure.subplots()
+            if self.density.dim == 1:
+                width, x = float(edges[0, 1] - edges[0, 0]), centres(edges)[1:-1, 0]
+                axes.hist(points[:, 0].tolist(), bins=60, range=(low, high), density=True, color=FAKE, label="generated")
+                _curve(axes, x, p_data[1:-1] / width, DATA, r"$p_{data}$", ":")
+                axes.legend()
+            else:
+                axes.imshow(p_data.T, origin="lower", extent=(low, high, low, high), cmap="Greys")
+                axes.plot(*points.T.tolist(), linestyle="none", marker=".", markersize=3, color=FAKE)
+                axes.set(ylim=(low, high))
+            axes.set(xlim=(low, high), title=f"{len(points):,} points")
+
+        return _rendered(draw)
 
     def _judge(self, edges: Tensor) -> Tensor:
         """D at the centres of the cells, (cells,) * dim: a probability, or a score where the loss is not on probabilities."""
@@ -278,3 +297,16 @@ class Theory(NoiseToImage):
 
 def _curve(axes: Axes, x: Tensor, y: Tensor, colour: str, label: str, style: str) -> None:
     axes.plot(x.tolist(), y.tolist(), color=colour, linestyle=style, linewidth=1.8, label=label)
+
+
+def _rendered(draw: Callable[[Figure], None]) -> Tensor:
+    """What ``draw`` puts on a figure, uint8 (3, 600, 900). Touches no global state of matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    draw(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    rgba = torch.from_numpy(np.array(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]
+    return rgba[..., :3].permute(2, 0, 1).contiguous()

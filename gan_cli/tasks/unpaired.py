@@ -97,9 +97,10 @@ class UnpairedTranslation(nn.Module):
         loss_b, logs_b = self.objective.discriminator_loss(
             self.discriminator.b, batch["b"], self.pool_b.query(fakes[1]), separately=self.separately
         )
-        logs = {key: (value + logs_b[key]) / 2 for key, value in logs_a.items()}  # d/real and d/fake: of both domains
-        return loss_a + loss_b, {**logs, "d/loss": logs_a["d/loss"] + logs_b["d/loss"],
-                                 "d/loss_a": logs_a["d/loss"], "d/loss_b": logs_b["d/loss"]}  # fmt: skip
+        logs = {key: value + logs_b[key] for key, value in logs_a.items()}
+        for key in ("d/real", "d/fake"):  # of both domains together
+            logs[key] = logs[key] / 2
+        return loss_a + loss_b, {**logs, "d/loss_a": logs_a["d/loss"], "d/loss_b": logs_b["d/loss"]}
 
     def generator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
