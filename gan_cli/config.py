@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -106,7 +107,13 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
         key = error.full_key or "configuration"
         if type(error).__name__ == "MissingMandatoryValue":
             raise ConfigError("a value is needed", key, f"Set {key}=VALUE") from error
-        raise ConfigError(str(error.msg or error).split("\n")[0], key, "Correct the ${...} reference") from error
+        message = str(error.msg or error).split("\n")[0]
+        lacking = re.search(r"Interpolation key 'dataset\.(\w+)' not found", message)
+        if lacking:
+            todo = "Choose a model for this kind of data; the first line of the data set's YAML names one"
+            what = f"the model needs dataset.{lacking[1]}, which this data set does not have"
+            raise ConfigError(what, key, todo) from error
+        raise ConfigError(message, key, "Correct the ${...} reference") from error
     assert isinstance(plain, dict)
     _refuse_odd_keys(plain, "")
     return {str(k): v for k, v in plain.items()}
@@ -159,7 +166,7 @@ def _refuse_no_classes(plain: dict[str, Any]) -> None:
         raise ConfigError(
             "the model is class-conditional, and the data set names no classes",
             "dataset.num_classes",
-            "Choose a labelled data set and, if it does not say so itself, set dataset.num_classes to the number of its classes",
+            "Choose a labelled data set and, where it is null, set dataset.num_classes to the number of its classes",
         )
 
 

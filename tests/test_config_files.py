@@ -24,6 +24,9 @@ NEEDED = {
     "npz": ["dataset.path=images.npz"],
     "paired": ["model=pix2pix", "dataset.root=pairs"],
     "unpaired": ["model=cyclegan", "dataset.root=domains"],
+    "mixture_1d": ["model=points"],
+    "ring": ["model=points"],
+    "gaussian_grid": ["model=points"],
 }
 
 
@@ -86,7 +89,8 @@ def test_trains(name: str, train: Any, read: Any, tmp_path: Path, data_root: Pat
     }
     tiny = model[1] if model else "dcgan"
     data = own_data.get(name, [f"dataset.root={data_root}"] if "root" in "\n".join(lines) else [])
-    small = ["dataset.image_size=32", "dataset.load_size=36"] if any(line.startswith("load_size: 286") for line in lines) else []
+    jittered = any(line.startswith("load_size: 286") for line in lines)
+    small = ["dataset.image_size=32", "dataset.load_size=36"] if jittered else []
     train(f"model={tiny}", f"dataset={name}", "total_steps=3", "run_dir=r", *data, *small, tiny=tiny)
     assert read.rows(tmp_path / "r")[-1]["step"] == 3
     assert [p.name for p in (tmp_path / "r" / "samples").iterdir()] == ["step-00000003.png"]

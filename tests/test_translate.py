@@ -417,7 +417,7 @@ MISFITS = {
     "dcgan on pairs": ([*RUNS["noise"][1:], "dataset=digits_paired"], 2, r"for single images, the data set has pairs.*digits"),
     "cyclegan on pairs": ([*CYCLEGAN, "dataset=digits_paired"], 2, r"images of two domains.*pairs.*digits_unpaired"),
     "cyclegan on single images": ([*CYCLEGAN, "dataset=digits"], 2, r"images of two domains.*single images"),
-    "cgan on pairs": ([*CGAN, "dataset=digits_paired"], 2, r"labels|single images"),
+    "cgan on pairs": ([*CGAN, "dataset=digits_paired"], 2, r"class-conditional.*data set names no classes"),
     "cdcgan without labels": ([*CDCGAN, "dataset=image_folder", "dataset.root=pairs/train"], 2, r"labels|num_classes"),
     "one domain": ([*CYCLEGAN, "dataset=unpaired", "dataset.root=lonely"], 66,
                    r"no two domains for the split 'train' \(.*lonely\)\. It takes .*trainB/"),
