@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from gan_cli import checkpoint
 from gan_cli.config import INJECTED, Node
 from gan_cli.errors import CheckpointError, ConfigError, DeviceError, GanError, OutputError, UntrustedError
-from gan_cli.networks import apply
 from gan_cli.randomness import SAMPLE_BLOCK
 
 log = logging.getLogger("gan_cli")
@@ -241,19 +240,29 @@ class Run:
         ways = self.task.directions if self.translates else ()
         if not self.translates or direction not in (None, *ways):
             raise ValueError(f"this run does not translate {direction or 'images'}")
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # dropout has a seed of its own
+        with self._own_randomness():
             way = direction or next(iter(ways), None)
             result: Tensor = self.task.translate(self.generator, images.to(self.device), way, seed)
         return result
 
     @torch.no_grad()
-    def generate(self, latents: Tensor, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK) -> Iterator[Tensor]:
-        """Images in [-1, 1], float32 (n, C, H, W) on ``device``, batch by batch, for latents (N, latent_dim)."""
-        for start in range(0, len(latents), batch_size):
-            z = latents[start : start + batch_size].to(self.device)
-            label = None if labels is None else labels[start : start + batch_size].to(self.device)
-            yield apply(self.generator, z, label).float()
+    def generate(
+        self, latents: Tensor, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK, seed: int = 0, start: int = 0
+    ) -> Iterator[Tensor]:
+        """Images in [-1, 1], float32 (n, C, H, W) on ``device``, batch by batch, for latents (N, latent_dim).
+
+        ``seed``, ``start``: of the noise within the generator, if there is any: that of ``seed`` and ``start`` + k.
+        """
+        for k in range(0, len(latents), batch_size):
+            z = latents[k : k + batch_size].to(self.device)
+            label = None if labels is None else labels[k : k + batch_size].to(self.device)
+            with self._own_randomness():
+                images = self.task.draw(self.generator, z, label, seed, start + k)
+            yield images.float()
+
+    def _own_randomness(self) -> AbstractContextManager[None]:
+        """What is drawn within it does not touch the caller's random numbers."""
+        return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
 
     def sample(self, n: int, seed: int = 0, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK) -> Tensor:
         """``n`` images in [-1, 1], float32 (n, C, H, W) on ``device``. Image k depends on ``seed`` and k only.
@@ -264,7 +273,7 @@ class Run:
             raise ValueError("this run translates images: use translate")
         if labels is None:
             labels = self.task.labels(n)
-        return torch.cat(list(self.generate(self.task.latents(seed, 0, n), labels, batch_size)))
+        return torch.cat(list(self.generate(self.task.latents(seed, 0, n), labels, batch_size, seed)))
 
 
 def load_run(

@@ -135,7 +135,7 @@ def draw(run: Run, config: SampleConfig) -> Samples:
     for start in range(0, config.num_samples, config.batch_size):
         stop = min(start + config.batch_size, config.num_samples)
         latents = run.task.latents(config.seed, start, stop)
-        (batch,) = run.generate(latents, None if labels is None else labels[start:stop], config.batch_size)
+        (batch,) = run.generate(latents, None if labels is None else labels[start:stop], config.batch_size, config.seed, start)
         batch = to_uint8(batch) if batch.dim() == 4 else batch.cpu()
         if start == 0:
             values = allocate(config.num_samples, batch)
@@ -227,7 +227,7 @@ def write_gif_walk(output: Path, samples: Samples, run: Run, config: SampleConfi
     frames = walks.transpose(0, 1)  # (frames, cells, latent_dim)
     classes = chosen_classes(config.label, run) or range(run.task.num_classes or 0)
     labels = torch.tensor([classes[cell % len(classes)] for cell in range(cells)]) if classes else None
-    pictures = [torch.cat([to_uint8(x) for x in run.generate(z, labels, config.batch_size)]) for z in frames]
+    pictures = [torch.cat([to_uint8(x) for x in run.generate(z, labels, config.batch_size, config.seed)]) for z in frames]
     write_gif(output / "interpolation.gif", [enlarge(make_grid(p), 256) for p in pictures])
     return output / "interpolation.gif"
 

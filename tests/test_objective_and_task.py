@@ -248,3 +248,15 @@ def test_a_uniform_path_stays_in_the_cube() -> None:
     assert path.abs().max() <= 1
     middle = path.view(5, 7, DIM)
     torch.testing.assert_close(middle[:, 2] - middle[:, 1], middle[:, 1] - middle[:, 0])
+
+
+def test_dropout_in_a_generator_is_noise_that_belongs_to_the_sample() -> None:
+    """D never saw the generator without it. Sample k's depends on the seed and k, not on its neighbours."""
+    task = make_task()
+    generator = nn.Sequential(mlp.Generator(latent_dim=DIM, image_size=4, channels=1, hidden=[64]), nn.Dropout(0.5)).eval()
+    z = task.latents(0, 0, N)
+    images = task.draw(generator, z, None, seed=7)
+    assert (images == 0).any() and not generator[1].training
+    assert not torch.equal(images, task.draw(generator, z, None, seed=8))
+    part = torch.cat([task.draw(generator, z[k : k + 2], None, seed=7, start=k) for k in range(0, N, 2)])
+    torch.testing.assert_close(part, images)

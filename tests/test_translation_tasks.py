@@ -20,8 +20,9 @@ from gan_cli.networks.pair import Judges, Translators
 from gan_cli.objective import Objective
 from gan_cli.penalties import GradientPenalty
 from gan_cli.schedules import Constant
+from gan_cli.tasks.inference import one_by_one, training_behaviour
 from gan_cli.tasks.paired import PairedTranslation
-from gan_cli.tasks.translation import held_out, one_by_one, training_behaviour
+from gan_cli.tasks.translation import held_out
 from gan_cli.tasks.unpaired import ImagePool, UnpairedTranslation
 
 C, H, N = 2, 8, 3
@@ -580,7 +581,7 @@ def test_training_behaviour_is_undone() -> None:
     network.eval()
     network[3].train()
     before = copy.deepcopy(network.state_dict())
-    with pytest.raises(RuntimeError, match="channels"), training_behaviour(network):
+    with pytest.raises(RuntimeError, match="channels"), training_behaviour(network, batch_norm=True):
         network(torch.cat([network(images(4, C, H, H))] * 2, 1))
     assert [m.training for m in network] == [False, False, False, True]
     assert [network[1].track_running_stats, network[2].track_running_stats] == [True, False]
@@ -589,7 +590,7 @@ def test_training_behaviour_is_undone() -> None:
 
 def test_one_by_one_keeps_the_order() -> None:
     x = images(5, C, H, H)
-    assert torch.equal(one_by_one(nn.Identity(), x, 0, 0), x)
+    assert torch.equal(one_by_one(nn.Identity(), x, None, 0, 0), x)
 
 
 @pytest.mark.parametrize("kind", [0, 1])

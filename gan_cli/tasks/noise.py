@@ -13,6 +13,7 @@ from gan_cli.networks import apply
 from gan_cli.objective import Critic, Logs, Objective, mixes_batch
 from gan_cli.randomness import sample_normal, sample_uniform
 from gan_cli.ranges import PositiveInt, Width
+from gan_cli.tasks.inference import dropouts, one_by_one, training_behaviour
 
 GRID = 64  # samples in a picture, if they have no classes
 PER_CLASS = 8  # in a picture, a row of them
@@ -84,6 +85,18 @@ class NoiseToImage(nn.Module):
         loss = self.objective.generator_loss(self._critic(label), batch["image"], fake, separately=self.separately)
         return loss, {"g/loss": loss.detach()}
 
+    def draw(self, generator: nn.Module, z: Tensor, label: Tensor | None, seed: object = 0, start: int = 0) -> Tensor:
+        """What an average of the task's generator makes of latents (N, latent_dim) and labels: images (N, C, H, W).
+
+        Dropout in a generator is part of its noise, without which D never saw it: it stays on, and sample k draws it from
+        ``seed`` and ``start + k``.
+        """
+        if not dropouts(generator):
+            images: Tensor = apply(generator, z, label)
+            return images
+        with training_behaviour(generator, batch_norm=False):
+            return one_by_one(generator, z, label, seed, start)
+
     def latents(self, seed: object, start: int, stop: int) -> Tensor:
         """Latents of samples ``start`` to ``stop``: float32 (stop - start, latent_dim), a function of seed and index only."""
         if self.prior == "uniform":
@@ -127,7 +140,7 @@ class NoiseToImage(nn.Module):
 
     def picture(self, generator: nn.Module, examples: dict[str, Tensor]) -> Tensor:
         """A grid, uint8 (C, H, W), eight in a row."""
-        return make_grid(to_uint8(apply(generator, examples["z"], examples.get("label"))), PER_CLASS)
+        return make_grid(to_uint8(self.draw(generator, examples["z"], examples.get("label"))), PER_CLASS)
 
     def measure(self, generator: nn.Module, examples: dict[str, Tensor]) -> dict[str, float]:
         """Nothing: image quality is measured by ``gan-eval``."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from gan_cli.objective import Critic, Logs, Objective, mixes_batch
 from gan_cli.ranges import NonNegative
-from gan_cli.tasks.translation import ROWS, held_out, one_by_one, sheet, training_behaviour
+from gan_cli.tasks.inference import one_by_one, training_behaviour
+from gan_cli.tasks.translation import ROWS, held_out, sheet
 
 
 class PairedTranslation(nn.Module):
@@ -76,9 +77,9 @@ class PairedTranslation(nn.Module):
     ) -> Tensor:
         """Images in [-1, 1], float (N, C, H, W), to images of the same kind, float32. Image k: see :func:`one_by_one`."""
         if self.sample_mode == "eval":
-            return one_by_one(generator, images, seed, start).float()
-        with training_behaviour(generator):
-            return one_by_one(generator, images, seed, start).float()
+            return one_by_one(generator, images, None, seed, start).float()
+        with training_behaviour(generator, batch_norm=True):
+            return one_by_one(generator, images, None, seed, start).float()
 
     def examples(self, dataset: Any, seed: int, device: torch.device) -> dict[str, Tensor]:
         """Held-out pairs."""

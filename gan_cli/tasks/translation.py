@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_cli.images import make_grid, to_uint8
-from gan_cli.randomness import seed_everything
 
 ROWS = 8  # examples in a picture
 
@@ -36,35 +33,3 @@ def sheet(columns: list[Tensor]) -> Tensor:
     rows = min(len(column) for column in columns)
     cells = torch.stack([to_uint8(column[:rows]) for column in columns], dim=1)
     return make_grid(cells.flatten(0, 1), per_row=len(columns))
-
-
-@contextmanager
-def training_behaviour(network: nn.Module) -> Iterator[None]:
-    """Within this block dropout drops and batch norm uses the statistics of what it is given; nothing is remembered."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    drops = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
-    before = [(m, m.training) for m in (*norms, *drops)]
-    tracked = [m.track_running_stats for m in norms]
-    for module, _ in before:
-        module.training = True
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
-        for norm, track in zip(norms, tracked, strict=True):
-            norm.track_running_stats = track
-
-
-def one_by_one(network: nn.Module, images: Tensor, seed: object, start: int) -> Tensor:
-    """``network`` on each image alone, so that no result depends on its neighbours.
-
-    Image k draws its dropout from ``seed`` and ``start + k``. Returns what the network returns, (N, ...).
-    """
-    results = []
-    for k, image in enumerate(images, start):
-        seed_everything(seed, "translate", k)
-        results.append(network(image[None]))
-    return torch.cat(results)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from gan_cli.networks.pair import Judges, Translators
 from gan_cli.objective import Logs, Objective, mixes_batch
 from gan_cli.ranges import Channels, Count, ImageSize, NonNegative
-from gan_cli.tasks.translation import ROWS, held_out, one_by_one, sheet
+from gan_cli.tasks.inference import one_by_one
+from gan_cli.tasks.translation import ROWS, held_out, sheet
 
 
 class ImagePool(nn.Module):
@@ -135,7 +136,7 @@ class UnpairedTranslation(nn.Module):
     ) -> Tensor:
         """Images in [-1, 1], float (N, C, H, W), ``a2b`` or ``b2a``, to images of the other domain, float32."""
         assert direction in self.directions, direction
-        return one_by_one(getattr(generator, direction), images, seed, start).float()
+        return one_by_one(getattr(generator, direction), images, None, seed, start).float()
 
     def examples(self, dataset: Any, seed: int, device: torch.device) -> dict[str, Tensor]:
         """Held-out images of both domains."""
