@@ -32,6 +32,7 @@ MAY_CHANGE = frozenset(
         "optimized_metric",
         "gif",
         "deviations",
+        "model.task.sample_mode",
         "dataset.root",
         "dataset.path",
         "dataset.download",

@@ -34,6 +34,7 @@ class Game:
     ema: EMA
     batches: Batches
     dataset: ImageDataset | TranslationDataset
+    examples: dict[str, Tensor]  # what every picture is made from
     progress: Progress
     device: torch.device
     threads: int
@@ -88,6 +89,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         ema=ema,
         batches=batches,
         dataset=dataset,
+        examples=task.examples(dataset, config.seed, device),
         progress=progress,
         device=device,
         threads=threads,

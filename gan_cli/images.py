@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+MAKER = "gan_cli"
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1], float (N, C, H, W), to uint8 of the same shape on the CPU, rounded to the nearest level."""
@@ -45,10 +47,25 @@ def _pil(picture: Tensor):  # type: ignore[no-untyped-def]
 
 
 def write_png(path: Path, picture: Tensor) -> None:
-    """Write a uint8 (C, H, W) picture, C 1 or 3; the file is whole or not there."""
+    """Write a uint8 (C, H, W) picture, C 1 or 3; the file is whole or not there, and says who made it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("Software", MAKER)
     temporary = path.with_name(f".{path.name}.tmp")
-    _pil(picture).save(temporary, format="PNG")
+    _pil(picture).save(temporary, format="PNG", pnginfo=text)
     os.replace(temporary, path)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether :func:`write_png` made this file, so that it may be written again."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == MAKER
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def write_gif(path: Path, pictures: Sequence[Tensor], milliseconds: int = 60) -> None:

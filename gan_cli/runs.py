@@ -166,12 +166,13 @@ def check_trusted(node: Any, where: str) -> None:
 def _check_target(target: str, where: str) -> None:
     from gan_cli.schema import locate
 
-    if target.startswith(("gan_cli.networks.", "gan_cli.tasks.")):
+    places = ("gan_cli.networks.", "gan_cli.tasks.", "gan_cli.data.densities.")
+    if target.startswith(places):
         try:
             found = locate(target)
         except (ImportError, AttributeError):
             found = None
-        ours = getattr(found, "__module__", "").startswith(("gan_cli.networks.", "gan_cli.tasks."))
+        ours = f"{getattr(found, '__module__', '')}.".startswith(places)
         if ours and isinstance(found, type) and issubclass(found, nn.Module):
             return
     elif target in DATASETS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -73,15 +74,15 @@ def app(cfg: DictConfig) -> None:
 
     torch.set_num_threads(config.threads or default_threads())
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
-    parts = [f"step-{run.step:08d}", f"seed{config.seed}", config.direction, config.input and Path(config.input).stem]
-    default = run.run_dir / "generated" / "-".join(part for part in parts if part)
-    output = Path(config.output).expanduser() if config.output is not None else default
+    output = Path(config.output).expanduser() if config.output is not None else default_output(run, config)
     try:
         if run.translates:
             from gan_cli.translate import translate
 
             translate(run, config, output)
             return
+        if hasattr(run.task, "draw_points") and {"png", "gif"} & set(config.formats or []):
+            raise ConfigError("png and gif are for images, this run draws points", "formats", "Choose from grid and npz")
         samples = draw(run, config)
         output.mkdir(parents=True, exist_ok=True)
         for kind in dict.fromkeys(config.formats or ["grid"]):
@@ -90,6 +91,24 @@ def app(cfg: DictConfig) -> None:
         raise OutputError(
             f"cannot write: {error.strerror or error}", str(output), "Set output= to a folder you can write"
         ) from error
+
+
+def default_output(run: Run, config: SampleConfig) -> Path:
+    """``<run_dir>/generated/step-<8 digits>-seed<k>``, and what else was asked for behind it."""
+    import hashlib
+
+    parts = [f"step-{run.step:08d}", f"seed{config.seed}"]
+    if config.label is not None:
+        labels = config.label if isinstance(config.label, list) else [config.label]
+        parts += ["label", *(re.sub(r"\W", "_", str(label)) for label in labels)]
+    if not config.ema:
+        parts.append("raw")
+    if config.direction is not None:
+        parts.append(config.direction)
+    if config.input is not None:
+        path = Path(config.input).expanduser().absolute()
+        parts.append(f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}")
+    return run.run_dir / "generated" / "-".join(parts)[:200]
 
 
 def chosen_classes(label: Any, run: Run) -> list[int] | None:
@@ -104,10 +123,11 @@ def chosen_classes(label: Any, run: Run) -> list[int] | None:
     if classes is None:
         todo = "Leave label out, or train a class-conditional model: model=cgan or model=cdcgan"
         raise ConfigError(f"label={label}, but the run was trained without labels", "label", todo)
-    by_name = {name.lower(): k for k, name in enumerate(run.class_names)}
+    exact = {name: k for k, name in enumerate(run.class_names)}
+    loose = {name.lower(): k for k, name in enumerate(run.class_names)}
     chosen = []
     for item in label if isinstance(label, list) else [label]:
-        number = by_name.get(str(item).lower()) if isinstance(item, str) else item
+        number = exact.get(str(item), loose.get(str(item).lower(), item))  # names first: they may be numbers too
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < classes:
             names = [name for name in run.class_names if not name.isdigit()]
             near = schema.nearest(str(item), names)
@@ -209,7 +229,6 @@ def write_pngs(output: Path, samples: Samples, run: Run, config: SampleConfig) -
     """``00000.png``, ``00001.png``, ..., one image each at its own size."""
     from gan_cli.images import write_png
 
-    refuse_points(samples, "png")
     for k, image in enumerate(samples.values):
         write_png(output / f"{k:05d}.png", image)
     return output / f"00000.png to {len(samples.values) - 1:05d}.png"
@@ -221,7 +240,6 @@ def write_gif_walk(output: Path, samples: Samples, run: Run, config: SampleConfi
 
     from gan_cli.images import enlarge, make_grid, to_uint8, write_gif
 
-    refuse_points(samples, "gif")
     cells = 16
     walks = torch.stack([run.task.interpolate((config.seed, cell), GIF_CORNERS, GIF_FRAMES) for cell in range(cells)])
     frames = walks.transpose(0, 1)  # (frames, cells, latent_dim)
@@ -230,12 +248,6 @@ def write_gif_walk(output: Path, samples: Samples, run: Run, config: SampleConfi
     pictures = [torch.cat([to_uint8(x) for x in run.generate(z, labels, config.batch_size, config.seed)]) for z in frames]
     write_gif(output / "interpolation.gif", [enlarge(make_grid(p), 256) for p in pictures])
     return output / "interpolation.gif"
-
-
-def refuse_points(samples: Samples, kind: str) -> None:
-    """Points are no images."""
-    if samples.values.dim() == 2:
-        raise ConfigError(f"{kind} is for images, this run draws points", "formats", "Choose from grid and npz")
 
 
 WRITERS: dict[str, Any] = {"grid": write_grid, "npz": write_npz, "png": write_pngs, "gif": write_gif_walk}

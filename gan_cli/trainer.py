@@ -9,11 +9,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,6 +71,7 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
                 refuse_drift(saved, config, run_dir)
                 if saved.step >= config.total_steps:
                     log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
+                    film(config, run_dir)
                     return final_metric(run_dir, config.optimized_metric)
                 checkpoint.set_aside(run_dir, saved.step)
             game = build_game(config, saved)
@@ -99,13 +99,15 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         run_dir, to_yaml(config.as_dict()), progress,
         total_steps=config.total_steps, log_every=config.log_every, before=before,
     )  # fmt: skip
-    examples = game.task.examples(game.dataset, config.seed, game.device)
 
-    def draw() -> dict[str, float]:
+    @torch.no_grad()
+    def draw() -> None:
         seed_everything(config.seed, "picture")  # the next step has a seed of its own
-        with torch.no_grad():
-            writer.picture(game.task.picture(game.ema.average, examples))
-            scalars: dict[str, float] = game.task.measure(game.ema.average, examples)
+        writer.picture(game.task.picture(game.ema.average, game.examples))
+
+    @torch.no_grad()
+    def measure() -> dict[str, float]:
+        scalars: dict[str, float] = game.task.measure(game.ema.average, game.examples)
         return scalars
 
     def save() -> None:
@@ -127,15 +129,15 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         def after_step(logs: dict[str, Tensor]) -> bool:
             writer.add(logs)
             step, last = progress.step, progress.step >= config.total_steps
-            measured: dict[str, float] = {}
             if step % config.sample_every == 0 or last:
-                measured = draw()
-            if step % config.sample_every == 0:  # in the next row, as other scalars
-                writer.measure(measured)
-                measured = {}
+                draw()
+            if step % config.sample_every == 0:  # what is measured goes into the next row
+                writer.measure(measure())
             if step % config.log_every == 0 or last:
-                row = writer.row(measured, keep_sums=step % config.log_every != 0)
-                refuse_unknown_metric(config.optimized_metric, row)
+                writer.row(keep_sums=step % config.log_every != 0)
+                measured = step >= config.sample_every or last
+                if measured or not str(config.optimized_metric).startswith("metric/"):
+                    refuse_unknown_metric(config.optimized_metric, writer.seen)
             if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
                 stop.append(f"max_hours={config.max_hours:g}")
             if step % config.save_every == 0 or last or stop:
@@ -156,10 +158,17 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         )  # fmt: skip
         error.by_signal = not stop[0].startswith("max_hours")
         raise error
-    if config.gif:
-        write_film(run_dir / "samples" / "training.gif", sorted((run_dir / "samples").glob("step-*.png")))
+    (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of an earlier, shorter session
+    film(config, run_dir)
     farewell(config, game, run_dir, time.monotonic() - started)
     return final_metric(run_dir, config.optimized_metric)
+
+
+def film(config: TrainConfig, run_dir: Path) -> None:
+    """``samples/training.gif`` of all pictures of the run, if it is wanted and not there."""
+    path, pictures = run_dir / "samples" / "training.gif", sorted((run_dir / "samples").glob("step-*.png"))
+    if config.gif and pictures and not path.exists():
+        write_film(path, pictures)
 
 
 def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Path, command: str) -> None:
@@ -174,7 +183,7 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
         if saved.info["threads"] != game.threads or saved.info["device"] != str(game.device):
             log.info("note: other threads or device than before, so not bit-identical to a run never stopped")
     for deviation in config.deviations:
-        log.info("departs from the paper: %s", deviation)
+        log.info("the recipe departs from its paper: %s", deviation)
     log.info("run directory: %s", run_dir)
     log.info("to continue it, or to stop with Ctrl-C and go on later: %s", command)
 
@@ -256,15 +265,15 @@ def final_metric(run_dir: Path, key: str | None) -> float | None:
 
     if key is None:
         return None
-    row = json.loads((run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    refuse_unknown_metric(key, row)
-    return float(row[key])
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    refuse_unknown_metric(key, {k for row in rows for k in row})
+    return float(next(row[key] for row in reversed(rows) if key in row))
 
 
-def refuse_unknown_metric(key: str | None, row: dict[str, Any]) -> None:
+def refuse_unknown_metric(key: str | None, logged: Iterable[str]) -> None:
     """Say early that the run does not log what is to be optimised."""
-    if key is not None and key not in row:
-        raise ConfigError(f"the run logs no {key!r}", "optimized_metric", f"It logs: {', '.join(row)}")
+    if key is not None and key not in logged:
+        raise ConfigError(f"the run logs no {key!r}", "optimized_metric", f"It logs: {', '.join(sorted(logged))}")
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gan_cli.data.image_files import BadFile, ImageFiles, find_images
 from gan_cli.errors import ConfigError, DataError, GanError, NotFoundError
-from gan_cli.images import enlarge, to_uint8, write_png
+from gan_cli.images import enlarge, is_ours, to_uint8, write_png
 from gan_cli.runs import Run, build, check_trusted
 from gan_cli.sample import SampleConfig, allocate, save_arrays
 from gan_cli.tasks.translation import held_out, sheet
@@ -47,7 +48,13 @@ def translate(run: Run, config: SampleConfig, output: Path) -> None:
         if config.input is not None
         else held_out_images(run, config.num_samples, key, config.trust)
     )
+    for name in sources.names if "png" in formats else []:
+        if (output / f"{name}.png").exists() and not is_ours(output / f"{name}.png"):
+            raise ConfigError(f"a result would take the place of {name}.png", "output", "Set output= to another folder")
     output.mkdir(parents=True, exist_ok=True)
+    for old in (output / "sheets").glob("[0-9][0-9][0-9].png"):
+        if is_ours(old):
+            old.unlink()
     n, kept = len(sources.names), torch.empty(0)
     for number, start in enumerate(range(0, n, SHEET_ROWS)):
         examples = {k: images.to(run.device) for k, images in sources.load(start, min(start + SHEET_ROWS, n)).items()}
@@ -96,11 +103,14 @@ def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
     except GanError as error:
         raise type(error)(error.what, error.where, todo) from error
     folder = path.parent if path.is_file() else path
-    results = unique_stems(names)
-    lost = {f"{result}.png" for result in results} & set(names) if output.resolve() == folder.resolve() else set()
-    if lost:
-        raise ConfigError(f"a result would take the place of {min(lost)}", "output", "Set output= to another folder")
+    if output.resolve() != folder.resolve():  # results of an earlier time are no sources
+        names = [name for name in names if not (folder / name).resolve().is_relative_to(output.resolve())]
+        if not names:
+            raise DataError("no images in it but results of gan-sample", str(folder.absolute()), todo)
     data = run.config["dataset"]
+    if not {"image_size", "channels"} <= data.keys():
+        todo = "Use load_run(...).translate from Python"
+        raise ConfigError("the run's data set does not say how images are fitted", "dataset.image_size", todo)
     files = ImageFiles(
         where=folder,
         source=folder,
@@ -117,12 +127,22 @@ def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
             todo = "Repair or remove it"
             raise DataError(f"the image cannot be read: {bad.reason}", str(folder / name), todo) from bad
 
-    for name in names:
-        read(name)  # so that a damaged one is found before anything is written
+    wide = 0
+    for name in names:  # so that a damaged one is found before anything is written
+        read(name)
+        wide += is_two_to_one(folder / name)
+    if wide:
+        log.warning("%d images are twice as wide as high. Two side by side are not cut apart: give the sources alone", wide)
     return Sources(
-        results,
+        unique_stems(names),
         lambda start, stop: {key: torch.stack([read(name) for name in names[start:stop]]) / 127.5 - 1},
     )
+
+
+def is_two_to_one(path: Path) -> bool:
+    """Whether an image is as wide as two squares, as pairs are kept side by side."""
+    with Image.open(path) as image:
+        return image.width == 2 * image.height
 
 
 def unique_stems(names: list[str]) -> list[str]:
@@ -153,6 +173,6 @@ def held_out_images(run: Run, n: int, key: str, trust: bool) -> Sources:
     examples = held_out(dataset, n)
     count = len(examples[key])
     if count < n:
-        log.info("the data set has %d held-out images", count)
+        log.info("the data set has %d images to show", count)
     wanted = {k: v[:count] for k, v in examples.items() if k in (key, "target")}
     return Sources([f"{k:05d}" for k in range(count)], lambda start, stop: {k: v[start:stop] for k, v in wanted.items()})

@@ -55,6 +55,7 @@ class Writer:
         (run_dir / "samples").mkdir(exist_ok=True)
         self._rewind_pictures(before)
         rows = self._rewind_rows(before)
+        self.seen = {key for row in rows for key in row}  # all that was ever logged
         self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
         self.file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")
         events = run_dir / "tensorboard"
@@ -113,18 +114,17 @@ class Writer:
         self.bar.update(1)
 
     def measure(self, scalars: dict[str, float]) -> None:
-        """Scalars for the next row that do not belong to a single step."""
+        """Scalars for the next row as they are, not as means over steps."""
         for key, value in scalars.items():
-            zero = torch.zeros((), device=next(iter(self.sums.values())).device)
-            self.sums[key] = self.sums.get(key, zero) + value
-            self.counts[key] = self.counts.get(key, 0) + 1
+            self.sums[key] = torch.full_like(next(iter(self.sums.values())), value)
+            self.counts[key] = 1
 
     def load_state(self, counts: dict[str, int], sums: dict[str, Tensor], device: torch.device) -> None:
         """Go on with a row that was not complete: ``sums`` over ``counts`` steps."""
         self.counts, self.sums = dict(counts), {k: v.to(device) for k, v in sums.items()}
 
-    def row(self, measured: dict[str, float] | None = None, *, keep_sums: bool = False) -> dict[str, Any]:
-        """Write a row with the means since the last one, and ``measured``.
+    def row(self, *, keep_sums: bool = False) -> dict[str, Any]:
+        """Write a row with the means since the last one.
 
         Raises:
             DivergedError: one of them is not finite; nothing is written.
@@ -132,7 +132,7 @@ class Writer:
         progress = self.progress
         keys = sorted(self.sums)
         values = torch.stack([self.sums[k] for k in keys]).tolist() if keys else []
-        means = {k: v / self.counts[k] for k, v in zip(keys, values, strict=True)} | (measured or {})
+        means = {k: v / self.counts[k] for k, v in zip(keys, values, strict=True)}
         for key, value in means.items():
             if not math.isfinite(value):
                 raise DivergedError(
@@ -152,6 +152,7 @@ class Writer:
             "time/images_per_second": round(speed, 2),
         }
         self.row_time, self.row_images = now, progress.images
+        self.seen |= row.keys()
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         self._to_tensorboard(row)

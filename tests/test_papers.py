@@ -1042,3 +1042,36 @@ def test_cyclegan_pool_survives_a_checkpoint() -> None:
     task = game("model=cyclegan", *CYCLEGAN).task
     assert {"pool_a.images", "pool_a.filled", "pool_b.images", "pool_b.filled"} <= set(task.state_dict())
     assert task.pool_a.images.shape == (50, 1, 16, 16)
+
+
+PUBLISHED_NETWORKS = [
+    ("cgan_mnist", "generator", "dropout", 0.5),
+    ("cgan_mnist", "generator", "hidden_z", 200),
+    ("cgan_mnist", "generator", "hidden_y", 1000),
+    ("cgan_mnist", "generator", "hidden", 1200),
+    ("cgan_mnist", "discriminator", "dropout", 0.5),
+    ("cgan_mnist", "discriminator", "hidden_x", 240),
+    ("cgan_mnist", "discriminator", "pieces_x", 5),
+    ("cgan_mnist", "discriminator", "pieces", 4),
+    ("pix2pix_facades", "generator", "dropout", 0.5),
+    ("pix2pix_facades", "generator", "width", 64),
+    ("pix2pix_facades", "generator", "norm", "batch"),
+    ("pix2pix_facades", "discriminator", "layers", 3),
+    ("pix2pix_facades", "discriminator", "norm", "batch"),
+    ("cyclegan_horse2zebra", "generator.a2b", "norm", "instance"),
+    ("cyclegan_horse2zebra", "generator.b2a", "width", 64),
+    ("cyclegan_horse2zebra", "discriminator.a", "norm", "instance"),
+    ("cyclegan_horse2zebra", "discriminator.b", "layers", 3),
+    ("wgan_gp_cifar10", "discriminator", "norm", "none"),
+    ("wgan_gp_cifar10", "generator", "width", 128),
+    ("wgan_gp_fashion_mnist", "discriminator", "norm", "layer"),
+    ("wgan_cifar10", "discriminator", "norm", "batch"),
+]
+
+
+@pytest.mark.parametrize(("preset", "network", "key", "value"), PUBLISHED_NETWORKS)
+def test_a_preset_has_the_networks_of_its_paper(preset: str, network: str, key: str, value: Any) -> None:
+    node: Any = composed(f"experiment={preset}").model
+    for part in network.split("."):
+        node = node[part]
+    assert node[key] == value

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gan_cli.data.densities import GaussianMixture, Grid, Mixture1D, Ring
 from gan_cli.data.points import points
 from gan_cli.losses import Minimax, NonSaturating, Wasserstein
 from gan_cli.networks.points import Discriminator, Generator
 from gan_cli.objective import Objective
-from gan_cli.tasks.densities import GaussianMixture, Grid, Mixture1D, Ring
 from gan_cli.tasks.theory import Theory, centres, inner_edges, jensen_shannon, optimal_discriminator, shares, smooth, value
 
 DENSITIES = {"mixture_1d": Mixture1D(), "ring": Ring(), "gaussian_grid": Grid()}
@@ -97,7 +97,7 @@ def test_quantiles_undo_the_distribution_function() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (([[0.0]], [1.0, 1.0]), "1 means, 2 stds"),
+        (([[0.0]], [1.0, 1.0]), "1 means for 2 stds"),
         (([[0.0], [1.0, 2.0]], [1.0, 1.0]), "same number of coordinates"),
         (([[0.0]], [1.0], [1.0, 1.0]), "2 weights"),
     ],

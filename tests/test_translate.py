@@ -305,6 +305,41 @@ def test_a_result_may_lie_beside_its_source(sample: Any, here: Path) -> None:
     assert files(here / "mine") == ["x.jpg", "x.png"]
 
 
+def test_what_gan_sample_did_not_write_it_does_not_write_over(sample: Any, here: Path) -> None:
+    save_photos(here / "mine", ["cat.jpg", "cat.png", "dog.png"], (20, 20))
+    save_photos(here / "mine" / "sub", ["dog.jpg"], (20, 20))
+    before = {name: (here / "mine" / name).read_bytes() for name in ("cat.png", "dog.png")}
+    for given, name in (("mine/cat.jpg", "cat.png"), ("mine/sub", "dog.png")):
+        result = sample("cyc_rgb", f"input={given}", "output=mine", code=2)
+        assert f"a result would take the place of {name}" in result.errors[0]
+    assert {name: (here / "mine" / name).read_bytes() for name in before} == before
+
+
+def test_again_does_not_translate_its_own_results(sample: Any, here: Path) -> None:
+    save_photos(here / "mine", ["x.jpg"], (20, 20))
+    for _ in range(2):
+        sample("cyc_rgb", "input=mine", "output=mine/out")
+    assert files(here / "mine") == ["out/sheets/000.png", "out/x.png", "x.jpg"]
+
+
+def test_different_requests_have_different_folders(sample: Any, here: Path) -> None:
+    requests = [[], ["label=1"], ["label=2"], ["label=[1,2]"], ["ema=false"]]
+    for request in requests:
+        sample("cgan", "num_samples=4", *request)
+    assert len(list((here / "cgan" / "generated").iterdir())) == len(requests)
+
+
+def test_classes_that_are_called_by_other_numbers(gan: Any, tmp_path: Path) -> None:
+    for k in (1, 2, 3):
+        save_photos(tmp_path / "shots" / str(k), ["a.png", "b.png", "c.png"], (16, 16))
+    data = ["dataset=image_folder", "dataset.root=shots", "dataset.num_classes=3", "dataset.image_size=16"]
+    assert gan("gan-train", *CDCGAN, *data, "threads=1", "total_steps=1", "run_dir=r").code == 0
+    for label, number in ((3, 2), ("'1'", 0)):
+        assert gan("gan-sample", "run_dir=r", f"label={label}", "num_samples=2", "formats=npz", "output=o").code == 0
+        with np.load(tmp_path / "o" / "samples.npz") as file:
+            assert file["labels"].tolist() == [number, number]
+
+
 # Bad input to gan-sample: (what is done to the folder, run, arguments, exit code, message)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from gan_cli.data.dataset import ArrayDataset, fingerprint
+from gan_cli.data.densities import GaussianMixture
 from gan_cli.randomness import derive
 from gan_cli.ranges import PositiveInt, Seed
-from gan_cli.tasks.densities import GaussianMixture
 
 
 def points(*, density: GaussianMixture, dim: PositiveInt, n: PositiveInt = 100_000, seed: Seed = 0) -> ArrayDataset:

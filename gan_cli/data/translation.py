@@ -106,7 +106,7 @@ def translation_files(
             image_size=image_size,
             load_size=None,
             flip=False,
-            memory_gb=memory_gb,
+            memory_gb=0.0,  # a few of them are looked at, so they are decoded when asked for
             on_bad_image=on_bad_image,
             hint=hint,
         )

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gan_cli.data.densities import GaussianMixture
 from gan_cli.losses import Logistic
 from gan_cli.objective import Objective
 from gan_cli.randomness import derive
 from gan_cli.ranges import Width
-from gan_cli.tasks.densities import GaussianMixture
 from gan_cli.tasks.noise import NoiseToImage
 
 if TYPE_CHECKING:

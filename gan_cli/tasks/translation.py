@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -10,15 +11,19 @@ from torch import Tensor
 
 from gan_cli.images import make_grid, to_uint8
 
+log = logging.getLogger("gan_cli")
 ROWS = 8  # examples in a picture
 
 
 def held_out(dataset: Any, n: int) -> dict[str, Tensor]:
     """The first ``n`` images of each kind that training does not see, by batch key: float32 (n, C, H, W) in [-1, 1].
 
-    A set without a held-out part gives its first training images instead, without jitter.
+    A set without a held-out part gives its first training images instead, without jitter, and says so.
     """
-    part = dataset.held_out() or dataset
+    part = dataset.held_out()
+    if part is None:
+        log.info("there are no held-out images: these are images of the training")
+        part = dataset
     examples: dict[str, Tensor] = {}
     for keys, images in part.streams:
         pixels = images.batch(torch.arange(min(n, len(images)))).float()

@@ -33,9 +33,10 @@ class GaussianMixture(nn.Module):
         weights: Sequence[Positive] | None = None,
     ) -> None:
         super().__init__()
-        shares = [1.0] * len(means) if weights is None else list(weights)
+        shares = [1.0] * len(stds) if weights is None else list(weights)
         if not len(means) == len(stds) == len(shares) > 0:
-            raise ValueError(f"there are {len(means)} means, {len(stds)} stds and {len(shares)} weights")
+            given = "" if weights is None else f" and {len(shares)} weights"
+            raise ValueError(f"there are {len(means)} means for {len(stds)} stds{given}")
         if len({len(mean) for mean in means}) != 1 or not len(means[0]):
             raise ValueError("the means must all have the same number of coordinates, at least one")
         self.register_buffer("means", torch.tensor([list(mean) for mean in means], dtype=torch.float32))
