@@ -103,10 +103,10 @@ def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
     except GanError as error:
         raise type(error)(error.what, error.where, todo) from error
     folder = path.parent if path.is_file() else path
-    if output.resolve() != folder.resolve():  # results of an earlier time are no sources
-        names = [name for name in names if not (folder / name).resolve().is_relative_to(output.resolve())]
-        if not names:
-            raise DataError("no images in it but results of gan-sample", str(folder.absolute()), todo)
+    within = output.resolve()
+    names = [n for n in names if not ((folder / n).resolve().is_relative_to(within) and is_ours(folder / n))]
+    if not names:  # results of an earlier time are no sources
+        raise DataError("no images in it but results of gan-sample", str(folder.absolute()), todo)
     data = run.config["dataset"]
     if not {"image_size", "channels"} <= data.keys():
         todo = "Use load_run(...).translate from Python"
