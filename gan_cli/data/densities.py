@@ -112,6 +112,6 @@ class Ring(GaussianMixture):
 class Grid(GaussianMixture):
     """``side`` x ``side`` equal Gaussians on a square lattice around 0 (Srivastava et al. 2017)."""
 
-    def __init__(self, side: PositiveInt = 5, spacing: Positive = 2.0, std: Positive = 0.2) -> None:
+    def __init__(self, side: PositiveInt = 5, spacing: Positive = 1.0, std: Positive = 0.2) -> None:
         places = [spacing * (k - (side - 1) / 2) for k in range(side)]
         super().__init__([[x, y] for x in places for y in places], [std] * side**2)
