@@ -16,7 +16,7 @@ from gan_cli.networks.points import Discriminator, Generator
 from gan_cli.objective import Objective
 from gan_cli.tasks.theory import Theory, centres, inner_edges, jensen_shannon, optimal_discriminator, shares, smooth, value
 
-DENSITIES = {"mixture_1d": Mixture1D(), "ring": Ring(), "gaussian_grid": Grid()}
+DENSITIES = {"mixture_1d": Mixture1D(), "ring": Ring(), "gaussian_grid": Grid(spacing=2.0)}
 CPU = torch.device("cpu")
 
 
