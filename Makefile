@@ -23,7 +23,7 @@ train: $(READY) ## train the default, DCGAN on the embedded digits (about 3 minu
 	@$(BIN)/gan-train
 
 test: $(READY) ## run the test suite
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
