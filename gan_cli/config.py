@@ -32,7 +32,6 @@ MAY_CHANGE = frozenset(
         "optimized_metric",
         "gif",
         "deviations",
-        "model.task.sample_mode",
         "dataset.root",
         "dataset.path",
         "dataset.download",
@@ -111,7 +110,9 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
         message = str(error.msg or error).split("\n")[0]
         lacking = re.search(r"Interpolation key 'dataset\.(\w+)' not found", message)
         if lacking:
-            todo = "Choose a model for this kind of data; the first line of the data set's YAML names one"
+            todo = "This data set is for model=points"
+            if lacking[1] in ("dim", "density"):
+                todo = "With this model use dataset=mixture_1d, ring or gaussian_grid"
             what = f"the model needs dataset.{lacking[1]}, which this data set does not have"
             raise ConfigError(what, key, todo) from error
         raise ConfigError(message, key, "Correct the ${...} reference") from error
@@ -185,6 +186,12 @@ def _optimizer(node: Node) -> Node:
 
 
 def _combinations(top: dict[str, Any]) -> None:
+    if str(top["optimized_metric"]).startswith("metric/") and top["sample_every"] > top["total_steps"]:
+        raise ConfigError(
+            f"{top['optimized_metric']} is measured every {top['sample_every']} steps, so never in {top['total_steps']}",
+            "optimized_metric and sample_every",
+            f"Set sample_every={top['total_steps']} or less",
+        )
     needed = top["loss"].get("critic_norm", "batch")
     if top["loss"].get("penalty") is not None and needed != "batch" and top["model"]["discriminator"].get("norm") == "batch":
         raise ConfigError(

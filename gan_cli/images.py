@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,34 +59,55 @@ def write_png(path: Path, picture: Tensor) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether :func:`write_png` made this file, so that it may be written again."""
+    """Whether gan_cli made this PNG, GIF or npz file, so that it may be written again."""
+    import zipfile
+
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return picture.info.get("Software") == MAKER
-    except (OSError, ValueError, SyntaxError):
+        if path.suffix == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return archive.comment == MAKER.encode()
+        with Image.open(path, formats=["PNG", "GIF"]) as picture:
+            return MAKER in (picture.info.get("Software"), picture.info.get("comment", b"").decode("latin-1"))
+    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile):
         return False
+
+
+def write_npz(path: Path, arrays: dict[str, Any]) -> None:
+    """numpy.savez; the file is whole or not there, and says who made it."""
+    import zipfile
+
+    import numpy as np
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    with zipfile.ZipFile(temporary, "a") as archive:
+        archive.comment = MAKER.encode()
+    os.replace(temporary, path)
 
 
 def write_gif(path: Path, pictures: Sequence[Tensor], milliseconds: int = 60) -> None:
     """Write uint8 (C, H, W) pictures as an endless animation; the file is whole or not there."""
-    _write_gif(path, [_pil(p) for p in pictures], milliseconds)
+    _write_gif(path, map(_pil, pictures), milliseconds)
 
 
 def write_film(path: Path, pictures: Sequence[Path], milliseconds: int = 100) -> None:
     """Write picture files of one size as an endless animation, the last one held for two seconds."""
     from PIL import Image
 
-    frames = []
-    for file in pictures:
+    def load(file: Path) -> Image.Image:
         with Image.open(file) as picture:
-            frames.append(picture.copy())
-    _write_gif(path, frames, [milliseconds] * (len(frames) - 1) + [2000])
+            return picture.copy()
+
+    _write_gif(path, map(load, pictures), [milliseconds] * (len(pictures) - 1) + [2000])
 
 
-def _write_gif(path: Path, frames, milliseconds: int | list[int]) -> None:  # type: ignore[no-untyped-def]
-    first, *rest = frames
+def _write_gif(path: Path, frames: Iterator[Any], milliseconds: int | list[int]) -> None:
+    """``frames``: of Pillow, made as they are needed."""
     temporary = path.with_name(f".{path.name}.tmp")
-    first.save(temporary, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    next(frames).save(
+        temporary, format="GIF", save_all=True, append_images=frames, duration=milliseconds, loop=0, comment=MAKER.encode()
+    )
     os.replace(temporary, path)

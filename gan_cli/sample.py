@@ -35,6 +35,7 @@ class SampleConfig:
     label: Any
     input: str | None
     direction: Literal["a2b", "b2a"] | None
+    mode: Literal["paper", "eval"] | None
     formats: list[Literal["grid", "npz", "png", "gif"]] | None
     output: str | None
     step: str
@@ -83,6 +84,7 @@ def app(cfg: DictConfig) -> None:
             return
         if hasattr(run.task, "draw_points") and {"png", "gif"} & set(config.formats or []):
             raise ConfigError("png and gif are for images, this run draws points", "formats", "Choose from grid and npz")
+        refuse_taken(output, written(config))
         samples = draw(run, config)
         output.mkdir(parents=True, exist_ok=True)
         for kind in dict.fromkeys(config.formats or ["grid"]):
@@ -93,22 +95,50 @@ def app(cfg: DictConfig) -> None:
         ) from error
 
 
+def written(config: SampleConfig) -> list[str]:
+    """The names of the files that will be written for a run that draws from noise."""
+    names = {"grid": ["grid.png"], "npz": ["samples.npz"], "gif": ["interpolation.gif"]}
+    names["png"] = [f"{k:05d}.png" for k in range(config.num_samples)] if "png" in (config.formats or []) else []
+    return [name for kind in config.formats or ["grid"] for name in names[kind]]
+
+
+def refuse_taken(output: Path, names: list[str]) -> None:
+    """Nothing is written over but what gan_cli wrote."""
+    from gan_cli.images import is_ours
+
+    there = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    for name in names:
+        if name.split("/")[0] in there and (output / name).exists() and not is_ours(output / name):
+            raise ConfigError(f"a result would take the place of {name}", "output", "Set output= to another folder")
+
+
+def remove_numbered(output: Path, start: int, digits: int = 5) -> None:
+    """Single samples of an earlier, longer time, from number ``start`` on, would be taken for some of these."""
+    from gan_cli.images import is_ours
+
+    for path in output.glob("[0-9]" * digits + ".png"):
+        if int(path.stem) >= start and is_ours(path):
+            path.unlink()
+
+
 def default_output(run: Run, config: SampleConfig) -> Path:
     """``<run_dir>/generated/step-<8 digits>-seed<k>``, and what else was asked for behind it."""
     import hashlib
 
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()[:6]
+
     parts = [f"step-{run.step:08d}", f"seed{config.seed}"]
-    if config.label is not None:
-        labels = config.label if isinstance(config.label, list) else [config.label]
-        parts += ["label", *(re.sub(r"\W", "_", str(label)) for label in labels)]
-    if not config.ema:
-        parts.append("raw")
-    if config.direction is not None:
-        parts.append(config.direction)
+    parts += [] if config.ema else ["raw"]
+    parts += [value for value in (config.mode, config.direction) if value is not None]
     if config.input is not None:
         path = Path(config.input).expanduser().absolute()
-        parts.append(f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:6]}")
-    return run.run_dir / "generated" / "-".join(parts)[:200]
+        parts.append(f"{path.stem[:60]}-{digest(str(path))}")
+    if config.label is not None:
+        labels = [str(label) for label in (config.label if isinstance(config.label, list) else [config.label])]
+        plain = "-".join(labels)
+        parts.append(f"label-{plain if re.fullmatch('[0-9A-Za-z-]{1,60}', plain) else digest(repr(labels))}")
+    return run.run_dir / "generated" / "-".join(parts)
 
 
 def chosen_classes(label: Any, run: Run) -> list[int] | None:
@@ -145,7 +175,7 @@ def draw(run: Run, config: SampleConfig) -> Samples:
 
     from gan_cli.images import to_uint8
 
-    for key in ("input", "direction"):
+    for key in ("input", "direction", "mode"):
         if getattr(config, key) is not None:
             todo = f"Leave {key} out; models that translate images are model=pix2pix and model=cyclegan"
             raise ConfigError("the run makes images from noise", key, todo)
@@ -205,24 +235,14 @@ def write_grid(output: Path, samples: Samples, run: Run, config: SampleConfig) -
 
 def write_npz(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
     """``samples.npz``: ``arr_0`` uint8 (N, H, W, C), or float32 (N, dim) points; ``labels`` int64 (N,) if there are any."""
+    from gan_cli import images
+
     values = samples.values
     arrays = {"arr_0": values.permute(0, 2, 3, 1).contiguous().numpy() if values.dim() == 4 else values.numpy()}
     if samples.labels is not None:
         arrays["labels"] = samples.labels.numpy()
-    return save_arrays(output / "samples.npz", arrays)
-
-
-def save_arrays(path: Path, arrays: dict[str, Any]) -> Path:
-    """numpy.savez; the file is whole or not there."""
-    import os
-
-    import numpy as np
-
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(temporary, path)
-    return path
+    images.write_npz(output / "samples.npz", arrays)
+    return output / "samples.npz"
 
 
 def write_pngs(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
@@ -231,6 +251,7 @@ def write_pngs(output: Path, samples: Samples, run: Run, config: SampleConfig) -
 
     for k, image in enumerate(samples.values):
         write_png(output / f"{k:05d}.png", image)
+    remove_numbered(output, len(samples.values))
     return output / f"00000.png to {len(samples.values) - 1:05d}.png"
 
 

@@ -90,6 +90,7 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
     """Run the loop in ``run_dir`` with everything that happens beside it."""
     started = time.monotonic()
     progress = game.progress
+    (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of an earlier, shorter session
     (run_dir / "config.yaml").write_text(to_yaml(config.as_dict()), encoding="utf-8")
     announce(config, game, saved, run_dir, command)
     then = saved.info["config"] if saved is not None else None
@@ -135,8 +136,8 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
                 writer.measure(measure())
             if step % config.log_every == 0 or last:
                 writer.row(keep_sums=step % config.log_every != 0)
-                measured = step >= config.sample_every or last
-                if measured or not str(config.optimized_metric).startswith("metric/"):
+                due = step >= config.sample_every or not str(config.optimized_metric).startswith("metric/")
+                if due and not last:  # at the end when the run is saved
                     refuse_unknown_metric(config.optimized_metric, writer.seen)
             if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
                 stop.append(f"max_hours={config.max_hours:g}")
@@ -158,7 +159,6 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         )  # fmt: skip
         error.by_signal = not stop[0].startswith("max_hours")
         raise error
-    (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of an earlier, shorter session
     film(config, run_dir)
     farewell(config, game, run_dir, time.monotonic() - started)
     return final_metric(run_dir, config.optimized_metric)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from gan_cli.data.image_files import BadFile, ImageFiles, find_images
 from gan_cli.errors import ConfigError, DataError, GanError, NotFoundError
-from gan_cli.images import enlarge, is_ours, to_uint8, write_png
+from gan_cli.images import enlarge, is_ours, to_uint8, write_npz, write_png
 from gan_cli.runs import Run, build, check_trusted
-from gan_cli.sample import SampleConfig, allocate, save_arrays
+from gan_cli.sample import SampleConfig, allocate, refuse_taken, remove_numbered
 from gan_cli.tasks.translation import held_out, sheet
 
 log = logging.getLogger("gan_cli")
@@ -38,6 +38,10 @@ def translate(run: Run, config: SampleConfig, output: Path) -> None:
         GanError: an image cannot be read, before anything is written; or a key does not fit the run.
     """
     direction = chosen_direction(run, config)
+    if config.mode is not None:
+        if not hasattr(run.task, "sample_mode"):
+            raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
+        run.task.sample_mode = config.mode
     formats = config.formats or ["png", "grid"]
     if "gif" in formats:
         raise ConfigError("gif is a walk between latents, and this run translates images", "formats",
@@ -48,14 +52,16 @@ def translate(run: Run, config: SampleConfig, output: Path) -> None:
         if config.input is not None
         else held_out_images(run, config.num_samples, key, config.trust)
     )
-    for name in sources.names if "png" in formats else []:
-        if (output / f"{name}.png").exists() and not is_ours(output / f"{name}.png"):
-            raise ConfigError(f"a result would take the place of {name}.png", "output", "Set output= to another folder")
+    n = len(sources.names)
+    files = {"png": [f"{name}.png" for name in sources.names], "npz": ["samples.npz"]}
+    files["grid"] = [f"sheets/{number:03d}.png" for number in range(-(-n // SHEET_ROWS))]
+    refuse_taken(output, [name for kind in formats for name in files[kind]])
     output.mkdir(parents=True, exist_ok=True)
-    for old in (output / "sheets").glob("[0-9][0-9][0-9].png"):
-        if is_ours(old):
-            old.unlink()
-    n, kept = len(sources.names), torch.empty(0)
+    if "grid" in formats:
+        remove_numbered(output / "sheets", len(files["grid"]), digits=3)
+    if "png" in formats and config.input is None:
+        remove_numbered(output, n)
+    kept = torch.empty(0)
     for number, start in enumerate(range(0, n, SHEET_ROWS)):
         examples = {k: images.to(run.device) for k, images in sources.load(start, min(start + SHEET_ROWS, n)).items()}
         with torch.no_grad():
@@ -73,7 +79,7 @@ def translate(run: Run, config: SampleConfig, output: Path) -> None:
             kept = allocate(n, results) if start == 0 else kept
             kept[start : start + len(results)] = results
     if "npz" in formats:
-        save_arrays(output / "samples.npz", {"arr_0": kept.permute(0, 2, 3, 1).contiguous().numpy()})
+        write_npz(output / "samples.npz", {"arr_0": kept.permute(0, 2, 3, 1).contiguous().numpy()})
     log.info("%d %s translated%s: %s", n, "image" if n == 1 else "images", f" {direction}" if direction else "", output)
 
 

@@ -315,6 +315,38 @@ def test_what_gan_sample_did_not_write_it_does_not_write_over(sample: Any, here:
     assert {name: (here / "mine" / name).read_bytes() for name in before} == before
 
 
+def test_no_file_of_another_is_written_over(sample: Any, here: Path) -> None:
+    (here / "mine" / "sheets").mkdir(parents=True)
+    taken = {"cgan": ["00000.png", "grid.png", "samples.npz", "interpolation.gif"], "pix": ["samples.npz", "sheets/000.png"]}
+    for run, names in taken.items():
+        for name in names:
+            (here / "mine" / name).write_bytes(b"mine")
+            kind = {"png": "png", "npz": "npz", "gif": "gif"}[name[-3:]]
+            kind = "grid" if name in ("grid.png", "sheets/000.png") else kind
+            result = sample(run, "output=mine", f"formats={kind}", "num_samples=2", code=2)
+            assert f"would take the place of {name}" in result.errors[0]
+            assert (here / "mine" / name).read_bytes() == b"mine"
+
+
+def test_fewer_samples_leave_none_of_an_earlier_time(sample: Any, here: Path) -> None:
+    for run in ("cgan", "pix"):
+        for n in (9, 3):
+            sample(run, f"num_samples={n}", f"output={run}_out", "formats=[png,grid,npz]")
+        numbered = [name for name in files(here / f"{run}_out") if name.startswith("0")]
+        assert numbered == ["00000.png", "00001.png", "00002.png"]
+    assert len(list((here / "pix_out" / "sheets").iterdir())) == 1
+
+
+def test_mode_of_a_pix2pix_run(sample: Any, here: Path) -> None:
+    """It may be chosen when samples are drawn, and is refused where there is none."""
+    for mode in ("paper", "eval", "null"):
+        sample("pix", f"mode={mode}", "num_samples=3", f"output=mode_{mode}", "formats=npz")
+    paper, evaluated, own = (np.load(here / f"mode_{m}" / "samples.npz")["arr_0"] for m in ("paper", "eval", "null"))
+    assert (paper == own).all() and (paper != evaluated).any()
+    for run in ("cyc", "cgan"):
+        assert "mode" in sample(run, "mode=eval", code=2).errors[0]
+
+
 def test_again_does_not_translate_its_own_results(sample: Any, here: Path) -> None:
     save_photos(here / "mine", ["x.jpg"], (20, 20))
     for _ in range(2):

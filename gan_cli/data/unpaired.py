@@ -112,7 +112,7 @@ def cyclegan_set(
         flip: see :func:`unpaired`.
         channels: 1 or 3.
         fit: see :func:`gan_cli.data.fitting.fit_images`.
-        split: which part; the other one is held out.
+        split: which part. Of train, test is held out; of test, nothing.
         memory_gb: see :func:`unpaired`.
         download: whether missing files may be downloaded.
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 GENERATED = 2**16  # points that stand for p_g
 VEEGAN_SAMPLES = 2500  # of these, modes are counted among
 GOOD = 3.0  # standard deviations from the nearest centre (Srivastava et al. 2017, section 4.1)
+MOST_LATENTS = 1024
 CELLS_PER_STD = {1: 8, 2: 4}  # by dimension
 MOST_CELLS = 256  # along an axis
 SHOWN_POINTS = 1500
@@ -132,6 +133,8 @@ class Theory(NoiseToImage):
         super().__init__(generator, discriminator, objective, latent_dim, prior, same_noise)
         if density.dim not in CELLS_PER_STD:
             raise ValueError(f"the density has {density.dim} dimensions, only 1 and 2 can be drawn")
+        if latent_dim > MOST_LATENTS:
+            raise ValueError(f"latent_dim={latent_dim} is more than {MOST_LATENTS}")
         self.density = density
 
     @property
@@ -212,14 +215,16 @@ class Theory(NoiseToImage):
             axes = figure.subplots()
             if self.density.dim == 1:
                 width, x = float(edges[0, 1] - edges[0, 0]), centres(edges)[1:-1, 0]
-                axes.hist(points[:, 0].tolist(), bins=60, range=(low, high), density=True, color=FAKE, label="generated")
+                share = [60 / (high - low) / len(points)] * len(points)  # of the density, that each adds to its bin
+                axes.hist(points[:, 0].tolist(), bins=60, range=(low, high), weights=share, color=FAKE, label="generated")
                 _curve(axes, x, p_data[1:-1] / width, DATA, r"$p_{data}$", ":")
                 axes.legend()
             else:
                 axes.imshow(p_data.T, origin="lower", extent=(low, high, low, high), cmap="Greys")
                 axes.plot(*points.T.tolist(), linestyle="none", marker=".", markersize=3, color=FAKE)
                 axes.set(ylim=(low, high))
-            axes.set(xlim=(low, high), title=f"{len(points):,} points")
+            outside = int(((points < low) | (points > high)).any(1).sum())
+            axes.set(xlim=(low, high), title=f"{len(points):,} points" + (f", {outside:,} of them outside" if outside else ""))
 
         return _rendered(draw)
 
