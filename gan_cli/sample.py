@@ -84,7 +84,7 @@ def app(cfg: DictConfig) -> None:
             return
         if hasattr(run.task, "draw_points") and {"png", "gif"} & set(config.formats or []):
             raise ConfigError("png and gif are for images, this run draws points", "formats", "Choose from grid and npz")
-        refuse_taken(output, written(config))
+        refuse_taken(output, written(config, output))
         samples = draw(run, config)
         output.mkdir(parents=True, exist_ok=True)
         for kind in dict.fromkeys(config.formats or ["grid"]):
@@ -95,10 +95,11 @@ def app(cfg: DictConfig) -> None:
         ) from error
 
 
-def written(config: SampleConfig) -> list[str]:
-    """The names of the files that will be written for a run that draws from noise."""
+def written(config: SampleConfig, output: Path) -> list[str]:
+    """The files that will be written for a run that draws from noise; of single samples those that are there already."""
+    numbered = [path.name for path in output.glob("*.png") if path.stem.isdigit() and path.stem == f"{int(path.stem):05d}"]
     names = {"grid": ["grid.png"], "npz": ["samples.npz"], "gif": ["interpolation.gif"]}
-    names["png"] = [f"{k:05d}.png" for k in range(config.num_samples)] if "png" in (config.formats or []) else []
+    names["png"] = [name for name in numbered if int(name.removesuffix(".png")) < config.num_samples]
     return [name for kind in config.formats or ["grid"] for name in names[kind]]
 
 
