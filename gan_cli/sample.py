@@ -172,8 +172,6 @@ def chosen_classes(label: Any, run: Run) -> list[int] | None:
 
 def draw(run: Run, config: SampleConfig) -> Samples:
     """``num_samples`` of them, on the CPU."""
-    import torch
-
     from gan_cli.images import to_uint8
 
     for key in ("input", "direction", "mode"):
@@ -181,16 +179,17 @@ def draw(run: Run, config: SampleConfig) -> Samples:
             todo = f"Leave {key} out; models that translate images are model=pix2pix and model=cyclegan"
             raise ConfigError("the run makes images from noise", key, todo)
     classes = chosen_classes(config.label, run)
+
+    def drawn(start: int, stop: int, labels: Tensor | None) -> Tensor:
+        latents = run.task.latents(config.seed, start, stop)
+        (batch,) = run.generate(latents, labels, config.batch_size, config.seed, start)
+        return to_uint8(batch) if batch.dim() == 4 else batch.cpu()
+
+    values = allocate(config.num_samples, drawn(0, 1, run.task.labels(1, classes)))
     labels = run.task.labels(config.num_samples, classes)
-    values = torch.empty(0)
     for start in range(0, config.num_samples, config.batch_size):
         stop = min(start + config.batch_size, config.num_samples)
-        latents = run.task.latents(config.seed, start, stop)
-        (batch,) = run.generate(latents, None if labels is None else labels[start:stop], config.batch_size, config.seed, start)
-        batch = to_uint8(batch) if batch.dim() == 4 else batch.cpu()
-        if start == 0:
-            values = allocate(config.num_samples, batch)
-        values[start:stop] = batch
+        values[start:stop] = drawn(start, stop, None if labels is None else labels[start:stop])
     return Samples(values, labels, len(classes) if classes else run.task.num_classes or 1)
 
 
