@@ -243,7 +243,7 @@ def first_line(text: str) -> str:
 
 def _unknown_key(key: str, config_name: str) -> ConfigError:
     """Suggests a key beside it, else anywhere, else lists those beside it."""
-    keys = _all_keys(config_name)
+    keys = _all_keys(config_name, key)
     parent = key.rpartition(".")[0]
     beside = [k for k in keys if k.rpartition(".")[0] == parent]
     near = nearest(key, beside).strip() or nearest(key, keys).strip()
@@ -251,17 +251,17 @@ def _unknown_key(key: str, config_name: str) -> ConfigError:
     return ConfigError(f"unknown key {key!r}", key, near or listed)
 
 
-def _all_keys(config_name: str) -> list[str]:
-    """Every key and group of the config that the group choices on the command line give."""
+def _all_keys(config_name: str, unknown: str) -> list[str]:
+    """Every key and group of the config that the group choices on the command line give, ``unknown`` left out."""
     from gan_cli.config import flatten
 
-    choices = [a for a in sys.argv[1:] if re.fullmatch(r"\w+=[\w-]+", a)]
+    choices = [a for a in sys.argv[1:] if re.fullmatch(r"\w+=[\w-]+", a) and not a.startswith(f"{unknown}=")]
     config_dir = next((b for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")), None)
     for overrides in (choices, []):
         try:
             plain = OmegaConf.to_container(_compose(config_name, overrides, config_dir), resolve=False)
             keys = [k for k in flatten(plain) if not k.startswith("hydra.") and not k.endswith("_target_")]
-            return [*dict.fromkeys(k.split(".")[0] for k in keys), *keys]
+            return list(dict.fromkeys([*(k.split(".")[0] for k in keys), *keys]))
         except Exception as problem:
             logging.getLogger("gan_cli").debug("no keys for %s: %s", overrides, problem)
     return []

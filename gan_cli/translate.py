@@ -35,7 +35,8 @@ def translate(run: Run, config: SampleConfig, output: Path) -> None:
     """Write a result for each image, under its own name, and sheets that show source, result and what else is known.
 
     Raises:
-        GanError: an image cannot be read, before anything is written; or a key does not fit the run.
+        GanError: an image cannot be read, or a result would take the place of a file that is not ours, before anything
+            is written; or a key does not fit the run.
     """
     direction = chosen_direction(run, config)
     if config.mode is not None:
@@ -94,11 +95,11 @@ def chosen_direction(run: Run, config: SampleConfig) -> str | None:
 
 
 def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
-    """The user's images, fitted as those of the training were.
+    """The user's images, fitted as those of the training were; results of gan-sample in ``output`` are left out.
 
     Raises:
         NotFoundError, DataError: there is nothing there, or a file cannot be read.
-        ConfigError: a result in ``output`` would take the place of an image.
+        ConfigError: the run's data set does not say how images are fitted.
     """
     path = Path(given).expanduser()
     todo = "Set input= to an image file or a folder of images"

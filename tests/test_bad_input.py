@@ -47,6 +47,9 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["precision=bf61"], r"'bf61' is not an option \(precision\).*auto, fp32, bf16.*Did you mean: bf16\?"),
     (["loss.first=nobody"], r"'nobody' is not an option \(loss\.first\).*discriminator, generator"),
     (["dataset.split=trian"], r"'trian' is not an option \(dataset\.split\).*train.*Did you mean: train\?"),
+    (["dataset=mnist", "download=1"], r"unknown key 'download'.*Did you mean: dataset\.download\?"),
+    (["model=cyclegan", "pool=3"], r"unknown key 'pool'.*Did you mean: model\.task\.pool_size\?"),
+    (["zzzzzzzz=1"], r"The keys there are: (?!.*\bseed\b.*\bseed\b).*seed"),
     # what does not go together
     (["dataset.image_size=28"], r"28 is not a power of two from 16 to 256 \(model\.\w+\.image_size, from dataset\.image_size"),
     (["loss=wgan_gp", "model.discriminator.norm=batch"], r"penalty.*batch.*Set model\.discriminator\.norm=layer"),
