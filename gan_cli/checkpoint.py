@@ -12,7 +12,8 @@ import logging
 import os
 import secrets
 import shutil
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,12 @@ TensorGroups = dict[str, dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved at ``step``: groups of CPU tensors, and plain data."""
+    """What was saved at ``step``: groups of CPU tensors, plain data, and the SHA-256 of each file."""
 
     step: int
     tensors: TensorGroups
     info: dict[str, Any]
+    hashes: dict[str, str] = field(default_factory=dict)
 
 
 def name(step: int) -> str:
@@ -56,7 +58,7 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
     final = run_dir / "checkpoints" / name(step)
     temporary = run_dir / f".saving-{step}-{os.getpid()}-{secrets.token_hex(4)}"
     replaced = run_dir / f".deleting-{step}-{secrets.token_hex(4)}"
-    files = {f"{group}.safetensors": save_tensors({k: _plain(v) for k, v in ts.items()}) for group, ts in tensors.items()}
+    files = {f"{group}.safetensors": as_bytes(ts) for group, ts in tensors.items()}
     files["state.json"] = json.dumps({"step": step, **info}, indent=1).encode()
     hashes = {file: [len(data), hashlib.sha256(data).hexdigest()] for file, data in files.items()}
     files["manifest.json"] = json.dumps({"format": FORMAT, "files": hashes}, indent=1).encode()
@@ -86,19 +88,25 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
     return final
 
 
+def as_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """A group of tensors as a checkpoint has it in a file."""
+    return save_tensors({key: _plain(tensor) for key, tensor in tensors.items()})
+
+
 def _plain(tensor: Tensor) -> Tensor:
     """Contiguous in the usual memory order, on the CPU, sharing memory with nothing."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def rotate(run_dir: Path, saved: int, keep: int, superseded: int | None = None) -> None:
-    """Delete all but the newest ``keep``, of which ``saved`` is the last.
+def rotate(run_dir: Path, saved: int, keep: int, superseded: Collection[int] = (), best: int | None = None) -> None:
+    """Delete all but the newest ``keep``, of which ``saved`` is the last, and ``best``.
 
-    ``superseded``: a checkpoint made only because the run stopped there; it goes as soon as there is a newer one.
+    ``superseded``: checkpoints made only because the run stopped there, or did best there; they go as soon as there is a
+    newer one, and do not count among the newest.
     """
     present = steps(run_dir)
-    older = [step for step in present if step < saved and step != superseded]
-    for step in set(present) - {saved} - set(older[-(keep - 1) :] if keep > 1 else []):
+    older = [step for step in present if step < saved and step not in superseded]
+    for step in set(present) - {saved, best} - set(older[-(keep - 1) :] if keep > 1 else []):
         os.rename(run_dir / "checkpoints" / name(step), run_dir / f".deleting-{step}-{secrets.token_hex(4)}")
     clean(run_dir)
 
@@ -143,7 +151,7 @@ def load(run_dir: Path, step: int) -> Checkpoint:
     except Exception as error:  # whatever a damaged file makes a parser raise
         reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
         raise CheckpointError(f"checkpoint is damaged: {reason}", str(path), "Use another step=") from error
-    return Checkpoint(step, tensors, info)
+    return Checkpoint(step, tensors, info, {file: digest for file, (_, digest) in manifest["files"].items()})
 
 
 def load_newest(run_dir: Path) -> Checkpoint | None:
@@ -179,11 +187,33 @@ def find(run_dir: Path, step: str) -> Checkpoint:
         assert newest is not None
         return newest
     if step == "best":
-        raise NotFoundError("no checkpoint of this run is marked best", str(run_dir), "Set step=last or a number")
+        best = read_best(run_dir)
+        if best is None or best["step"] not in present:
+            todo = "Set step=last or a number; gan-train eval_every=N keeps the best"
+            raise NotFoundError("no checkpoint of this run is marked best", str(run_dir), todo)
+        return load(run_dir, best["step"])
     if not step.isdecimal() or int(step) not in present:
         todo = f"There are: {', '.join(map(str, present))}"
         raise NotFoundError(f"there is no checkpoint of step {step}", str(run_dir), todo)
     return load(run_dir, int(step))
+
+
+def write_best(run_dir: Path, step: int, metric: str, value: float, protocol_id: str) -> None:
+    """Mark the checkpoint of ``step`` as the best one by a metric; the file is whole or not there."""
+    temporary = run_dir / ".best.json.tmp"
+    best = {"step": step, "metric": metric, "value": value, "protocol_id": protocol_id}
+    temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, run_dir / "best.json")
+
+
+def read_best(run_dir: Path) -> dict[str, Any] | None:
+    """``step``, ``metric``, ``value`` and ``protocol_id`` of the best checkpoint, or None."""
+    try:
+        best = json.loads((run_dir / "best.json").read_text(encoding="utf-8"))
+        kinds = {"step": int, "metric": str, "value": float, "protocol_id": str}
+        return best if all(isinstance(best[key], kind) for key, kind in kinds.items()) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _sync_directory(path: Path) -> None:

@@ -11,11 +11,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gan_cli import schema
 from gan_cli.errors import ConfigError
+from gan_cli.metrics.names import VALUES, Metric
 from gan_cli.ranges import Count, Fraction, NonNegative, Positive, PositiveInt, Seed
 
 Node = dict[str, Any]  # a `_target_` and its arguments
 # What the program gives to a node, so that a config need not.
 INJECTED = frozenset({"params", "generator", "discriminator", "objective"})
+TO_FEATURES = frozenset({"labelled", "folder"})
 # Keys that may differ when a run is continued; everything else must stay.
 MAY_CHANGE = frozenset(
     [
@@ -30,6 +32,10 @@ MAY_CHANGE = frozenset(
         "keep_checkpoints",
         "max_hours",
         "optimized_metric",
+        "eval_every",
+        "metrics",
+        "num_samples",
+        "features",
         "gif",
         "deviations",
         "dataset.root",
@@ -75,6 +81,10 @@ class TrainConfig:
     keep_checkpoints: PositiveInt
     max_hours: Positive | None
     optimized_metric: str | None
+    eval_every: PositiveInt | None
+    metrics: list[Metric] | None
+    num_samples: PositiveInt
+    features: dict[str, Any]
     gif: bool
     deviations: list[str]
     ema: dict[str, Any]
@@ -157,6 +167,7 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
     for name in ("task", "generator", "discriminator"):
         top["model"][name] = _node(top["model"][name], f"model.{name}")
     top["optimizer"] = _optimizer(top["optimizer"])
+    top["features"] = check_features(top["features"])
     _combinations(top)
     return TrainConfig(**top)
 
@@ -178,6 +189,11 @@ def _node(value: Any, path: str) -> Node:
     return schema.check(value, path, INJECTED)
 
 
+def check_features(node: Node) -> Node:
+    """The network whose features images are compared by; one without a ``_target_`` is chosen by the data set."""
+    return schema.check(node, "features", TO_FEATURES) if node.get("_target_") is not None else {}
+
+
 def _optimizer(node: Node) -> Node:
     """The node, checked as each player will use it."""
     generator = _node(optimizer_node(node, "generator"), "optimizer")
@@ -186,7 +202,14 @@ def _optimizer(node: Node) -> Node:
 
 
 def _combinations(top: dict[str, Any]) -> None:
-    if str(top["optimized_metric"]).startswith("metric/") and top["sample_every"] > top["total_steps"]:
+    if top["eval_every"] is not None and top["eval_every"] > top["total_steps"]:
+        what = f"there would be no evaluation in {top['total_steps']} steps"
+        raise ConfigError(what, f"eval_every={top['eval_every']}", f"Set eval_every={top['total_steps']} or less")
+    evaluated = str(top["optimized_metric"]).removeprefix("metric/") in VALUES
+    if evaluated and top["eval_every"] is None:
+        todo = f"Set eval_every={top['total_steps']}, or less"
+        raise ConfigError(f"{top['optimized_metric']} is measured only if there are evaluations", "optimized_metric", todo)
+    if str(top["optimized_metric"]).startswith("metric/") and not evaluated and top["sample_every"] > top["total_steps"]:
         raise ConfigError(
             f"{top['optimized_metric']} is measured every {top['sample_every']} steps, so never in {top['total_steps']}",
             "optimized_metric and sample_every",
@@ -239,5 +262,5 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [
         f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}"
         for key in sorted(a.keys() | b.keys())
-        if key not in MAY_CHANGE and a.get(key) != b.get(key)  # null is what a key was before there was one
+        if not {key, key.split(".")[0]} & MAY_CHANGE and a.get(key) != b.get(key)  # null is what a key was before there was one
     ]

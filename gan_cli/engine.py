@@ -22,7 +22,8 @@ Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
 class Task(Protocol):
     """What two players minimise, and how it is looked at. All state is in parameters and buffers.
 
-    ``batch_keys``: what the data set must give.
+    ``batch_keys``: what the data set must give. A task with a ``judge`` too has D's overfitting watched, see
+    :class:`gan_cli.overfitting.Overfitting`.
     """
 
     generator: nn.Module
@@ -87,6 +88,10 @@ class Player:
         if self.constraint is not None:
             self.constraint(self.network)
         return logs
+
+    def gradient_norm(self) -> Tensor:
+        """L2 norm over all weights of the gradient of the last update, a scalar on the device."""
+        return nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
 
 
 @dataclass

@@ -16,6 +16,11 @@ from torch import Tensor
 from gan_cli.ranges import Positive
 
 
+def accuracy(real_logits: Tensor, fake_logits: Tensor, boundary: float) -> Tensor:
+    """The share of real logits above and of generated ones below ``boundary``, averaged: a scalar in [0, 1]."""
+    return ((real_logits > boundary).float().mean() + (fake_logits < boundary).float().mean()) / 2
+
+
 class Logistic:
     """What losses on probabilities D = sigmoid(logits) share: the discriminator's side of the value function.
 
@@ -30,8 +35,9 @@ class Logistic:
         return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
     def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-        """``d/real``: mean D(x). ``d/fake``: mean D(G(z)). Both are probabilities."""
-        return {"d/real": torch.sigmoid(real_logits).mean(), "d/fake": torch.sigmoid(fake_logits).mean()}
+        """``d/real``: mean D(x). ``d/fake``: mean D(G(z)). Both are probabilities. ``d/accuracy``: see :func:`accuracy`."""
+        real, fake = torch.sigmoid(real_logits).mean(), torch.sigmoid(fake_logits).mean()
+        return {"d/real": real, "d/fake": fake, "d/accuracy": accuracy(real_logits, fake_logits, 0.0)}
 
 
 class Minimax(Logistic):
@@ -51,13 +57,20 @@ class NonSaturating(Logistic):
 
 
 class Score:
-    """What losses on plain scores share: D(x) is reported as it is."""
+    """What losses on plain scores share: D(x) is reported as it is.
+
+    ``boundary``: the score between real and generated; None if a score by itself says nothing.
+    """
 
     uses_real = False
+    boundary: float | None = None
 
     def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-        """``d/real``: mean score of real images. ``d/fake``: of generated ones."""
-        return {"d/real": real_logits.mean(), "d/fake": fake_logits.mean()}
+        """``d/real``: mean score of real images. ``d/fake``: of generated ones. ``d/accuracy`` if there is a boundary."""
+        scores = {"d/real": real_logits.mean(), "d/fake": fake_logits.mean()}
+        if self.boundary is not None:
+            scores["d/accuracy"] = accuracy(real_logits, fake_logits, self.boundary)
+        return scores
 
 
 class LeastSquares(Score):
@@ -66,6 +79,8 @@ class LeastSquares(Score):
     Args:
         generator_weight: factor on the generator's square: 1/2 in LSGAN, 1 in CycleGAN.
     """
+
+    boundary = 0.5
 
     def __init__(self, generator_weight: Positive = 0.5) -> None:
         self.generator_weight = generator_weight
@@ -81,6 +96,8 @@ class LeastSquares(Score):
 
 class Hinge(Score):
     """Hinge loss (Lim and Ye 2017; Miyato et al. 2018, equations 16 and 17)."""
+
+    boundary = 0.0
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]."""

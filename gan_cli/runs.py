@@ -21,7 +21,7 @@ from gan_cli.errors import CheckpointError, ConfigError, DeviceError, GanError, 
 from gan_cli.randomness import SAMPLE_BLOCK
 
 log = logging.getLogger("gan_cli")
-# What gan-sample may build to show held-out images.
+# What gan-sample and gan-eval may build to translate held-out images or compare with real ones.
 DATASETS = frozenset(
     f"gan_cli.data.{name}"
     for name in (
@@ -32,6 +32,13 @@ DATASETS = frozenset(
         "unpaired.cyclegan_set",
         "digit_styles.digits_paired",
         "digit_styles.digits_unpaired",
+        "digits.digits",
+        "idx.mnist",
+        "idx.fashion_mnist",
+        "idx.kmnist",
+        "cifar10.cifar10",
+        "image_folder.image_folder",
+        "npz.npz",
     )
 )
 
@@ -211,6 +218,7 @@ class Run:
 
     Attributes:
         config: the resolved training config. step: of the checkpoint. images: real images shown to the discriminator.
+        weights_hash: SHA-256 of the file of the generator's weights.
         task: knows how latents and labels are drawn, or how images are translated. generator: in evaluation mode, on
             ``device``.
     """
@@ -223,6 +231,7 @@ class Run:
     generator: nn.Module
     device: torch.device
     class_names: list[str]
+    weights_hash: str = ""
 
     @property
     def translates(self) -> bool:
@@ -298,9 +307,13 @@ def load_run(
         check_trusted({k: model[k] for k in ("task", "generator")}, "the run's model")
     where = choose_device(device)
     generator = build(model["generator"], "model.generator")
-    load_state(generator, saved.tensors["generator_ema" if ema else "generator"], str(run_dir))
+    weights = "generator_ema" if ema else "generator"
+    load_state(generator, saved.tensors[weights], str(run_dir))
     generator = to_device(generator, where).eval().requires_grad_(False)
     # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
     nobody = dict.fromkeys(INJECTED - {"params"}, None) | {"generator": generator, "discriminator": nn.Identity()}
     task = build(model["task"], "model.task", **nobody)
-    return Run(run_dir, config, saved.step, int(saved.info["images"]), task, generator, where, list(saved.info["class_names"]))
+    return Run(
+        run_dir, config, saved.step, int(saved.info["images"]), task, generator, where, list(saved.info["class_names"]),
+        saved.hashes[f"{weights}.safetensors"],
+    )  # fmt: skip

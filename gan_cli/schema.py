@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gan_cli import ranges
 from gan_cli.errors import ConfigError
@@ -192,7 +192,8 @@ def check_fields(values: dict[str, Any], cls: type, path: str = "", words: Itera
     ``words``: further keys, elsewhere, that an unknown one may have been meant for.
     """
     assert is_dataclass(cls)
-    known = {f.name: _type(f.type) for f in fields(cls)}
+    hints = get_type_hints(cls, include_extras=True)
+    known = {f.name: hints[f.name] for f in fields(cls)}
     for key in values:
         if key not in known:
             todo = nearest(key, [*known, *words]).strip() or f"The keys here are: {', '.join(known)}"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,10 +26,17 @@ from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.engine import train
 from gan_cli.errors import ConfigError, DiskError, DivergedError, MemoryFullError, OutputError, PreemptedError
 from gan_cli.game import Game, build_game, out_of_memory, snapshot
+from gan_cli.health import Health, against_divergence
 from gan_cli.images import write_film
+from gan_cli.metrics.names import VALUES
+from gan_cli.overfitting import Overfitting
 from gan_cli.randomness import seed_everything
+from gan_cli.results import number
 from gan_cli.runs import create, is_trusted, locked
 from gan_cli.writer import Writer, clock
+
+if TYPE_CHECKING:
+    from gan_cli.eval_training import TrainingEvaluation
 
 log = logging.getLogger("gan_cli")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
@@ -72,21 +80,39 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
                 if saved.step >= config.total_steps:
                     log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
                     film(config, run_dir)
-                    return final_metric(run_dir, config.optimized_metric)
+                    return final_metric(run_dir, config)
                 checkpoint.set_aside(run_dir, saved.step)
             game = build_game(config, saved)
+            evaluation = evaluation_of(config, game)
         else:
             game = build_game(config, saved)
+            evaluation = evaluation_of(config, game)
             run_dir = create(name) if run_dir is None else make(run_dir)
             stack.enter_context(locked(run_dir))
             if checkpoint.steps(run_dir):
                 raise OutputError("another process has trained in it meanwhile", str(run_dir), "Repeat the command")
         stack.callback(game.batches.close)
         stack.enter_context(logged_to(run_dir / "train.log"))
-        return play(config, game, saved, run_dir, command(run_dir))
+        return play(config, game, evaluation, saved, run_dir, command(run_dir))
 
 
-def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Path, command: str) -> float | None:
+def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
+    """What ``eval_every`` asks for."""
+    if config.eval_every is None:
+        return None
+    from gan_cli.eval_training import TrainingEvaluation
+
+    return TrainingEvaluation(config, game)
+
+
+def play(
+    config: TrainConfig,
+    game: Game,
+    evaluation: TrainingEvaluation | None,
+    saved: Checkpoint | None,
+    run_dir: Path,
+    command: str,
+) -> float | None:
     """Run the loop in ``run_dir`` with everything that happens beside it."""
     started = time.monotonic()
     progress = game.progress
@@ -95,11 +121,21 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
     announce(config, game, saved, run_dir, command)
     then = saved.info["config"] if saved is not None else None
     before = (then["log_every"], then["sample_every"]) if then is not None else None
-    superseded = saved.step if saved is not None and saved.step % saved.info["config"]["save_every"] else None
+    superseded = {saved.step} if saved is not None and saved.step % saved.info["config"]["save_every"] else set()
+    if evaluation is not None:
+        evaluation.begin(run_dir)
+        if evaluation.best_step is not None and evaluation.best_step % config.save_every:
+            superseded.add(evaluation.best_step)
+    remedy = against_divergence(config.loss, config.optimizer)
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
-        total_steps=config.total_steps, log_every=config.log_every, before=before,
+        total_steps=config.total_steps, log_every=config.log_every, before=before, remedy=remedy,
     )  # fmt: skip
+
+    health = Health(config.total_steps)
+    for row in writer.earlier:
+        health.update(row)
+    overfitting = Overfitting(game.task, game.dataset, config.dataset, seed=config.seed, device=game.device)
 
     @torch.no_grad()
     def draw() -> None:
@@ -109,16 +145,28 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
     @torch.no_grad()
     def measure() -> dict[str, float]:
         scalars: dict[str, float] = game.task.measure(game.ema.average, game.examples)
-        return scalars
+        return scalars | overfitting.measure()
 
     def save() -> None:
         writer.sync()
         tensors, info = snapshot(config, game)
         tensors["log_sums"], info["log_counts"] = dict(writer.sums), dict(writer.counts)
         tensors = {group: values for group, values in tensors.items() if values}
-        refuse_non_finite(tensors, run_dir, progress.step)
+        refuse_non_finite(tensors, run_dir, progress.step, remedy)
         checkpoint.save(run_dir, progress.step, tensors, info)
-        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded)
+
+    def rotate() -> None:
+        best = evaluation.best_step if evaluation is not None else None
+        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, best)
+
+    def evaluate() -> float | None:
+        """Log what the evaluation finds; return the deciding value if it is the best so far."""
+        assert evaluation is not None
+        values, better = evaluation.measure()
+        writer.measure({f"metric/{key}": value for key, value in values.items()})
+        shown = ", ".join(f"{key} {number(value)}" for key, value in values.items() if not key.endswith("_std"))
+        log.info("evaluation of step %d: %s%s", progress.step, shown, " (best so far)" if better else "")
+        return values[evaluation.metric] if better else None
 
     if saved is not None:
         writer.load_state(saved.info["log_counts"], saved.tensors.get("log_sums", {}), game.device)
@@ -134,15 +182,26 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
                 draw()
             if step % config.sample_every == 0:  # what is measured goes into the next row
                 writer.measure(measure())
+            best = evaluate() if config.eval_every is not None and step % config.eval_every == 0 else None
             if step % config.log_every == 0 or last:
-                writer.row(keep_sums=step % config.log_every != 0)
-                due = step >= config.sample_every or not str(config.optimized_metric).startswith("metric/")
+                players = {"d": game.discriminator, "g": game.generator}
+                writer.measure({f"{key}/grad_norm": player.gradient_norm() for key, player in players.items()})
+                for line in health.update(writer.row(keep_sums=step % config.log_every != 0)):
+                    log.warning(line)
+                measured = str(config.optimized_metric).removeprefix("metric/")
+                every = config.eval_every if config.eval_every is not None and measured in VALUES else config.sample_every
+                due = step >= every or measured == config.optimized_metric
                 if due and not last:  # at the end when the run is saved
                     refuse_unknown_metric(config.optimized_metric, writer.seen)
             if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
                 stop.append(f"max_hours={config.max_hours:g}")
-            if step % config.save_every == 0 or last or stop:
+            if step % config.save_every == 0 or last or stop or best is not None:
                 save()
+                if evaluation is not None and best is not None:
+                    evaluation.mark(best)
+                rotate()
+                if step % config.save_every:
+                    superseded.add(step)
             return not stop
 
         try:
@@ -161,7 +220,7 @@ def play(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Pat
         raise error
     film(config, run_dir)
     farewell(config, game, run_dir, time.monotonic() - started)
-    return final_metric(run_dir, config.optimized_metric)
+    return final_metric(run_dir, config)
 
 
 def film(config: TrainConfig, run_dir: Path) -> None:
@@ -236,14 +295,13 @@ def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> None:
         raise ConfigError(f"the run was started with another config: {shown}", str(run_dir), todo)
 
 
-def refuse_non_finite(tensors: checkpoint.TensorGroups, run_dir: Path, step: int) -> None:
+def refuse_non_finite(tensors: checkpoint.TensorGroups, run_dir: Path, step: int, remedy: str) -> None:
     """Never save what is already lost."""
     for group, values in tensors.items():
         for key, tensor in values.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                todo = "Lower optimizer.lr, or choose another loss; no checkpoint of it was saved"
                 what = f"training diverged: {group} {key} is not finite at step {step}"
-                raise DivergedError(what, str(run_dir), todo)
+                raise DivergedError(what, str(run_dir), f"{remedy}; no checkpoint of it was saved")
 
 
 def make(run_dir: Path) -> Path:
@@ -255,14 +313,17 @@ def make(run_dir: Path) -> Path:
     return run_dir
 
 
-def final_metric(run_dir: Path, key: str | None) -> float | None:
-    """The last value of ``optimized_metric``.
+def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
+    """What a sweeper gets: the last value of ``optimized_metric``; with ``eval_every`` that of the best checkpoint.
 
     Raises:
         ConfigError: the run does not log it.
     """
     import json
 
+    key, best = config.optimized_metric, checkpoint.read_best(run_dir)
+    if config.eval_every is not None and best is not None and key in (None, f"metric/{best['metric']}"):
+        return float(best["value"])
     if key is None:
         return None
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

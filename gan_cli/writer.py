@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ class Writer:
         run_dir: where to write. config_text: shown in TensorBoard. progress: where the run stands.
         total_steps: where it ends. log_every: steps between rows.
         before: ``log_every`` and ``sample_every`` of the session that saved the checkpoint; None for a new run.
+        remedy: what to do when a value is not finite.
+
+    Attributes:
+        earlier: the rows of earlier sessions.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Writer:
         total_steps: int,
         log_every: int,
         before: tuple[int, int] | None,
+        remedy: str,
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
@@ -55,6 +61,7 @@ class Writer:
         (run_dir / "samples").mkdir(exist_ok=True)
         self._rewind_pictures(before)
         rows = self._rewind_rows(before)
+        self.earlier, self.remedy = rows, remedy
         self.seen = {key for row in rows for key in row}  # all that was ever logged
         self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
         self.file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")
@@ -113,10 +120,10 @@ class Writer:
             self.counts[key] = self.counts.get(key, 0) + 1
         self.bar.update(1)
 
-    def measure(self, scalars: dict[str, float]) -> None:
+    def measure(self, scalars: Mapping[str, float | Tensor]) -> None:
         """Scalars for the next row as they are, not as means over steps."""
         for key, value in scalars.items():
-            self.sums[key] = torch.full_like(next(iter(self.sums.values())), value)
+            self.sums[key] = torch.as_tensor(value).to(next(iter(self.sums.values())))
             self.counts[key] = 1
 
     def load_state(self, counts: dict[str, int], sums: dict[str, Tensor], device: torch.device) -> None:
@@ -133,13 +140,12 @@ class Writer:
         keys = sorted(self.sums)
         values = torch.stack([self.sums[k] for k in keys]).tolist() if keys else []
         means = {k: v / self.counts[k] for k, v in zip(keys, values, strict=True)}
-        for key, value in means.items():
-            if not math.isfinite(value):
-                raise DivergedError(
-                    f"training diverged: {key} is {value} at step {progress.step}",
-                    str(self.run_dir),
-                    "Lower optimizer.lr, or choose another loss; no checkpoint of it was saved since",
-                )
+        lost = [key for key, value in means.items() if not math.isfinite(value)]
+        if lost:
+            first = progress.step - max(self.counts.values()) + 1
+            since = f"since a step from {first} to {progress.step}" if first < progress.step else f"at step {first}"
+            todo = f"{self.remedy}; no checkpoint of it was saved"
+            raise DivergedError(f"training diverged: not finite {since}: {', '.join(lost)}", str(self.run_dir), todo)
         if not keep_sums:
             self.sums, self.counts = {}, {}
         now = time.monotonic()

@@ -12,6 +12,7 @@ import pickle
 import shlex
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+CACHE = tempfile.TemporaryDirectory(prefix="gan-cli-tests-")  # of this session, not the user's
 
 TINY = {
     "dcgan": ["threads=1", "batch_size=8", "precision=fp32", "model.generator.width=4", "model.discriminator.width=4"],
@@ -69,6 +72,7 @@ def isolated(cwd: Path) -> Iterator[None]:
     argv, path, environ, here, modules = sys.argv, sys.path[:], dict(os.environ), os.getcwd(), set(sys.modules)
     os.chdir(cwd)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated environment
+    os.environ["XDG_CACHE_HOME"] = CACHE.name
     importlib.invalidate_caches()
     try:
         yield

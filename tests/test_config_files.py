@@ -16,8 +16,10 @@ from gan_cli.config import TrainConfig, differences
 from .conftest import TINY  # type: ignore[import-not-found]
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ["dataset", "experiment", "loss", "model", "optimizer", "schedule"]
-OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+GROUPS = ["dataset", "experiment", "features", "loss", "model", "optimizer", "protocol", "schedule"]
+EVALUATION = {"features", "protocol"}  # of gan-eval only
+ALL_OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+OPTIONS = [(group, name) for group, name in ALL_OPTIONS if group not in EVALUATION]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
 NEEDED = {
     "image_folder": ["dataset.root=photos"],
@@ -50,7 +52,7 @@ def nested(config: TrainConfig, key: str) -> Any:
 
 def test_every_group_has_options() -> None:
     assert sorted(p.name for p in CONF.iterdir() if p.is_dir() and not p.name.startswith("_")) == GROUPS
-    assert {group for group, _ in OPTIONS} == set(GROUPS)
+    assert {group for group, _ in ALL_OPTIONS} == set(GROUPS)
     assert len(OPTIONS) >= 29
 
 
@@ -59,7 +61,7 @@ def test_composes_and_passes_the_check(group: str, name: str) -> None:
     composed(f"{group}={name}", *NEEDED.get(name, []))
 
 
-@pytest.mark.parametrize(("group", "name"), OPTIONS)
+@pytest.mark.parametrize(("group", "name"), ALL_OPTIONS)
 def test_opens_with_its_command(group: str, name: str) -> None:
     comments = []
     for line in (CONF / group / f"{name}.yaml").read_text().splitlines():
@@ -72,7 +74,8 @@ def test_opens_with_its_command(group: str, name: str) -> None:
         assert comments[0] == f"gan-train experiment={name}"
     else:
         words = comments[0].split()
-        assert words[0] == "gan-train" and f"{group}={name}" in words[1:]
+        program = "gan-eval" if group in EVALUATION else "gan-train"
+        assert words[0] == program and f"{group}={name}" in words[1:]
 
 
 @pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "dataset"])

@@ -123,7 +123,7 @@ def test_the_players_want_opposite_fakes(kind: type) -> None:
 @pytest.mark.parametrize("kind", [Minimax, NonSaturating])
 def test_logistic_losses_report_probabilities(kind: type) -> None:
     report = kind().report(REAL, FAKE)
-    assert set(report) == {"d/real", "d/fake"}
+    assert set(report) == {"d/real", "d/fake", "d/accuracy"}
     torch.testing.assert_close(report["d/real"], torch.sigmoid(REAL).mean())
     torch.testing.assert_close(report["d/fake"], torch.sigmoid(FAKE).mean())
 
@@ -135,3 +135,13 @@ def test_score_losses_report_scores(kind: type) -> None:
     torch.testing.assert_close(report["d/fake"], FAKE.mean())
     if kind is Wasserstein:
         torch.testing.assert_close(report["d/wasserstein"], REAL.mean() - FAKE.mean())
+
+
+@pytest.mark.parametrize(("kind", "boundary"), [(Minimax, 0.0), (NonSaturating, 0.0), (Hinge, 0.0), (LeastSquares, 0.5)])
+def test_accuracy_is_the_share_on_the_right_side(kind: type, boundary: float) -> None:
+    right = [x > boundary for x in REAL.tolist()], [x < boundary for x in FAKE.tolist()]
+    assert kind().report(REAL, FAKE)["d/accuracy"].item() == pytest.approx(sum(map(sum, right)) / 10)
+
+
+def test_a_critic_has_no_accuracy() -> None:
+    assert "d/accuracy" not in Wasserstein().report(REAL, FAKE)

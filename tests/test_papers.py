@@ -963,7 +963,7 @@ def test_cyclegan_both_generators_move_first_then_both_discriminators() -> None:
     moved = [[not torch.equal(a, b) for a, b in zip(x, y, strict=True)] for x, y in pairwise(states)]
     assert moves == "GD" and moved == [[True, True, False, False], [False, False, True, True]]
     generators = {"g/loss", "g/adversarial", "g/cycle", "g/identity"}
-    assert set(logs) == generators | {"d/loss", "d/loss_a", "d/loss_b", "d/real", "d/fake"}
+    assert set(logs) == generators | {"d/loss", "d/loss_a", "d/loss_b", "d/real", "d/fake", "d/accuracy"}
 
 
 def test_cyclegan_discriminators_look_at_a_history_of_generated_images() -> None:

@@ -65,7 +65,8 @@ def test_metrics(trained: Path, read: Any) -> None:
     assert [row["images"] for row in rows] == [16, 32]
     assert {key for key in rows[0] if "/" not in key} == {"step", "images"}
     assert {"d/loss", "d/real", "d/fake", "g/loss"} <= rows[0].keys()
-    assert {key.split("/")[0] for key in rows[0]} == {"step", "images", "d", "g", "time"}
+    assert {"d/accuracy", "d/grad_norm", "g/grad_norm", "metric/diversity"} <= rows[0].keys()
+    assert {key.split("/")[0] for key in rows[0]} == {"step", "images", "d", "g", "metric", "time"}
 
 
 def test_tensorboard_shows_the_same(trained: Path, read: Any) -> None:

@@ -205,6 +205,8 @@ def test_cyclegan_losses(identity_weight: float, first: str) -> None:
     torch.testing.assert_close(d_loss, loss_a + loss_b)
     same_gradients(d_loss, loss_a + loss_b, task.discriminator, weights.discriminator)
     scores = {"d/real": (d_a(a).mean() + d_b(b).mean()) / 2, "d/fake": (d_a(fake_a).mean() + d_b(fake_b).mean()) / 2}
+    right = [(d_a(a) > 0.5), (d_b(b) > 0.5), (d_a(fake_a) < 0.5), (d_b(fake_b) < 0.5)]
+    scores["d/accuracy"] = torch.stack([side.float().mean() for side in right]).mean()
     losses = {"d/loss": loss_a + loss_b, "d/loss_a": loss_a, "d/loss_b": loss_b}
     torch.testing.assert_close(d_logs, {k: v.detach() for k, v in (scores | losses).items()})
     assert not any(v.requires_grad for v in (*d_logs.values(), *g_logs.values()))

@@ -82,7 +82,7 @@ def ensure_archive(
     def fetch(temporary: Path) -> Moves:
         archive = temporary / url.rsplit("/", 1)[-1]
         unpacked = temporary / "unpacked"
-        _get(url, archive)
+        get(url, archive)
         _unpack(archive, unpacked)
         return [(path, path.relative_to(unpacked)) for path in check(unpacked)]
 
@@ -141,7 +141,7 @@ def _download(fetch: Callable[[Path], Moves], name: str, root: Path, folder: Pat
     return "it did not bring them"
 
 
-def _get(url: str, target: Path) -> None:
+def get(url: str, target: Path) -> None:
     """Downloads one file.
 
     Raises:

@@ -70,6 +70,16 @@ def npz(
     )
 
 
+def shape_in(path: str) -> tuple[int, int, int]:
+    """(C, H, W) of the images that :func:`npz` finds in a file.
+
+    Raises:
+        NotFoundError, DataError: as :func:`npz`.
+    """
+    _, channels, height, width = _to_planes(_read(Path(path).expanduser(), None, None)["images"], path).shape
+    return channels, height, width
+
+
 def _read(path: Path, images: str | None, labels: str | None) -> dict[str, np.ndarray]:
     """Reads the arrays that are used, under the keys ``images``, ``labels`` and ``class_names``."""
     if not path.is_file():

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gan_cli.data.batches import permutation
 from gan_cli.images import make_grid, to_uint8
 from gan_cli.networks import apply
-from gan_cli.objective import Critic, Logs, Objective, mixes_batch
+from gan_cli.objective import Critic, Logs, Objective, judge, mixes_batch
 from gan_cli.randomness import sample_normal, sample_uniform
 from gan_cli.ranges import PositiveInt, Width
 from gan_cli.tasks.inference import dropouts, one_by_one, training_behaviour
@@ -18,6 +19,17 @@ from gan_cli.tasks.inference import dropouts, one_by_one, training_behaviour
 GRID = 64  # samples in a picture, if they have no classes
 PER_CLASS = 8  # in a picture, a row of them
 MOST_ROWS = 16
+
+
+def diversity(images: Tensor, label: Tensor | None) -> Tensor | None:
+    """The mean over all pairs of the root mean square difference of their pixels, a scalar.
+
+    ``images``: float (N, C, H, W). ``label``: int64 (N,), if only pairs of one class count, or None. None if there is no pair.
+    """
+    flat = images.float().flatten(1)
+    groups = [flat] if label is None else [flat[label == c] for c in sorted(set(label.tolist()))]
+    distances = torch.cat([torch.nn.functional.pdist(group) for group in groups])
+    return distances.mean() / flat.shape[1] ** 0.5 if len(distances) else None
 
 
 class NoiseToImage(nn.Module):
@@ -132,19 +144,62 @@ class NoiseToImage(nn.Module):
         return torch.cat(legs)
 
     def examples(self, dataset: Any, seed: int, device: torch.device) -> dict[str, Tensor]:
-        """64 latents, or 8 per class with their labels where there are at most 16 classes."""
+        """64 latents, or 8 per class with their labels where there are at most 16 classes.
+
+        ``diversity``: of as many real images, those of a class compared with each other, a scalar; none for points.
+        """
         few = self.num_classes is not None and self.num_classes <= MOST_ROWS
         n = PER_CLASS * self.num_classes if few and self.num_classes else GRID
-        examples = {"z": self.latents(seed, 0, n), "label": self.labels(n)}
+        label = self.labels(n)
+        examples = {"z": self.latents(seed, 0, n), "label": label}
+        if len(dataset.shape) == 3:
+            examples["diversity"] = self._diversity_of_data(dataset, label, n, seed)
         return {key: values.to(device) for key, values in examples.items() if values is not None}
+
+    def _diversity_of_data(self, dataset: Any, label: Tensor | None, n: int, seed: int) -> Tensor | None:
+        """That of ``n`` images, as many of each class as in ``label``."""
+        chosen = permutation(len(dataset), seed=seed, epoch=0)
+        if label is None:
+            real, classes = dataset.batch(chosen[:n]), None
+        else:
+            counts = enumerate(torch.bincount(label).tolist())
+            chosen = torch.cat([chosen[dataset.labels[chosen] == c][:count] for c, count in counts])
+            real, classes = dataset.batch(chosen), dataset.labels[chosen]
+        return diversity(real.float() / 127.5 - 1 if real.dtype == torch.uint8 else real, classes)
 
     def picture(self, generator: nn.Module, examples: dict[str, Tensor]) -> Tensor:
         """A grid, uint8 (C, H, W), eight in a row."""
         return make_grid(to_uint8(self.draw(generator, examples["z"], examples.get("label"))), PER_CLASS)
 
     def measure(self, generator: nn.Module, examples: dict[str, Tensor]) -> dict[str, float]:
-        """Nothing: image quality is measured by ``gan-eval``."""
-        return {}
+        """``metric/diversity``: of the images of the picture, relative to that of as many real ones; see :func:`diversity`.
+
+        1 is that of the data, 0 one image for all latents. Image quality is measured by ``gan-eval``.
+        """
+        real = examples.get("diversity")
+        if real is None or not real > 0:
+            return {}
+        images = self.draw(generator, examples["z"], examples.get("label"))
+        ours = diversity(images, examples.get("label"))
+        return {} if ours is None else {"metric/diversity": float(ours / real)}
+
+    @torch.no_grad()
+    def judge(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of D on the images of ``batch`` and on as many new ones of G, float32, as in training. Nothing is remembered.
+
+        Batch norm in D takes the statistics of each kind by itself, as it does when D learns: its running ones are of both
+        kinds together, and D was never trained with them.
+        """
+        image, label, modules = batch["image"], self._label(batch), list(self.modules())
+        training = [module.training for module in modules]
+        self.eval()
+        try:
+            with training_behaviour(self, batch_norm=True):
+                fake = apply(self.generator, self.noise(len(image), image.device), label)
+                return judge(self._critic(label), image, fake, self.separately)
+        finally:
+            for module, mode in zip(modules, training, strict=True):
+                module.training = mode
 
     def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
         """Two samples through G, and what it made of them through D."""

@@ -99,7 +99,7 @@ class UnpairedTranslation(nn.Module):
             self.discriminator.b, batch["b"], self.pool_b.query(fakes[1]), separately=self.separately
         )
         logs = {key: value + logs_b[key] for key, value in logs_a.items()}
-        for key in ("d/real", "d/fake"):  # of both domains together
+        for key in {"d/real", "d/fake", "d/accuracy"} & logs.keys():  # of both domains together
             logs[key] = logs[key] / 2
         return loss_a + loss_b, {**logs, "d/loss_a": logs_a["d/loss"], "d/loss_b": logs_b["d/loss"]}
 

@@ -1,0 +1,76 @@
+"""Four GANs on Fashion-MNIST, three seeds each, at equal images, measured by one protocol: the table in the README.
+
+    python benchmarks/fashion_mnist.py [--root data] [--folder outputs/fashion_mnist] [--seeds 3]
+
+Every run is gan-train and gan-eval as anybody would type them; the commands are printed. What is finished is not repeated, what
+was stopped is continued. About an hour and a quarter on 2 CPU cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+IMAGES = 640_000  # real images shown to the discriminator
+NARROW = ["model.generator.width=32", "model.discriminator.width=32"]  # so that a laptop manages twelve runs
+# Name -> the recipe, and its batch size times discriminator updates per step.
+RUNS = {
+    "gan": (["experiment=gan_fashion_mnist", "dataset.image_size=32", "log_every=50"], 100),
+    "dcgan": (["experiment=dcgan_fashion_mnist", *NARROW], 64),
+    "wgan": (["model=wgan_dcgan", "dataset=fashion_mnist", *NARROW], 64 * 5),
+    "wgan_gp": (["experiment=wgan_gp_fashion_mnist", *NARROW, "log_every=50"], 64 * 5),
+}
+COLUMNS = ["fid", "kid", "is", "precision", "recall", "density", "coverage", "classes"]
+
+
+def main() -> None:
+    """Train, evaluate, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="data", help="where FashionMNIST/raw is, or is downloaded to")
+    parser.add_argument("--folder", default="outputs/fashion_mnist", type=Path)
+    parser.add_argument("--seeds", default=3, type=int)
+    arguments = parser.parse_args()
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in RUNS}
+    protocols = set()
+    for seed in range(arguments.seeds):
+        for name, (recipe, per_step) in RUNS.items():
+            steps = IMAGES // per_step
+            run_dir = arguments.folder / f"{name}-seed{seed}"
+            every = [f"total_steps={steps}", f"save_every={steps // 5}", f"sample_every={steps // 5}", "keep_checkpoints=10"]
+            place = [f"dataset.root={arguments.root}", "threads=1", f"seed={seed}", f"run_dir={run_dir}"]
+            command("gan_cli.train", *recipe, *every, *place)
+            for step in range(steps // 5, steps + 1, steps // 5) if seed == 0 else [steps]:  # the curve of the first seed
+                command("gan_cli.eval", f"run_dir={run_dir}", f"step={step}", f"root={arguments.root}")
+            (file,) = (run_dir / "evaluations").glob(f"step-{steps:08d}-*.json")
+            protocols.add(file.stem.rsplit("-", 1)[1])
+            found[name].append(json.loads(file.read_text())["metrics"])
+    if len(protocols) > 1:
+        sys.exit(f"measured by several protocols ({', '.join(sorted(protocols))}), so there is no table")
+    print(f"\nprotocol {protocols.pop()}; mean +- standard deviation over {arguments.seeds} seeds\n")
+    print(f"| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
+    for name, results in found.items():
+        print(f"| {name} | {' | '.join(spread([result[key] for result in results]) for key in COLUMNS)} |")
+
+
+def command(module: str, *arguments: str) -> None:
+    """Run one of the commands; stop at the first that fails."""
+    print("gan-" + module.removeprefix("gan_cli."), *arguments, flush=True)
+    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def spread(values: list[float]) -> str:
+    """``12.3 +- 0.4``."""
+    digits = 4 if max(map(abs, values)) < 0.1 else 3 if max(map(abs, values)) < 2 else 2
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} +- {statistics.stdev(values):.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,486 @@
+"""What is measured and against what: samples of a run, or images that lie in a folder or an npz file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from gan_cli.config import Node
+from gan_cli.data.dataset import ArrayDataset, ImageDataset, TranslationDataset, fingerprint
+from gan_cli.data.digit_styles import draw_outlines
+from gan_cli.data.digits import digits
+from gan_cli.data.image_files import FORMATS, find_images
+from gan_cli.data.npz import shape_in
+from gan_cli.errors import ConfigError, DataError, GanError, NotFoundError
+from gan_cli.eval import EvalConfig
+from gan_cli.evaluate import LPIPS_PAIRS, LPIPS_SIZE, Evaluation, Images, cropped, of_dataset, of_noise, of_sources, versions
+from gan_cli.metrics.cache import cache_dir
+from gan_cli.metrics.features import Extractor, build_extractor, default_node
+from gan_cli.metrics.lpips import LPIPS
+from gan_cli.metrics.names import FEATURES_NEEDED, LABELS_NEEDED, TARGETS_NEEDED
+from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
+from gan_cli.runs import Run, build, check_trusted, choose_device, load_run
+from gan_cli.tasks.inference import dropouts
+
+log = logging.getLogger("gan_cli")
+DIGIT_STYLES = ("gan_cli.data.digit_styles.digits_paired", "gan_cli.data.digit_styles.digits_unpaired")
+CLASSIFIER_SIZE = 32  # side of the images that a classifier is trained on
+WITHOUT = "or leave lpips out of metrics="
+TORCHVISION = "https://download.pytorch.org/models/"
+TRUNKS = {
+    "alex": WeightFile("alexnet-owt-7be5be79.pth", f"{TORCHVISION}alexnet-owt-7be5be79.pth", "7be5be79"),
+    "vgg": WeightFile("vgg16-397923af.pth", f"{TORCHVISION}vgg16-397923af.pth", "397923af"),
+    "squeeze": WeightFile("squeezenet1_1-b8a52dc0.pth", f"{TORCHVISION}squeezenet1_1-b8a52dc0.pth", "b8a52dc0"),
+}
+# The authors' repository at a fixed commit.
+ZHANG = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/"
+LINEAR = {
+    net: WeightFile(f"lpips_v0.1_{net}.pth", f"{ZHANG}{net}.pth", sha256)
+    for net, sha256 in {
+        "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        "vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        "squeeze": "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
+    }.items()
+}
+LabelledSets = Callable[[str], ImageDataset | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How to measure: see the keys of the same names in conf/eval.yaml."""
+
+    metrics: Sequence[str] | None
+    features: Node
+    lpips: dict[str, Any]
+    cache: str | None
+    crop: int | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured, against what, and by which rule.
+
+    Attributes:
+        evaluation: the rule, with its reference. fake: the images.
+        title: what they are, in words. reference: what they are compared with, in words.
+        path: of the result, without the end of its name. protocol: what the images say about how they were made.
+    """
+
+    evaluation: Evaluation
+    fake: Images
+    title: str
+    reference: str
+    path: Path
+    protocol: dict[str, Any]
+
+
+def of_run(config: EvalConfig) -> Case:
+    """Samples of a run, or its translations of held-out images."""
+    assert config.run_dir is not None
+    run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
+    folder = Path(config.output).expanduser() if config.output is not None else run.run_dir / "evaluations"
+    if hasattr(run.task, "draw_points"):
+        todo = "Its distance from the data is logged while it trains: metric/... in metrics.jsonl"
+        raise ConfigError("the run makes points, not images", str(run.run_dir), todo)
+    total = run.config["total_steps"]
+    if run.step < total and config.step == "last":
+        log.info("the run is not finished: this is step %d of %d", run.step, total)
+    node = reference_node(run, config)
+    set_mode(run, config)
+    device = run.device
+    if run.translates:
+        dataset = build(node, "dataset")
+        if not isinstance(dataset, TranslationDataset):
+            where = "dataset" if config.real is None else "real"
+            raise ConfigError("the run translates images, and the reference has no sources", where, "Leave it out")
+        if config.num_real is not None:
+            raise ConfigError("all held-out images are the reference of translations", "num_real", "Leave it out")
+        direction = config.direction or next(iter(run.task.directions), None)
+        fake, real = of_sources(
+            run.task, run.generator, dataset, config.num_samples,
+            direction=direction, seed=config.seed, batch_size=config.batch_size, device=device,
+        )  # fmt: skip
+        split, training = "held out", None
+    else:
+        split, training, direction = config.split, None, None
+        dataset = build(with_split(node, split), "dataset")
+        if isinstance(dataset, TranslationDataset):
+            raise ConfigError(
+                "the run makes images from noise, and the reference has pairs or domains", "dataset", "Leave it out"
+            )
+        fake = of_noise(
+            run.task, run.generator, config.num_samples, seed=config.seed, batch_size=config.batch_size, device=device
+        )
+        real = of_dataset(dataset, "reference", config.num_real)
+        refuse_other_shape(fake, real)
+        if "memorisation" in (config.metrics or []):
+            if config.real is not None or config.dataset is not None:
+                what = "memorisation is measured by the images that the run was trained on"
+                raise ConfigError(what, "real" if config.real is not None else "dataset", "Leave it out")
+            training = dataset if node.get("split", split) == split else build(node, "dataset")
+    evaluation = prepare(
+        real, fake, rule_of(config), node=node, device=device, training=training,
+        paired=run.translates and direction is None, two_domains=direction is not None,
+    )  # fmt: skip
+    return Case(
+        evaluation,
+        cropped(fake, config.crop),
+        title=f"{run.run_dir}, step {run.step:,} ({run.images:,} images), {'EMA' if config.ema else 'raw'} weights",
+        reference=describe(node, split),
+        path=folder / f"step-{run.step:08d}",
+        protocol={
+            **how_compared(node, split),
+            **how_made(run.task, run.generator, seed=config.seed, ema=config.ema, direction=direction),
+            "step": run.step,
+            "images": run.images,
+            "checkpoint_hash": run.weights_hash,
+            **machine(device),
+        },
+    )
+
+
+def of_files(config: EvalConfig) -> Case:
+    """Images that somebody made."""
+    assert config.fake is not None
+    ours = node_of_path(config.fake, "fake", config.image_size)
+    if config.real is not None:
+        node = node_of_path(config.real, "real", config.image_size)
+        ours["channels"] = node["channels"] = max(ours["channels"], node["channels"])
+    else:
+        assert config.dataset is not None
+        node = with_split(config.dataset, config.split)
+        if config.image_size is not None and "image_size" in node:
+            node["image_size"] = config.image_size
+    made, dataset = build(ours, "fake"), build(node, "dataset")
+    if isinstance(dataset, TranslationDataset) or len(dataset.shape) != 3:
+        raise ConfigError("the reference is not a set of single images", "dataset", "Choose another one")
+    fake, real = of_dataset(made, "generated", config.num_samples), of_dataset(dataset, "reference", config.num_real)
+    if not same_classes(fake.class_names, real.class_names):
+        fake = replace(fake, labels=None, class_names=())  # folders that are not the classes of the data
+    refuse_other_shape(fake, real)
+    device = choose_device(config.device)
+    training = None
+    if "memorisation" in (config.metrics or []):
+        training = build(with_split(node, "train"), "dataset") if config.split == "test" else dataset
+    folder = Path(config.output).expanduser() if config.output is not None else Path("outputs/evaluations")
+    return Case(
+        prepare(real, fake, rule_of(config), node=node, device=device, training=training),
+        cropped(fake, config.crop),
+        title=f"{config.fake}, {fake.n:,} images",
+        reference=config.real or describe(node, config.split),
+        path=folder / f"{Path(config.fake).expanduser().resolve().name}-{made.fingerprint[:8]}",
+        protocol={
+            **how_compared(node, config.split if "split" in node else "all"),
+            "samples_hash": made.fingerprint,
+            **machine(device),
+        },
+    )
+
+
+def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether labels mean the same: the names are the same ones, or there are only numbers, as gan-sample writes them."""
+    numbers = [str(k) for k in range(len(theirs))]
+    return list(ours) == list(theirs) or list(ours) == numbers[: len(ours)]
+
+
+def how_compared(node: Node, split: str) -> dict[str, Any]:
+    """Of the protocol: the reference."""
+    return {"reference": node["_target_"].rsplit(".", 1)[-1], "reference_split": split}
+
+
+def how_made(task: Any, generator: nn.Module, *, seed: int, ema: bool, direction: str | None) -> dict[str, Any]:
+    """Of the protocol: how a generator was used."""
+    each_alone = getattr(task, "sample_mode", None) == "paper"
+    drops = bool(dropouts(generator)) and getattr(task, "sample_mode", "paper") == "paper"
+    return {
+        "seed": seed,
+        "weights": "EMA" if ema else "raw",
+        "batch_norm": "statistics of each image" if each_alone else "running statistics",
+        "dropout": "on" if drops else "off",
+        "precision": "fp32",
+        "direction": direction,
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Of the protocol: what computed it."""
+    return {"device": str(device), "threads": torch.get_num_threads(), "versions": versions()}
+
+
+def rule_of(config: EvalConfig) -> Rule:
+    """The part of a config that says how to measure."""
+    return Rule(config.metrics, config.features, config.lpips, config.cache, config.crop)
+
+
+def prepare(
+    real: Images,
+    fake: Images,
+    rule: Rule,
+    *,
+    node: Node,
+    device: torch.device,
+    training: ImageDataset | None = None,
+    paired: bool = False,
+    two_domains: bool = False,
+) -> Evaluation:
+    """The rule for these images: metrics that fit, the network that gives features, the reference.
+
+    Args:
+        node: of the data set. training, paired: see :class:`Evaluation`.
+        two_domains: the images are translations without targets.
+
+    Raises:
+        GanError: a metric does not fit, or weights are missing.
+    """
+    wanted, real = rule.metrics, cropped(real, rule.crop)
+    for metric in wanted or []:
+        refuse_misfit(metric, fake, real, paired=paired, two_domains=two_domains)
+    folder = cache_dir(rule.cache)
+    extractor = None
+    if wanted is None or FEATURES_NEEDED & set(wanted):
+        features = rule.features if rule.features.get("_target_") else default_node(node["_target_"])
+        extractor = build_extractor(features, labelled=labelled_sets(node, real), folder=folder, device=device)
+        if extractor.dim == 0:  # one of the user's own says what it gives when it is used
+            extractor(next(real.batches())[:2].to(device))
+    own_classes = extractor is not None and extractor.name == "classifier" and extractor.num_classes == len(real.class_names)
+    metrics = wanted or all_that_fit(extractor, fake, real, own_classes=own_classes, paired=paired, two_domains=two_domains)
+    refuse_without_classes(metrics, fake, own_classes)
+    if "is" in metrics and extractor is not None and extractor.num_classes is None:
+        raise ConfigError("the features come without class logits, which IS is made of", "metrics", "Leave is out")
+    lpips, facts = perceptual(rule.lpips, folder, paired) if "lpips" in metrics else (None, {})
+    held_out = None
+    if "memorisation" in metrics and node.get("split") in ("train", "test"):  # not if it learned from all of them
+        unseen = build(with_split(node, "test"), "dataset")
+        held_out = cropped(of_dataset(unseen, "held-out"), rule.crop)
+    return Evaluation(
+        metrics,
+        real,
+        extractor,
+        device,
+        folder,
+        crop=rule.crop,
+        paired=paired,
+        own_classes=own_classes,
+        lpips=None if lpips is None else lpips.to(device),
+        lpips_facts=facts,
+        training=training,
+        held_out=held_out,
+    )
+
+
+def refuse_misfit(metric: str, fake: Images, real: Images, *, paired: bool, two_domains: bool) -> None:
+    """What a metric needs of the images must be there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    todo = f"Leave {metric} out of metrics="
+    if metric in TARGETS_NEEDED and not paired:
+        raise ConfigError(f"{metric} compares images with their targets, and these have none", "metrics", todo)
+    if metric == "lpips" and two_domains:
+        what = "lpips needs targets, or several samples from one condition, and these translations have neither"
+        raise ConfigError(what, "metrics", todo)
+    if metric == "memorisation" and (paired or two_domains):
+        raise ConfigError("memorisation is measured of samples from noise", "metrics", todo)
+    if metric in LABELS_NEEDED and real.labels is None:
+        raise ConfigError(f"{metric} needs the classes of the real images, and the data set is unlabelled", "metrics", todo)
+    if metric == "accuracy" and fake.labels is None:
+        raise ConfigError("accuracy is the share of samples of the class asked for, and no class is", "metrics", todo)
+
+
+def refuse_without_classes(metrics: Sequence[str], fake: Images, own_classes: bool) -> None:
+    """Without labels of the samples the classifier of the data has to say which class they are.
+
+    Raises:
+        ConfigError: another extractor is used.
+    """
+    for metric in LABELS_NEEDED & set(metrics):
+        if not own_classes and (metric != "fid_per_class" or fake.labels is None):
+            todo = f"Set features=classifier, or leave {metric} out of metrics="
+            raise ConfigError(f"{metric} needs a network that knows the classes of the data set", "features", todo)
+
+
+def all_that_fit(
+    extractor: Extractor | None, fake: Images, real: Images, *, own_classes: bool, paired: bool, two_domains: bool
+) -> list[str]:
+    """What is measured where nobody says."""
+    if paired:
+        return ["psnr", "ssim", "kid", "fid"]
+    if two_domains:
+        return ["kid", "fid"]
+    chosen = ["fid", "kid", "is", "prdc"] if extractor is not None and extractor.num_classes else ["fid", "kid", "prdc"]
+    if own_classes and real.labels is not None:
+        chosen += ["classes"] if fake.labels is None else ["classes", "accuracy"]
+    return chosen
+
+
+def perceptual(config: dict[str, Any], folder: Path, paired: bool) -> tuple[LPIPS, dict[str, Any]]:
+    """LPIPS and what is to be said about it."""
+    net = config["net"]
+    trunk, trunk_hash = find_weights(TRUNKS[net], path=config["weights"], folder=folder, key="lpips.weights", instead=WITHOUT)
+    linear, linear_hash = find_weights(LINEAR[net], path=config["linear"], folder=folder, key="lpips.linear", instead=WITHOUT)
+    try:
+        lpips = LPIPS(load_tensors(trunk), load_tensors(linear), net)
+    except ValueError as error:
+        todo = "Give the files that torchvision and the authors of LPIPS publish"
+        raise DataError(f"the weights do not fit: {error}", f"lpips.net={net}", todo) from error
+    return lpips.eval().requires_grad_(False), {
+        "lpips": "distance to the target" if paired else "diversity: distance within pairs of samples",
+        "lpips_net": f"{net}, v0.1",
+        "lpips_trunk_hash": trunk_hash,
+        "lpips_linear_hash": linear_hash,
+        "lpips_resize": f"bilinear up to {LPIPS_SIZE} where smaller",
+        "lpips_pairs": None if paired else LPIPS_PAIRS,
+    }
+
+
+def labelled_sets(node: Node, real: Images) -> LabelledSets | None:
+    """Gives the parts of the labelled data set that a classifier is trained on, at the size it takes; None if unlabelled."""
+    if node["_target_"] in DIGIT_STYLES:
+        return both_styles
+    if real.labels is None:
+        return None
+
+    def part(split: str) -> ImageDataset | None:
+        if split != "train" and "split" not in node:
+            return None
+        sized = {**node, "image_size": CLASSIFIER_SIZE}
+        dataset: ImageDataset = build(with_split(sized, split) if "split" in node else sized, "dataset")
+        return dataset
+
+    return part
+
+
+def both_styles(split: str) -> ImageDataset:
+    """Filled digits and their outlines, labelled: what the embedded translation sets are made of."""
+    part: Any = split
+    filled = digits(image_size=CLASSIFIER_SIZE, split=part)
+    assert filled.labels is not None
+    images = torch.cat([filled.images, draw_outlines(part, CLASSIFIER_SIZE)])
+    return ArrayDataset(
+        images,
+        labels=filled.labels.repeat(2),
+        class_names=filled.class_names,
+        fingerprint=fingerprint(filled.fingerprint, "and outlines"),
+    )
+
+
+def reference_node(run: Run, config: EvalConfig) -> Node:
+    """The data set that a run is compared with: its own, or another one at the size of its images.
+
+    Raises:
+        UntrustedError: the run names code that is not part of gan_cli.
+    """
+    own: Node = run.config["dataset"]
+    if config.real is None and config.dataset is None:
+        if not config.trust:
+            check_trusted(own, "the run's dataset")
+        if config.root is None:
+            return own
+        key = "path" if "path" in own else "root"
+        if key not in own:
+            raise ConfigError("the data set of the run needs no files", "root", "Leave root out")
+        return {**own, key: config.root}
+    size = {"image_size": own.get("image_size"), "channels": own.get("channels")}
+    if config.real is not None:
+        return node_of_path(config.real, "real", size["image_size"], size["channels"])
+    assert config.dataset is not None
+    return {**config.dataset, **{k: v for k, v in size.items() if v is not None and k in config.dataset}}
+
+
+def with_split(node: Node, split: str) -> Node:
+    """The same data set, another part of it.
+
+    Raises:
+        ConfigError: it has no parts.
+    """
+    if "split" in node:
+        return {**node, "split": split}
+    if split == "test":
+        raise ConfigError(f"the data set has no {split} part", "split", "Leave split out, or set real= to a folder of images")
+    return {**node}
+
+
+def describe(node: Node, split: str) -> str:
+    """A data set in words."""
+    return f"{node['_target_'].rsplit('.', 1)[-1]}{f' {split}' if 'split' in node else ''}"
+
+
+def set_mode(run: Run, config: EvalConfig) -> None:
+    """How a run that translates is used.
+
+    Raises:
+        ConfigError: ``direction`` or ``mode`` is for another kind of run.
+    """
+    if config.direction is not None and not (run.translates and run.task.directions):
+        raise ConfigError("the run does not translate two ways", "direction", "Leave direction out")
+    if config.mode is not None:
+        if not hasattr(run.task, "sample_mode"):
+            raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
+        run.task.sample_mode = config.mode
+
+
+def refuse_other_shape(fake: Images, real: Images) -> None:
+    """Images are compared as they are.
+
+    Raises:
+        DataError: they differ in size or channels.
+    """
+    if fake.shape == real.shape:
+        return
+    (c, h, w), (channels, height, width) = fake.shape, real.shape
+    todo = "Set image_size= to scale both to one size" if c == channels else "Set dataset.channels, or convert them"
+    what = f"the samples are {h} x {w} with {c} channel{'s' if c > 1 else ''}, the reference {height} x {width} with {channels}"
+    raise DataError(what, "fake and the reference", todo)
+
+
+def node_of_path(given: str, key: str, image_size: int | None, channels: int | None = None) -> Node:
+    """The data set node of a folder or an npz file, at the size of its images unless told otherwise.
+
+    Raises:
+        NotFoundError, DataError: nothing usable is there, or the images are of several sizes.
+    """
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise NotFoundError("there is no such file or folder", str(path.absolute()), f"Set {key}= to a folder or an npz file")
+    shape = folder_shape(path, key, image_size) if path.is_dir() else shape_in(str(path))
+    if image_size is None and shape[1] != shape[2]:
+        raise DataError(f"the images are {shape[1]} x {shape[2]}, not square", str(path), "Set image_size= to scale them")
+    where = {"_target_": "gan_cli.data.image_folder.image_folder", "root": str(path)}
+    if not path.is_dir():
+        where = {"_target_": "gan_cli.data.npz.npz", "path": str(path)}
+    return {**where, "image_size": image_size or shape[1], "channels": channels or min(3, shape[0]), "fit": "resize"}
+
+
+def folder_shape(folder: Path, key: str, image_size: int | None) -> tuple[int, int, int]:
+    """(C, H, W) of the images in a folder, C 1 only if all are grey. Files that cannot be read are left to the data set.
+
+    Raises:
+        DataError: there are none, or they are of several sizes and ``image_size`` is None.
+    """
+    try:
+        names = find_images(folder)
+    except GanError as error:
+        raise type(error)(error.what, error.where, f"Set {key}= to a folder of images or an npz file") from error
+    sizes: dict[tuple[int, int], str] = {}
+    grey = True
+    for name in names:
+        try:
+            with Image.open(folder / name, formats=FORMATS) as image:
+                sizes.setdefault((image.height, image.width), name)
+                grey = grey and (image.mode in ("1", "L") or image.mode.startswith("I"))
+        except (OSError, ValueError, SyntaxError):
+            continue
+    if len(sizes) > 1 and image_size is None:
+        (a, first), (b, second) = list(sizes.items())[:2]
+        what = f"the images are of {len(sizes)} sizes, as {first} ({a[0]} x {a[1]}) and {second} ({b[0]} x {b[1]})"
+        raise DataError(what, str(folder), "Set image_size= to scale them")
+    height, width = next(iter(sizes), (1, 1))
+    return 1 if grey else 3, height, width

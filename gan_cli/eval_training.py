@@ -1,0 +1,121 @@
+"""Evaluations while a run trains, by the rule of ``gan-eval``, and which checkpoint is the best."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+from gan_cli import checkpoint, results
+from gan_cli.config import TrainConfig
+from gan_cli.data.dataset import ImageDataset, TranslationDataset
+from gan_cli.errors import ConfigError
+from gan_cli.eval_sources import Rule, how_compared, how_made, machine, prepare
+from gan_cli.evaluate import Evaluation, Images, advice, of_dataset, of_noise, of_sources
+from gan_cli.game import Game
+from gan_cli.metrics.names import VALUES, is_better
+
+log = logging.getLogger("gan_cli")
+SEED = 0  # of the samples, as gan-eval's default
+BATCH = 64
+LPIPS = {"net": "alex", "weights": None, "linear": None}
+
+
+class TrainingEvaluation:
+    """Measures the averaged generator of a run. It draws from no random numbers of the training.
+
+    Attributes:
+        metric: the value that decides which checkpoint is best, ``fid`` say. best: that of the best one so far, or None.
+
+    Raises:
+        GanError: a metric does not fit the run, or weights of the evaluation are missing. Nothing has been trained then.
+    """
+
+    run_dir: Path
+
+    def __init__(self, config: TrainConfig, game: Game) -> None:
+        self.game, self.num_samples = game, config.num_samples
+        node = config.dataset
+        if not isinstance(game.dataset, TranslationDataset) and len(game.dataset.shape) != 3:
+            todo = "Leave eval_every out; its distance from the data is logged anyway"
+            raise ConfigError("the run makes points, not images", "eval_every", todo)
+        self.split = "held out" if isinstance(game.dataset, TranslationDataset) else node.get("split", "train")
+        fake, real, training, direction = self.images()
+        self.direction = direction
+        self.evaluation: Evaluation = prepare(
+            real, fake, Rule(config.metrics, config.features, LPIPS, None, None), node=node, device=game.device,
+            training=training, paired=training is None and direction is None, two_domains=direction is not None,
+        )  # fmt: skip
+        self.node = node
+        self.rule = results.protocol_id(self.protocol(fake))
+        extractor = self.evaluation.extractor
+        chosen = self.evaluation.metrics
+        notes = advice(chosen, fake, real, extractor.dim) if extractor is not None else []
+        for note in notes:
+            log.info("note: %s", note)
+        wanted = str(config.optimized_metric).removeprefix("metric/")
+        decides = "kid" if notes and "kid" in chosen else next((metric for metric in chosen if metric in VALUES), "coverage")
+        self.metric = wanted if wanted in VALUES else decides
+        self.best_step: int | None = None
+        self.best: float | None = None
+
+    def begin(self, run_dir: Path) -> None:
+        """Results go to ``run_dir``; the best checkpoint so far is the one marked there, if it was found by this rule."""
+        self.run_dir = run_dir
+        before, step = checkpoint.read_best(run_dir), self.game.progress.step
+        if before is None:
+            return
+        if (before["metric"], before["protocol_id"]) != (self.metric, self.rule):
+            log.info("note: the evaluations differ from those before, so which checkpoint is best is decided anew")
+        elif before["step"] <= step and before["step"] in checkpoint.steps(run_dir):
+            self.best_step, self.best = before["step"], before["value"]
+
+    def images(self) -> tuple[Images, Images, ImageDataset | None, str | None]:
+        """What the averaged generator makes now, and what it is compared with."""
+        game = self.game
+        if isinstance(game.dataset, TranslationDataset):
+            direction = next(iter(game.task.directions), None)
+            fake, real = of_sources(
+                game.task, game.ema.average, game.dataset, self.num_samples,
+                direction=direction, seed=SEED, batch_size=BATCH, device=game.device,
+            )  # fmt: skip
+            return fake, real, None, direction
+        fake = of_noise(
+            game.task, game.ema.average, self.num_samples, seed=SEED, batch_size=BATCH, device=game.device
+        )  # fmt: skip
+        return fake, of_dataset(game.dataset, "reference"), game.dataset, None
+
+    def protocol(self, fake: Images) -> dict[str, object]:
+        """What ``gan-eval`` with the same number of samples would write."""
+        game = self.game
+        return {
+            "protocol": "default",
+            **self.evaluation.facts(fake),
+            **how_compared(self.node, self.split),
+            **how_made(game.task, game.ema.average, seed=SEED, ema=True, direction=self.direction),
+        }
+
+    def measure(self) -> tuple[dict[str, float], bool]:
+        """Values to log, and whether they are the best so far. The result is written as ``gan-eval`` does."""
+        game, step = self.game, self.game.progress.step
+        fake, _, _, _ = self.images()
+        values = self.evaluation.measure(fake)
+        weights = checkpoint.as_bytes(game.ema.average.state_dict())
+        protocol = {
+            **self.protocol(fake),
+            "step": step,
+            "images": game.progress.images,
+            "checkpoint_hash": hashlib.sha256(weights).hexdigest(),
+            **machine(game.device),
+        }
+        results.write(self.run_dir / "evaluations" / f"{checkpoint.name(step)}-{self.rule}.json", values, protocol)
+        if self.metric not in values:
+            known = ", ".join(f"metric/{key}" for key in values)
+            raise ConfigError(f"the evaluation has no {self.metric!r}", "optimized_metric", f"It has: {known}")
+        better = is_better(self.metric, values[self.metric], self.best, self.evaluation.paired)
+        return values, better
+
+    def mark(self, value: float) -> None:
+        """The checkpoint of this step, which is saved, is the best one."""
+        self.best_step, self.best = self.game.progress.step, value
+        checkpoint.write_best(self.run_dir, self.best_step, self.metric, value, self.rule)

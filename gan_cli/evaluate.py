@@ -1,0 +1,487 @@
+"""How good generated images are, and exactly how that was found out: for ``gan-eval``, and for ``eval_every`` in training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import gan_cli
+from gan_cli.data.dataset import ImageDataset, TranslationDataset
+from gan_cli.errors import ConfigError, DataError
+from gan_cli.images import to_uint8
+from gan_cli.metrics.cache import cached
+from gan_cli.metrics.features import Extractor, Features, extract
+from gan_cli.metrics.frechet import Gaussian, frechet_distance
+from gan_cli.metrics.inception_score import inception_score
+from gan_cli.metrics.kid import kernel_distance
+from gan_cli.metrics.lpips import LPIPS
+from gan_cli.metrics.neighbours import memorisation, nearest, prdc
+from gan_cli.metrics.similarity import psnr, ssim
+from gan_cli.randomness import derive
+
+log = logging.getLogger("gan_cli")
+KID_SUBSETS, KID_SUBSET_SIZE, SPLITS = 100, 1000, 10
+K_PRECISION, K_DENSITY = 3, 5
+LPIPS_PAIRS = 1000  # at most
+LPIPS_SIZE = 64  # smaller images are enlarged to this
+NEIGHBOUR_ROWS, NEIGHBOURS = 8, 5  # in the picture of memorisation
+REFERENCE_BATCH = 64
+FEW = 1000  # images; the FID of fewer is mostly bias
+
+
+@dataclass(frozen=True)
+class Images:
+    """``n`` images of one shape that can be gone through more than once, always in the same order.
+
+    Attributes:
+        what: in words, for messages. n: how many. shape: (C, H, W).
+        batches: gives them as uint8 (b, C, H, W) on any device.
+        labels: int64 (n,) on the CPU, or None. class_names: one for each class there is.
+        key: what determines them, for the cache; None for images that are seen once only.
+        again: the same samples with other noise, where the condition alone does not decide them.
+    """
+
+    what: str
+    n: int
+    shape: tuple[int, ...]
+    batches: Callable[[], Iterator[Tensor]]
+    labels: Tensor | None = None
+    class_names: Sequence[str] = ()
+    key: dict[str, Any] | None = None
+    again: Callable[[], Iterator[Tensor]] | None = None
+
+
+def of_dataset(dataset: ImageDataset, what: str, n: int | None = None) -> Images:
+    """The images of a data set, or ``n`` of them chosen at random, the same ones every time."""
+    size = len(dataset)
+    n = size if n is None else min(n, size)
+    order = torch.arange(size)
+    if n < size:
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(derive("reference")))[:n]
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, n, REFERENCE_BATCH):
+            yield dataset.batch(order[start : start + REFERENCE_BATCH])
+
+    return Images(
+        what,
+        n,
+        tuple(dataset.shape),
+        batches,
+        None if dataset.labels is None else dataset.labels[order],
+        dataset.class_names,
+        {"data": dataset.fingerprint, "n": n, "of": size},
+    )
+
+
+def of_noise(task: Any, generator: nn.Module, n: int, *, seed: int, batch_size: int, device: torch.device) -> Images:
+    """What ``generator`` makes of latents. Image k depends on the seed and k only, and on its label: as many of each class."""
+    labels = task.labels(n)
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, n, batch_size):
+            stop = min(start + batch_size, n)
+            z = task.latents(seed, start, stop).to(device)
+            label = None if labels is None else labels[start:stop].to(device)
+            with quiet(device):
+                images = task.draw(generator, z, label, seed, start)
+            yield finite_uint8(images)
+
+    shape = tuple(next(batches()).shape[1:])
+    return Images("generated", n, shape, batches, labels)
+
+
+def of_sources(
+    task: Any,
+    generator: nn.Module,
+    dataset: TranslationDataset,
+    n: int,
+    *,
+    direction: str | None,
+    seed: int,
+    batch_size: int,
+    device: torch.device,
+) -> tuple[Images, Images]:
+    """Translations of held-out images, and the real images of the domain they go to, which for pairs are the targets."""
+    part = dataset.held_out()
+    if part is None:
+        part = dataset
+        log.info("there are no held-out images: those of the training are translated")
+    size = dataset.image_size
+    streams = {name: (names, stream) for names, stream in part.streams for name in names}
+    source, target = ("source", "target") if direction is None else (direction[0], direction[-1])
+
+    def real(name: str, count: int) -> Iterator[Tensor]:
+        names, stream = streams[name]
+        for start in range(0, count, batch_size):
+            pixels = stream.batch(torch.arange(start, min(start + batch_size, count)))
+            if pixels.shape[-1] != size:
+                pixels = torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+            yield pixels.chunk(len(names), dim=1)[names.index(name)]
+
+    n = min(n, len(streams[source][1]))
+
+    def translated(noise: object) -> Iterator[Tensor]:
+        start = 0
+        for images in real(source, n):
+            with quiet(device):
+                results = task.translate(generator, images.to(device).float().div(127.5).sub(1), direction, noise, start)
+            yield finite_uint8(results)
+            start += len(images)
+
+    reals = n if dataset.paired else len(streams[target][1])
+    shape = (dataset.channels, size, size)
+    again = (lambda: translated((seed, "again"))) if dataset.paired and task.sample_mode == "paper" else None
+    fake = Images("generated", n, shape, lambda: translated(seed), again=again)
+    key = {"data": part.fingerprint, "of": target, "n": reals, "image_size": size}
+    return fake, Images("held-out", reals, shape, lambda: real(target, reals), key=key)
+
+
+@contextmanager
+def quiet(device: torch.device) -> Iterator[None]:
+    """Within this block there is no graph, and the caller's random numbers are not touched."""
+    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+def finite_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] to uint8.
+
+    Raises:
+        DataError: a value is not finite.
+    """
+    if not torch.isfinite(images).all():
+        raise DataError("the generator makes values that are not finite", "the run", "Set step= to an earlier checkpoint")
+    return to_uint8(images)
+
+
+def cropped(images: Images, side: int | None) -> Images:
+    """The centres of the images.
+
+    Raises:
+        ConfigError: they are smaller than that.
+    """
+    if side is None or images.shape[1:] == (side, side):
+        return images
+    height, width = images.shape[1:]
+    if side > min(height, width):
+        raise ConfigError(f"{side} pixels cannot be cut from images of {height} x {width}", "crop", "Leave crop out")
+
+    def cut(batches: Callable[[], Iterator[Tensor]]) -> Callable[[], Iterator[Tensor]]:
+        return lambda: (centre(batch, side) for batch in batches())
+
+    return replace(
+        images,
+        shape=(images.shape[0], side, side),
+        batches=cut(images.batches),
+        key=None if images.key is None else {**images.key, "crop": side},
+        again=None if images.again is None else cut(images.again),
+    )
+
+
+def centre(images: Tensor, side: int | None) -> Tensor:
+    """(N, C, H, W) to (N, C, side, side), or as they are if there is no side."""
+    if side is None:
+        return images
+    top, left = (images.shape[-2] - side) // 2, (images.shape[-1] - side) // 2
+    return images[..., top : top + side, left : left + side]
+
+
+@dataclass
+class Evaluation:
+    """A rule to measure images by. Made once, used for any number of generators.
+
+    Args:
+        metrics: names of :data:`gan_cli.metrics.names.Metric`, already known to fit.
+        real: the reference; for pairs the targets, in the order of the samples.
+        extractor: None if no metric needs features. cache: folder. crop: side that images were cut to, None if they were not.
+        paired: sample k has the target k. own_classes: the extractor's logits are of the classes of the data.
+        lpips: None unless asked for; ``lpips_facts`` say which.
+        training, held_out: for memorisation; what the generator learned from, and real images it never saw, if there are any.
+    """
+
+    metrics: Sequence[str]
+    real: Images
+    extractor: Extractor | None
+    device: torch.device
+    cache: Path
+    crop: int | None = None
+    paired: bool = False
+    own_classes: bool = False
+    lpips: LPIPS | None = None
+    lpips_facts: dict[str, Any] = field(default_factory=dict)
+    training: ImageDataset | None = None
+    held_out: Images | None = None
+    _reference: tuple[Features, Gaussian] | None = None
+
+    def facts(self, fake: Images) -> dict[str, Any]:
+        """Everything about the rule that changes a number."""
+        n = min(fake.n, self.real.n)
+        facts: dict[str, Any] = {
+            "image_size": self.real.shape[-1],
+            "channels": self.real.shape[0],
+            "reference_size": self.real.n,
+            "reference_hash": short_hash(self.real.key),
+            "num_samples": fake.n,
+            "values": "uint8, 0 to 255",
+            "crop": self.crop,
+        }
+        if self.extractor is not None:
+            facts |= self.extractor.facts
+            facts |= {
+                "kid_subsets": KID_SUBSETS,
+                "kid_subset_size": min(KID_SUBSET_SIZE, n),
+                "is_splits": SPLITS,
+                "precision_k": K_PRECISION,
+                "density_k": K_DENSITY,
+                "neighbours_of": n,
+            }
+        return facts | self.lpips_facts
+
+    def reference(self) -> tuple[Features, Gaussian]:
+        """Features of the reference and the Gaussian fitted to them, computed once and kept in the cache."""
+        if self._reference is None:
+            features = self.features_of(self.real)
+            self._reference = features, Gaussian.of(features.values)
+        return self._reference
+
+    def features_of(self, images: Images) -> Features:
+        """Features of real images, from the cache where they have been computed before."""
+        assert self.extractor is not None and images.key is not None
+        extractor = self.extractor
+
+        def compute() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            found = extract(extractor, images.batches(), images.n, device=self.device, what=f"{images.what} images")
+            tensors = {"values": found.values}
+            if found.logits is not None:
+                tensors["logits"] = found.logits
+            return tensors, {}
+
+        key = {"images": images.key, **{k: v for k, v in extractor.facts.items() if k.startswith(("features", "resize"))}}
+        tensors, _ = cached("features", key, compute, self.cache)
+        return Features(tensors["values"], tensors.get("logits"))
+
+    def measure(self, fake: Images, picture: Callable[[Tensor], None] | None = None) -> dict[str, float]:
+        """All values for a set of images.
+
+        Args:
+            fake: of the shape of the reference. picture: is given nearest training neighbours, uint8 (C, H, W), if
+                memorisation is measured.
+
+        Raises:
+            ConfigError: too few images for a metric. DataError: features are not finite.
+        """
+        refuse_too_few(self.metrics, fake, self.real)
+        values: dict[str, float] = {}
+        first: list[Tensor] = []
+        similar: dict[str, list[Tensor]] = {}
+        targets = self.real.batches() if self.paired else None
+        again = fake.again() if self.lpips is not None and fake.again is not None else None
+        pairs = 0
+        alone: Tensor | None = None  # an image whose partner comes with the next batch
+
+        def watched() -> Iterator[Tensor]:
+            """The images, compared with their targets and with each other as they go by."""
+            nonlocal pairs, alone
+            for start, batch in counted(fake.batches()):
+                images = batch.cpu()
+                first.extend(images[: max(0, NEIGHBOUR_ROWS - len(first))])
+                if targets is not None:
+                    target = next(targets).cpu()
+                    if "psnr" in self.metrics:
+                        similar.setdefault("psnr", []).append(psnr(images, target))
+                    if "ssim" in self.metrics:
+                        similar.setdefault("ssim", []).append(ssim(images, target))
+                    if self.lpips is not None:
+                        similar.setdefault("lpips", []).append(self.perceptual(images, target))
+                if again is not None:
+                    similar.setdefault("lpips_diversity", []).append(self.perceptual(images, next(again)))
+                elif self.lpips is not None and targets is None and pairs < LPIPS_PAIRS:
+                    waiting = images if alone is None else torch.cat([alone, images])
+                    stop = start + len(images)
+                    labels = None if fake.labels is None else fake.labels[stop - len(waiting) : stop]
+                    one, other = same_condition(waiting, labels)
+                    one, other = one[: LPIPS_PAIRS - pairs], other[: LPIPS_PAIRS - pairs]
+                    alone = waiting[-1:] if len(waiting) % 2 else None
+                    pairs += len(one)
+                    if len(one):
+                        similar.setdefault("lpips", []).append(self.perceptual(one, other))
+                yield batch
+
+        if self.extractor is None:
+            for _ in watched():
+                pass
+        else:
+            found = extract(self.extractor, watched(), fake.n, device=self.device, what=f"{fake.what} images")
+            values |= self.from_features(found, fake)
+            if "memorisation" in self.metrics:
+                values["memorisation"] = self.memorised(found.values, torch.stack(first), picture)
+        if "lpips" in self.metrics and not similar:
+            raise ConfigError("no two samples are from one condition", "lpips", "Draw more: num_samples=1000")
+        for key, parts in similar.items():
+            values[key] = float(torch.cat(parts).double().mean())
+        return values
+
+    def from_features(self, fake: Features, images: Images) -> dict[str, float]:
+        """What follows from features and logits."""
+        real, gaussian = self.reference()
+        values: dict[str, float] = {}
+        chosen = self.metrics
+        if "fid" in chosen:
+            values["fid"] = frechet_distance(gaussian, Gaussian.of(fake.values))
+        if "kid" in chosen:
+            values["kid"], values["kid_std"] = kernel_distance(
+                real.values, fake.values, subsets=KID_SUBSETS, subset_size=KID_SUBSET_SIZE
+            )
+        if "is" in chosen and fake.logits is not None:
+            values["is"], values["is_std"] = inception_score(fake.logits, splits=SPLITS)
+        if "prdc" in chosen:
+            n = min(len(real.values), len(fake.values))
+            values |= prdc(some(real.values, n), some(fake.values, n), k_precision=K_PRECISION, k_density=K_DENSITY)
+        predicted = fake.logits.argmax(1) if fake.logits is not None and self.own_classes else None
+        if "classes" in chosen and predicted is not None:
+            values["classes"] = effective_classes(predicted, len(self.real.class_names))
+        if "accuracy" in chosen and predicted is not None and images.labels is not None:
+            values["accuracy"] = float((predicted == images.labels).double().mean())
+        if "fid_per_class" in chosen:
+            labels = images.labels if images.labels is not None else predicted
+            assert labels is not None and self.real.labels is not None
+            values |= self.per_class(real.values, fake.values, labels)
+        return values
+
+    def per_class(self, real: Tensor, fake: Tensor, labels: Tensor) -> dict[str, float]:
+        """``fid/<class>`` for each class, and ``fid_per_class``, their mean. A class of fewer than two samples has none."""
+        assert self.real.labels is not None
+        values, few = {}, []
+        for label, name in enumerate(self.real.class_names):
+            theirs, ours = real[self.real.labels == label], fake[labels == label]
+            if min(len(theirs), len(ours)) < 2:
+                few.append(name)
+                continue
+            values[f"fid/{name.replace('/', '_')}"] = frechet_distance(Gaussian.of(theirs), Gaussian.of(ours))
+        if not values:
+            raise ConfigError("no class has two samples", "fid_per_class", "Draw more: num_samples=10000")
+        if few:
+            log.info("note: fid_per_class is without the classes of fewer than two samples: %s", ", ".join(few))
+        return {**values, "fid_per_class": sum(values.values()) / len(values)}
+
+    def memorised(self, fake: Tensor, samples: Tensor, picture: Callable[[Tensor], None] | None) -> float:
+        """How the samples' nearest training images compare with those of held-out images."""
+        assert self.training is not None
+        features = self.features_of(cropped(of_dataset(self.training, "training"), self.crop)).values
+        if self.held_out is not None:
+            unseen, learned = some(self.features_of(self.held_out).values, len(fake)), torch.arange(len(features))
+        else:  # a tenth of the training set stands in for them
+            order = torch.randperm(len(features), generator=torch.Generator().manual_seed(derive("held out")))
+            unseen, learned = features[order[: len(order) // 10]], order[len(order) // 10 :]
+        train = features[learned]
+        if picture is not None:
+            from gan_cli.images import make_grid
+
+            _, found = nearest(fake[: len(samples)], train, k=NEIGHBOURS)
+            neighbours = (centre(self.training.batch(learned[row]), self.crop) for row in found)
+            rows = [torch.cat([image[None], near]) for image, near in zip(samples, neighbours, strict=True)]
+            picture(make_grid(torch.cat(rows), 1 + NEIGHBOURS))
+        return memorisation(train, fake, unseen)
+
+    def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
+        """LPIPS between uint8 images (N, C, H, W): float32 (N,) on the CPU."""
+        assert self.lpips is not None
+
+        def prepared(images: Tensor) -> Tensor:
+            images = images.to(self.device).float().div(127.5).sub(1).expand(-1, 3, -1, -1)
+            if min(images.shape[-2:]) < LPIPS_SIZE:
+                images = torch.nn.functional.interpolate(images, size=(LPIPS_SIZE, LPIPS_SIZE), mode="bilinear")
+            return images
+
+        with torch.no_grad():
+            distances: Tensor = self.lpips(prepared(a), prepared(b))
+        return distances.cpu()
+
+
+def counted(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Each batch with the number of images before it."""
+    start = 0
+    for batch in batches:
+        yield start, batch
+        start += len(batch)
+
+
+def same_condition(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Neighbours (0, 1), (2, 3), ... of a batch, those of one class only."""
+    even = len(images) // 2 * 2
+    one, other = images[0:even:2], images[1:even:2]
+    if labels is not None:
+        alike = labels[0:even:2] == labels[1:even:2]
+        one, other = one[alike], other[alike]
+    return one, other
+
+
+def some(features: Tensor, n: int) -> Tensor:
+    """``n`` rows chosen at random, the same ones every time."""
+    if n >= len(features):
+        return features
+    return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(derive("some")))[:n]]
+
+
+def effective_classes(predicted: Tensor, num_classes: int) -> float:
+    """exp(entropy of the histogram) / number of classes: 1 if all are equally frequent, 1/C if there is but one."""
+    share = torch.bincount(predicted, minlength=num_classes).double() / len(predicted)
+    entropy = -torch.special.xlogy(share, share).sum()
+    return math.exp(float(entropy)) / num_classes
+
+
+def refuse_too_few(metrics: Sequence[str], fake: Images, real: Images) -> None:
+    """Every metric has a number of images below which it is not defined.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    least = {"fid": 2, "kid": 2, "is": SPLITS, "prdc": max(K_PRECISION, K_DENSITY) + 2, "fid_per_class": 20, "memorisation": 20}
+    for metric in metrics:
+        for images in (fake, real):
+            if images.n < least.get(metric, 1):
+                what = f"{metric} needs at least {least[metric]} images, and there are {images.n} {images.what} ones"
+                raise ConfigError(what, "num_samples or the reference", "Take more, or leave this metric out of metrics=")
+
+
+def advice(metrics: Sequence[str], fake: Images, real: Images, dim: int) -> list[str]:
+    """Warnings where there are too few images for FIDs of ``dim`` features to mean much."""
+    n, notes = min(fake.n, real.n), []
+    if "fid" in metrics and n < max(dim + 1, FEW):
+        because = f"the covariance of {dim} features has rank {n - 1} at most" if n <= dim else "its bias depends on the number"
+        notes = [f"FID of {n} images is not reliable ({because}): rely on KID, and compare FIDs of as many images only"]
+    each = n // max(1, len(real.class_names))
+    if "fid_per_class" in metrics and each < max(dim + 1, FEW):
+        notes.append(f"FIDs within classes are of about {each} images each: compare them with each other only")
+    return notes
+
+
+def short_hash(value: Any) -> str:
+    """16 hex digits of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Of what computed a result."""
+    from importlib.metadata import version
+
+    return {
+        "gan_cli": gan_cli.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "torch_fidelity": version("torch-fidelity"),
+        "python": platform.python_version(),
+    }

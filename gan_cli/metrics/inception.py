@@ -1,0 +1,75 @@
+"""The network of published Inception scores and FIDs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from gan_cli.data.fitting import to_channels
+from gan_cli.errors import DataError
+from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
+
+WEIGHTS = WeightFile(
+    name="weights-inception-2015-12-05-6726825d.pth",
+    url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+    sha256="6726825d",
+)
+CPU_BATCH = 16  # images at a time: larger batches are no faster there, and take 12 MB more per image
+
+
+class Inception:
+    """Inception v3 of 2015-12-05, as TensorFlow's frozen graph computes it (Salimans et al. 2016; Heusel et al. 2017).
+
+    Features: the 2048 averages of the last pooling layer. Logits: 1008, without bias, as the Inception score has them.
+    Images are resized to 299x299 as TensorFlow 1 does (bilinear, no antialiasing, corners not aligned); grey ones are
+    repeated three times. The implementation is that of torch-fidelity.
+
+    Args:
+        weights: path of the weight file, for machines without a network. null: found in the caches or downloaded.
+        folder: where a download is kept.
+
+    Raises:
+        NotFoundError: the weights are not there and cannot be downloaded. DataError: they are not the right ones.
+    """
+
+    name = "inception"
+    dim = 2048
+    num_classes: int | None = 1008
+
+    def __init__(self, *, weights: str | None = None, folder: Path) -> None:
+        path, found = find_weights(
+            WEIGHTS, path=weights, folder=folder, key="features.weights", instead="or use features=classifier"
+        )
+        load_tensors(path)  # torch-fidelity unpickles whatever the file holds
+        # Here, since --help and a check of the config need none of it.
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        try:
+            with torch.random.fork_rng(devices=[]):  # it draws weights before it reads them
+                network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], str(path))
+        except RuntimeError as error:
+            reason = str(error).split("\n")[0]
+            todo = f"Get them from {WEIGHTS.url}"
+            raise DataError(f"the weights do not fit the network: {reason}", str(path), todo) from error
+        self._network = network.to(memory_format=torch.channels_last)
+        self.facts: dict[str, Any] = {
+            "features": self.name,
+            "features_hash": found,
+            "resize": "bilinear to 299x299 as in TensorFlow 1, no antialiasing",
+            "value_range": [0, 255],
+            "comparable": "with published FIDs (2015-12-05 network, TF1 resize)",
+        }
+
+    def to(self, device: torch.device) -> Self:
+        """Moves it, and returns it."""
+        self._network.to(device)
+        return self
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 (N, 1 | 3 | 4, H, W) to float32 (N, 2048) and (N, 1008)."""
+        parts = torch.split(images, CPU_BATCH if images.device.type == "cpu" else len(images))
+        values, logits = zip(*(self._network(to_channels(part, 3)) for part in parts), strict=True)
+        return torch.cat(values), torch.cat(logits)

@@ -1,0 +1,91 @@
+"""Results of evaluations as files and as tables. Must not import torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from gan_cli.errors import OutputError
+from gan_cli.metrics.names import direction
+
+# What says which generator was measured and on what machine, not how; two results that differ only here can be compared.
+NOT_HOW = frozenset({"step", "images", "checkpoint_hash", "samples_hash", "device", "threads", "versions"})
+
+
+def write(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> dict[str, float]:
+    """Write ``{"metrics": ..., "protocol": ...}``; the file is whole or not there.
+
+    Other metrics that were measured earlier, of the same weights and in the same way, are kept. Returns them all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    before = read(path)
+    if before is not None and before["protocol"] == protocol:
+        values = {**before["metrics"], **values}
+    text = json.dumps({"metrics": values, "protocol": protocol}, indent=1, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        todo = "Set output= to a folder that can be written"
+        raise OutputError(f"the result cannot be written: {error.strerror}", str(path), todo) from error
+    return values
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """What :func:`write` wrote, or None if it is not there or not that."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        return result if isinstance(result["metrics"], dict) and isinstance(result["protocol"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def table(values: dict[str, float], translates: bool) -> list[str]:
+    """A line for each value, its spread beside it, and which direction is better."""
+    shown = [key for key in values if not key.endswith("_std")]
+    width = max([len("metric"), *map(len, shown)])
+    lines = [f"{'metric':<{width}}  {'value':<20}  better"]
+    for key in shown:
+        spread = f" +- {number(values[key + '_std'])}" if key + "_std" in values else ""
+        lines.append(f"{key:<{width}}  {number(values[key]) + spread:<20}  {direction(key, translates)}")
+    return lines
+
+
+def number(value: float) -> str:
+    """Four significant digits, never as a power of ten."""
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:.0f}"
+    return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.6f}"
+
+
+def protocol_id(protocol: dict[str, Any]) -> str:
+    """8 hex digits that two results share exactly if they were measured in the same way."""
+    how = {key: value for key, value in protocol.items() if key not in NOT_HOW}
+    return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def others(folder: Path, protocol: dict[str, Any], path: Path) -> list[str]:
+    """A line for each other way in which results in the folder were measured: what is different about it."""
+    ways: dict[str, list[str]] = {}
+    for file in sorted(folder.glob("*.json")):
+        result = read(file) if file != path else None
+        theirs = result["protocol"] if result is not None else {}
+        changed = [
+            f"{key} is {theirs[key]} there, {protocol[key]} here"
+            for key in sorted((protocol.keys() & theirs.keys()) - NOT_HOW)
+            if theirs[key] != protocol[key]
+        ]
+        if changed:
+            ways.setdefault("; ".join(changed), []).append(file.name)
+    return [
+        f"not to be compared with {files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {way}"
+        for way, files in ways.items()
+    ]
