@@ -20,7 +20,18 @@ from gan_cli.data.image_files import FORMATS, find_images
 from gan_cli.data.npz import shape_in
 from gan_cli.errors import ConfigError, DataError, GanError, NotFoundError
 from gan_cli.eval import EvalConfig
-from gan_cli.evaluate import LPIPS_PAIRS, LPIPS_SIZE, Evaluation, Images, cropped, of_dataset, of_noise, of_sources, versions
+from gan_cli.evaluate import (
+    LPIPS_PAIRS,
+    LPIPS_SIZE,
+    Evaluation,
+    Images,
+    cropped,
+    of_dataset,
+    of_noise,
+    of_sources,
+    refuse_too_few,
+    versions,
+)
 from gan_cli.metrics.cache import cache_dir
 from gan_cli.metrics.features import Extractor, build_extractor, default_node
 from gan_cli.metrics.lpips import LPIPS
@@ -170,12 +181,13 @@ def of_files(config: EvalConfig) -> Case:
     if "memorisation" in (config.metrics or []):
         training = build(with_split(node, "train"), "dataset") if config.split == "test" else dataset
     folder = Path(config.output).expanduser() if config.output is not None else Path("outputs/evaluations")
+    given = Path(config.fake).expanduser().resolve()
     return Case(
         prepare(real, fake, rule_of(config), node=node, device=device, training=training),
         cropped(fake, config.crop),
         title=f"{config.fake}, {fake.n:,} images",
         reference=config.real or describe(node, config.split),
-        path=folder / f"{Path(config.fake).expanduser().resolve().name}-{made.fingerprint[:8]}",
+        path=folder / f"{given.stem if given.is_file() else given.name}-{made.fingerprint[:8]}",
         protocol={
             **how_compared(node, config.split if "split" in node else "all"),
             "samples_hash": made.fingerprint,
@@ -252,6 +264,7 @@ def prepare(
     own_classes = extractor is not None and extractor.name == "classifier" and extractor.num_classes == len(real.class_names)
     metrics = wanted or all_that_fit(extractor, fake, real, own_classes=own_classes, paired=paired, two_domains=two_domains)
     refuse_without_classes(metrics, fake, own_classes)
+    refuse_too_few(metrics, fake, real)
     if "is" in metrics and extractor is not None and extractor.num_classes is None:
         raise ConfigError("the features come without class logits, which IS is made of", "metrics", "Leave is out")
     lpips, facts = perceptual(rule.lpips, folder, paired) if "lpips" in metrics else (None, {})
@@ -388,7 +401,8 @@ def reference_node(run: Run, config: EvalConfig) -> Node:
         if key not in own:
             raise ConfigError("the data set of the run needs no files", "root", "Leave root out")
         return {**own, key: config.root}
-    size = {"image_size": own.get("image_size"), "channels": own.get("channels")}
+    # Plain numbers only: what else a run names here would be built without having been checked.
+    size = {key: own.get(key) if isinstance(own.get(key), int) else None for key in ("image_size", "channels")}
     if config.real is not None:
         return node_of_path(config.real, "real", size["image_size"], size["channels"])
     assert config.dataset is not None

@@ -9,10 +9,11 @@ from pathlib import Path
 from gan_cli import checkpoint, results
 from gan_cli.config import TrainConfig
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
-from gan_cli.errors import ConfigError
+from gan_cli.errors import ConfigError, DivergedError
 from gan_cli.eval_sources import Rule, how_compared, how_made, machine, prepare
 from gan_cli.evaluate import Evaluation, Images, advice, of_dataset, of_noise, of_sources
 from gan_cli.game import Game
+from gan_cli.health import against_divergence
 from gan_cli.metrics.names import VALUES, is_better
 
 log = logging.getLogger("gan_cli")
@@ -34,7 +35,8 @@ class TrainingEvaluation:
     run_dir: Path
 
     def __init__(self, config: TrainConfig, game: Game) -> None:
-        self.game, self.num_samples = game, config.num_samples
+        assert config.eval_every is not None
+        self.game, self.num_samples, self.every = game, config.num_samples, config.eval_every
         node = config.dataset
         if not isinstance(game.dataset, TranslationDataset) and len(game.dataset.shape) != 3:
             todo = "Leave eval_every out; its distance from the data is logged anyway"
@@ -53,9 +55,17 @@ class TrainingEvaluation:
         notes = advice(chosen, fake, real, extractor.dim) if extractor is not None else []
         for note in notes:
             log.info("note: %s", note)
+        parts = {"prdc": ["coverage", "density", "precision", "recall"]}
+        parts["lpips"] = ["lpips", "lpips_diversity"] if fake.again is not None else ["lpips"]
+        given = [value for metric in chosen for value in parts.get(metric, [metric])]
         wanted = str(config.optimized_metric).removeprefix("metric/")
-        decides = "kid" if notes and "kid" in chosen else next((metric for metric in chosen if metric in VALUES), "coverage")
-        self.metric = wanted if wanted in VALUES else decides
+        if wanted in VALUES and wanted not in given:
+            known = ", ".join(f"metric/{value}" for value in given)
+            raise ConfigError(f"the evaluations give no {wanted!r}", "optimized_metric", f"They give: {known}")
+        self.metric = wanted if wanted in VALUES else given[0]
+        if config.metrics is None and self.metric == "fid" and wanted != "fid" and notes:  # too few images for it
+            self.metric = "kid"
+        self.remedy = against_divergence(config.loss, config.optimizer)
         self.best_step: int | None = None
         self.best: float | None = None
 
@@ -63,12 +73,23 @@ class TrainingEvaluation:
         """Results go to ``run_dir``; the best checkpoint so far is the one marked there, if it was found by this rule."""
         self.run_dir = run_dir
         before, step = checkpoint.read_best(run_dir), self.game.progress.step
-        if before is None:
-            return
-        if (before["metric"], before["protocol_id"]) != (self.metric, self.rule):
+        if before is not None and (before["metric"], before["protocol_id"]) != (self.metric, self.rule):
             log.info("note: the evaluations differ from those before, so which checkpoint is best is decided anew")
-        elif before["step"] <= step and before["step"] in checkpoint.steps(run_dir):
+        elif before is not None and before["step"] <= step and before["step"] in checkpoint.steps(run_dir):
             self.best_step, self.best = before["step"], before["value"]
+        last = results.read(self.path()) if step % self.every == 0 else None
+        if last is not None and last["protocol"].get("checkpoint_hash") == self.weights_hash():
+            value = last["metrics"].get(self.metric)
+            if value is not None and is_better(self.metric, value, self.best, self.evaluation.paired):
+                self.mark(value)  # a kill came between the checkpoint and its mark
+
+    def path(self) -> Path:
+        """Of the result of this step."""
+        return self.run_dir / "evaluations" / f"{checkpoint.name(self.game.progress.step)}-{self.rule}.json"
+
+    def weights_hash(self) -> str:
+        """SHA-256 of the file that the averaged generator is saved to."""
+        return hashlib.sha256(checkpoint.as_bytes(self.game.ema.average.state_dict())).hexdigest()
 
     def images(self) -> tuple[Images, Images, ImageDataset | None, str | None]:
         """What the averaged generator makes now, and what it is compared with."""
@@ -96,22 +117,26 @@ class TrainingEvaluation:
         }
 
     def measure(self) -> tuple[dict[str, float], bool]:
-        """Values to log, and whether they are the best so far. The result is written as ``gan-eval`` does."""
+        """Values to log, and whether they are the best so far. The result is written as ``gan-eval`` does.
+
+        Raises:
+            DivergedError: the generator makes values that are not finite.
+        """
         game, step = self.game, self.game.progress.step
-        fake, _, _, _ = self.images()
-        values = self.evaluation.measure(fake)
-        weights = checkpoint.as_bytes(game.ema.average.state_dict())
+        try:
+            fake, _, _, _ = self.images()
+            values = self.evaluation.measure(fake)
+        except DivergedError as error:
+            what = f"training diverged: {error.what} at step {step}"
+            raise DivergedError(what, str(self.run_dir), f"{self.remedy}; no checkpoint of it was saved") from error
         protocol = {
             **self.protocol(fake),
             "step": step,
             "images": game.progress.images,
-            "checkpoint_hash": hashlib.sha256(weights).hexdigest(),
+            "checkpoint_hash": self.weights_hash(),
             **machine(game.device),
         }
-        results.write(self.run_dir / "evaluations" / f"{checkpoint.name(step)}-{self.rule}.json", values, protocol)
-        if self.metric not in values:
-            known = ", ".join(f"metric/{key}" for key in values)
-            raise ConfigError(f"the evaluation has no {self.metric!r}", "optimized_metric", f"It has: {known}")
+        results.write(self.path(), values, protocol)
         better = is_better(self.metric, values[self.metric], self.best, self.evaluation.paired)
         return values, better
 

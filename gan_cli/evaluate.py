@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import gan_cli
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
-from gan_cli.errors import ConfigError, DataError
+from gan_cli.errors import ConfigError, DivergedError
 from gan_cli.images import to_uint8
 from gan_cli.metrics.cache import cached
 from gan_cli.metrics.features import Extractor, Features, extract
@@ -160,10 +160,10 @@ def finite_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1] to uint8.
 
     Raises:
-        DataError: a value is not finite.
+        DivergedError: a value is not finite.
     """
     if not torch.isfinite(images).all():
-        raise DataError("the generator makes values that are not finite", "the run", "Set step= to an earlier checkpoint")
+        raise DivergedError("the generator makes values that are not finite", "the run", "Set step= to an earlier checkpoint")
     return to_uint8(images)
 
 
@@ -281,20 +281,18 @@ class Evaluation:
                 memorisation is measured.
 
         Raises:
-            ConfigError: too few images for a metric. DataError: features are not finite.
+            ConfigError: too few images of a kind. DataError: features are not finite.
         """
-        refuse_too_few(self.metrics, fake, self.real)
         values: dict[str, float] = {}
         first: list[Tensor] = []
         similar: dict[str, list[Tensor]] = {}
         targets = self.real.batches() if self.paired else None
         again = fake.again() if self.lpips is not None and fake.again is not None else None
-        pairs = 0
         alone: Tensor | None = None  # an image whose partner comes with the next batch
 
         def watched() -> Iterator[Tensor]:
             """The images, compared with their targets and with each other as they go by."""
-            nonlocal pairs, alone
+            nonlocal alone
             for start, batch in counted(fake.batches()):
                 images = batch.cpu()
                 first.extend(images[: max(0, NEIGHBOUR_ROWS - len(first))])
@@ -308,14 +306,13 @@ class Evaluation:
                         similar.setdefault("lpips", []).append(self.perceptual(images, target))
                 if again is not None:
                     similar.setdefault("lpips_diversity", []).append(self.perceptual(images, next(again)))
-                elif self.lpips is not None and targets is None and pairs < LPIPS_PAIRS:
+                elif self.lpips is not None and targets is None:
                     waiting = images if alone is None else torch.cat([alone, images])
                     stop = start + len(images)
-                    labels = None if fake.labels is None else fake.labels[stop - len(waiting) : stop]
-                    one, other = same_condition(waiting, labels)
-                    one, other = one[: LPIPS_PAIRS - pairs], other[: LPIPS_PAIRS - pairs]
+                    begin = stop - len(waiting)
+                    labels = None if fake.labels is None else fake.labels[begin:stop]
+                    one, other = some_pairs(waiting, labels, begin // 2, fake.n // 2)
                     alone = waiting[-1:] if len(waiting) % 2 else None
-                    pairs += len(one)
                     if len(one):
                         similar.setdefault("lpips", []).append(self.perceptual(one, other))
                 yield batch
@@ -419,14 +416,18 @@ def counted(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:
         start += len(batch)
 
 
-def same_condition(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Neighbours (0, 1), (2, 3), ... of a batch, those of one class only."""
+def some_pairs(images: Tensor, labels: Tensor | None, first: int, total: int) -> tuple[Tensor, Tensor]:
+    """Neighbours (0, 1), (2, 3), ... of a batch, those of one class only.
+
+    The batch begins with pair ``first`` of ``total``. Of more than LPIPS_PAIRS as many are taken, spread evenly, since
+    samples come class after class.
+    """
     even = len(images) // 2 * 2
-    one, other = images[0:even:2], images[1:even:2]
+    pair, wanted = first + torch.arange(even // 2), min(LPIPS_PAIRS, total)
+    keep = (pair + 1) * wanted // max(total, 1) > pair * wanted // max(total, 1)
     if labels is not None:
-        alike = labels[0:even:2] == labels[1:even:2]
-        one, other = one[alike], other[alike]
-    return one, other
+        keep &= labels[0:even:2] == labels[1:even:2]
+    return images[0:even:2][keep], images[1:even:2][keep]
 
 
 def some(features: Tensor, n: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,18 +14,20 @@ from gan_cli.metrics.names import direction
 
 # What says which generator was measured and on what machine, not how; two results that differ only here can be compared.
 NOT_HOW = frozenset({"step", "images", "checkpoint_hash", "samples_hash", "device", "threads", "versions"})
+FOLLOWS = frozenset({"kid_subset_size", "neighbours_of", "comparable"})  # from others of the protocol, which are shown
 
 
 def write(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> dict[str, float]:
     """Write ``{"metrics": ..., "protocol": ...}``; the file is whole or not there.
 
-    Other metrics that were measured earlier, of the same weights and in the same way, are kept. Returns them all.
+    Other metrics that were measured earlier, of the same weights, in the same way and by the same versions, are kept.
+    Returns them all.
 
     Raises:
         OutputError: it cannot be written.
     """
-    before = read(path)
-    if before is not None and before["protocol"] == protocol:
+    before, anywhere = read(path), {"device": None, "threads": None}
+    if before is not None and {**before["protocol"], **anywhere} == {**protocol, **anywhere}:
         values = {**before["metrics"], **values}
     text = json.dumps({"metrics": values, "protocol": protocol}, indent=1, allow_nan=False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -33,7 +36,8 @@ def write(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> dic
         temporary.write_text(text + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         todo = "Set output= to a folder that can be written"
         raise OutputError(f"the result cannot be written: {error.strerror}", str(path), todo) from error
     return values
@@ -66,6 +70,12 @@ def number(value: float) -> str:
     return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.6f}"
 
 
+def short(value: Any) -> str:
+    """A value of a protocol in a line of text."""
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:16]}..."
+
+
 def protocol_id(protocol: dict[str, Any]) -> str:
     """8 hex digits that two results share exactly if they were measured in the same way."""
     how = {key: value for key, value in protocol.items() if key not in NOT_HOW}
@@ -79,8 +89,8 @@ def others(folder: Path, protocol: dict[str, Any], path: Path) -> list[str]:
         result = read(file) if file != path else None
         theirs = result["protocol"] if result is not None else {}
         changed = [
-            f"{key} is {theirs[key]} there, {protocol[key]} here"
-            for key in sorted((protocol.keys() & theirs.keys()) - NOT_HOW)
+            f"{key} is {short(theirs[key])} there, {short(protocol[key])} here"
+            for key in sorted((protocol.keys() & theirs.keys()) - NOT_HOW - FOLLOWS)
             if theirs[key] != protocol[key]
         ]
         if changed:

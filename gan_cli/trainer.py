@@ -122,10 +122,20 @@ def play(
     then = saved.info["config"] if saved is not None else None
     before = (then["log_every"], then["sample_every"]) if then is not None else None
     superseded = {saved.step} if saved is not None and saved.step % saved.info["config"]["save_every"] else set()
+    if saved is None:
+        (run_dir / "best.json").unlink(missing_ok=True)
+    marked = checkpoint.read_best(run_dir)
+
+    def best_step() -> int | None:
+        """The checkpoint to be kept: what a session before this one found, as long as there are no evaluations."""
+        if evaluation is not None:
+            return evaluation.best_step
+        return marked["step"] if marked is not None else None
+
     if evaluation is not None:
         evaluation.begin(run_dir)
-        if evaluation.best_step is not None and evaluation.best_step % config.save_every:
-            superseded.add(evaluation.best_step)
+    if (best := best_step()) is not None and best % config.save_every:
+        superseded.add(best)
     remedy = against_divergence(config.loss, config.optimizer)
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
@@ -156,8 +166,7 @@ def play(
         checkpoint.save(run_dir, progress.step, tensors, info)
 
     def rotate() -> None:
-        best = evaluation.best_step if evaluation is not None else None
-        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, best)
+        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, best_step())
 
     def evaluate() -> float | None:
         """Log what the evaluation finds; return the deciding value if it is the best so far."""
@@ -272,6 +281,9 @@ def farewell(config: TrainConfig, game: Game, run_dir: Path, seconds: float) -> 
     )
     log.info("checkpoint:  %s", run_dir / "checkpoints" / last)
     log.info("next:        %s", sample)
+    if len(getattr(game.dataset, "shape", (3, 0, 0))) == 3:
+        trust = [] if is_trusted(config.as_dict(), dataset=True) else ["trust=true"]
+        log.info("             %s", shlex.join([program("gan-eval"), override("run_dir", run_dir), *trust]))
 
 
 def refuse_foreign(run_dir: Path) -> None:
