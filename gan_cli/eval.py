@@ -44,7 +44,7 @@ class EvalConfig:
     metrics: list[Metric] | None
     num_samples: PositiveInt
     num_real: PositiveInt | None
-    split: Literal["train", "test"]
+    split: Literal["train", "test"] | None
     seed: Seed
     step: str
     ema: bool

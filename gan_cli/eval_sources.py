@@ -120,8 +120,9 @@ def of_run(config: EvalConfig) -> Case:
         )  # fmt: skip
         split, training = "held out", None
     else:
-        split, training, direction = config.split, None, None
-        dataset = build(with_split(node, split), "dataset")
+        training, direction = None, None
+        part, split = with_split(node, config.split)
+        dataset = build(part, "dataset")
         if isinstance(dataset, TranslationDataset):
             raise ConfigError(
                 "the run makes images from noise, and the reference has pairs or domains", "dataset", "Leave it out"
@@ -135,7 +136,7 @@ def of_run(config: EvalConfig) -> Case:
             if config.real is not None or config.dataset is not None:
                 what = "memorisation is measured by the images that the run was trained on"
                 raise ConfigError(what, "real" if config.real is not None else "dataset", "Leave it out")
-            training = dataset if node.get("split", split) == split else build(node, "dataset")
+            training = dataset if part == node else build(node, "dataset")
     evaluation = prepare(
         real, fake, rule_of(config), node=node, device=device, training=training,
         paired=run.translates and direction is None, two_domains=direction is not None,
@@ -166,10 +167,11 @@ def of_files(config: EvalConfig) -> Case:
         ours["channels"] = node["channels"] = max(ours["channels"], node["channels"])
     else:
         assert config.dataset is not None
-        node = with_split(config.dataset, config.split)
+        node = {**config.dataset}
         if config.image_size is not None and "image_size" in node:
             node["image_size"] = config.image_size
-    made, dataset = build(ours, "fake"), build(node, "dataset")
+    part, split = with_split(node, config.split)
+    made, dataset = build(ours, "fake"), build(part, "dataset")
     if isinstance(dataset, TranslationDataset) or len(dataset.shape) != 3:
         raise ConfigError("the reference is not a set of single images", "dataset", "Choose another one")
     fake, real = of_dataset(made, "generated", config.num_samples), of_dataset(dataset, "reference", config.num_real)
@@ -179,17 +181,17 @@ def of_files(config: EvalConfig) -> Case:
     device = choose_device(config.device)
     training = None
     if "memorisation" in (config.metrics or []):
-        training = build(with_split(node, "train"), "dataset") if config.split == "test" else dataset
+        training = dataset if part == node else build(node, "dataset")
     folder = Path(config.output).expanduser() if config.output is not None else Path("outputs/evaluations")
     given = Path(config.fake).expanduser().resolve()
     return Case(
         prepare(real, fake, rule_of(config), node=node, device=device, training=training),
         cropped(fake, config.crop),
         title=f"{config.fake}, {fake.n:,} images",
-        reference=config.real or describe(node, config.split),
+        reference=config.real or describe(node, split),
         path=folder / f"{given.stem if given.is_file() else given.name}-{made.fingerprint[:8]}",
         protocol={
-            **how_compared(node, config.split if "split" in node else "all"),
+            **how_compared(node, split),
             "samples_hash": made.fingerprint,
             **machine(device),
         },
@@ -245,7 +247,7 @@ def prepare(
     """The rule for these images: metrics that fit, the network that gives features, the reference.
 
     Args:
-        node: of the data set. training, paired: see :class:`Evaluation`.
+        node: of the data set, with the part that the generator learned from. training, paired: see :class:`Evaluation`.
         two_domains: the images are translations without targets.
 
     Raises:
@@ -269,9 +271,9 @@ def prepare(
         raise ConfigError("the features come without class logits, which IS is made of", "metrics", "Leave is out")
     lpips, facts = perceptual(rule.lpips, folder, paired) if "lpips" in metrics else (None, {})
     held_out = None
-    if "memorisation" in metrics and node.get("split") in ("train", "test"):  # not if it learned from all of them
-        unseen = build(with_split(node, "test"), "dataset")
-        held_out = cropped(of_dataset(unseen, "held-out"), rule.crop)
+    unseen = {"train": "test", "test": "train"}.get(node.get("split", "all"))
+    if "memorisation" in metrics and unseen is not None:
+        held_out = cropped(of_dataset(build({**node, "split": unseen}, "dataset"), "held-out"), rule.crop)
     return Evaluation(
         metrics,
         real,
@@ -365,7 +367,7 @@ def labelled_sets(node: Node, real: Images) -> LabelledSets | None:
         if split != "train" and "split" not in node:
             return None
         sized = {**node, "image_size": CLASSIFIER_SIZE}
-        dataset: ImageDataset = build(with_split(sized, split) if "split" in node else sized, "dataset")
+        dataset: ImageDataset = build({**sized, "split": split} if "split" in node else sized, "dataset")
         return dataset
 
     return part
@@ -409,17 +411,17 @@ def reference_node(run: Run, config: EvalConfig) -> Node:
     return {**config.dataset, **{k: v for k, v in size.items() if v is not None and k in config.dataset}}
 
 
-def with_split(node: Node, split: str) -> Node:
-    """The same data set, another part of it.
+def with_split(node: Node, split: str | None) -> tuple[Node, str]:
+    """A part of the same data set, None for the one that it is, and what it is called.
 
     Raises:
         ConfigError: it has no parts.
     """
     if "split" in node:
-        return {**node, "split": split}
+        return {**node, "split": split or node["split"]}, split or node["split"]
     if split == "test":
         raise ConfigError(f"the data set has no {split} part", "split", "Leave split out, or set real= to a folder of images")
-    return {**node}
+    return node, "all"
 
 
 def describe(node: Node, split: str) -> str:

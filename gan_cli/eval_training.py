@@ -41,9 +41,9 @@ class TrainingEvaluation:
         if not isinstance(game.dataset, TranslationDataset) and len(game.dataset.shape) != 3:
             todo = "Leave eval_every out; its distance from the data is logged anyway"
             raise ConfigError("the run makes points, not images", "eval_every", todo)
-        self.split = "held out" if isinstance(game.dataset, TranslationDataset) else node.get("split", "train")
+        self.split = "held out" if isinstance(game.dataset, TranslationDataset) else node.get("split", "all")
         fake, real, training, direction = self.images()
-        self.direction = direction
+        self.fake, self.direction = fake, direction  # the averaged generator as it is when they are gone through
         self.evaluation: Evaluation = prepare(
             real, fake, Rule(config.metrics, config.features, LPIPS, None, None), node=node, device=game.device,
             training=training, paired=training is None and direction is None, two_domains=direction is not None,
@@ -124,13 +124,12 @@ class TrainingEvaluation:
         """
         game, step = self.game, self.game.progress.step
         try:
-            fake, _, _, _ = self.images()
-            values = self.evaluation.measure(fake)
+            values = self.evaluation.measure(self.fake)
         except DivergedError as error:
             what = f"training diverged: {error.what} at step {step}"
             raise DivergedError(what, str(self.run_dir), f"{self.remedy}; no checkpoint of it was saved") from error
         protocol = {
-            **self.protocol(fake),
+            **self.protocol(self.fake),
             "step": step,
             "images": game.progress.images,
             "checkpoint_hash": self.weights_hash(),

@@ -284,7 +284,8 @@ class Evaluation:
             ConfigError: too few images of a kind. DataError: features are not finite.
         """
         values: dict[str, float] = {}
-        first: list[Tensor] = []
+        rows = sorted({k * fake.n // NEIGHBOUR_ROWS for k in range(NEIGHBOUR_ROWS)})  # of all classes
+        shown: dict[int, Tensor] = {}
         similar: dict[str, list[Tensor]] = {}
         targets = self.real.batches() if self.paired else None
         again = fake.again() if self.lpips is not None and fake.again is not None else None
@@ -295,7 +296,7 @@ class Evaluation:
             nonlocal alone
             for start, batch in counted(fake.batches()):
                 images = batch.cpu()
-                first.extend(images[: max(0, NEIGHBOUR_ROWS - len(first))])
+                shown.update({k: images[k - start] for k in rows if start <= k < start + len(images)})
                 if targets is not None:
                     target = next(targets).cpu()
                     if "psnr" in self.metrics:
@@ -324,7 +325,7 @@ class Evaluation:
             found = extract(self.extractor, watched(), fake.n, device=self.device, what=f"{fake.what} images")
             values |= self.from_features(found, fake)
             if "memorisation" in self.metrics:
-                values["memorisation"] = self.memorised(found.values, torch.stack(first), picture)
+                values["memorisation"] = self.memorised(found.values, shown, picture)
         if "lpips" in self.metrics and not similar:
             raise ConfigError("no two samples are from one condition", "lpips", "Draw more: num_samples=1000")
         for key, parts in similar.items():
@@ -374,8 +375,8 @@ class Evaluation:
             log.info("note: fid_per_class is without the classes of fewer than two samples: %s", ", ".join(few))
         return {**values, "fid_per_class": sum(values.values()) / len(values)}
 
-    def memorised(self, fake: Tensor, samples: Tensor, picture: Callable[[Tensor], None] | None) -> float:
-        """How the samples' nearest training images compare with those of held-out images."""
+    def memorised(self, fake: Tensor, shown: dict[int, Tensor], picture: Callable[[Tensor], None] | None) -> float:
+        """How the samples' nearest training images compare with those of held-out images. ``shown``: some, by number."""
         assert self.training is not None
         features = self.features_of(cropped(of_dataset(self.training, "training"), self.crop)).values
         if self.held_out is not None:
@@ -387,9 +388,9 @@ class Evaluation:
         if picture is not None:
             from gan_cli.images import make_grid
 
-            _, found = nearest(fake[: len(samples)], train, k=NEIGHBOURS)
+            _, found = nearest(fake[list(shown)], train, k=NEIGHBOURS)
             neighbours = (centre(self.training.batch(learned[row]), self.crop) for row in found)
-            rows = [torch.cat([image[None], near]) for image, near in zip(samples, neighbours, strict=True)]
+            rows = [torch.cat([image[None], near]) for image, near in zip(shown.values(), neighbours, strict=True)]
             picture(make_grid(torch.cat(rows), 1 + NEIGHBOURS))
         return memorisation(train, fake, unseen)
 

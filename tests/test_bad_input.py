@@ -162,10 +162,3 @@ def test_files_that_are_damaged(gan: Any, tmp_path: Path) -> None:
 def test_run_dir_that_cannot_be_made(run_dir: str, gan: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer(gan("gan-train", "threads=1", "batch_size=8", f"run_dir={run_dir}"), re.escape(run_dir), 73)
-
-
-def test_eval_says_not_yet(gan: Any, tmp_path: Path) -> None:
-    result = gan("gan-eval", "run_dir=r")
-    (line,) = result.err.splitlines()
-    assert result.code != 0 and line.startswith("gan-eval: error: ") and "gan-sample run_dir=r" in line
-    assert list(tmp_path.iterdir()) == []

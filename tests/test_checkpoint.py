@@ -201,19 +201,28 @@ def test_the_newest_that_verifies_is_loaded(tmp_path: Path, caplog: pytest.LogCa
 @pytest.mark.parametrize(
     ("saved", "keep", "superseded", "left"),
     [
-        ([10, 20, 30, 40], 2, None, [30, 40]),
-        ([10, 20], 3, None, [10, 20]),
-        ([10, 20, 25], 3, None, [10, 20, 25]),
-        ([10, 20, 25, 30], 3, 25, [10, 20, 30]),  # 25 was a stop on the way
-        ([7, 10, 13, 20], 1, None, [20]),
-        ([5], 1, None, [5]),
+        ([10, 20, 30, 40], 2, [], [30, 40]),
+        ([10, 20], 3, [], [10, 20]),
+        ([10, 20, 25], 3, [], [10, 20, 25]),
+        ([10, 20, 25, 30], 3, [25], [10, 20, 30]),  # 25 was a stop on the way
+        ([7, 10, 13, 20], 1, [], [20]),
+        ([5], 1, [], [5]),
     ],
 )
-def test_rotation(tmp_path: Path, saved: list[int], keep: int, superseded: int | None, left: list[int]) -> None:
+def test_rotation(tmp_path: Path, saved: list[int], keep: int, superseded: list[int], left: list[int]) -> None:
     save(tmp_path, *saved)
     checkpoint.rotate(tmp_path, saved[-1], keep, superseded)
     assert checkpoint.steps(tmp_path) == left
     assert names(tmp_path) == ["checkpoints"]
+
+
+def test_rotation_spares_the_best(tmp_path: Path) -> None:
+    save(tmp_path, 7, 10, 20, 30)
+    checkpoint.rotate(tmp_path, 30, 2, [7], best=7)
+    assert checkpoint.steps(tmp_path) == [7, 20, 30]
+    save(tmp_path, 40)
+    checkpoint.rotate(tmp_path, 40, 2, [7], best=30)
+    assert checkpoint.steps(tmp_path) == [30, 40]
 
 
 @pytest.mark.parametrize("keep", range(1, 8))

@@ -623,7 +623,6 @@ def test_own_features_that_are_not_there(arg: str, message: str, run: Path, gan:
     assert result.code == 2 and re.search(message, *result.errors), result
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="their hash is of their weights only")
 def test_own_features_with_other_arguments_are_others(run: Path, evaluate: Any, pixels: list[str]) -> None:
     args = [*pixels, "run_dir=run", "metrics=[fid]"]
     four = evaluate(*args, "cache=one")
@@ -631,7 +630,6 @@ def test_own_features_with_other_arguments_are_others(run: Path, evaluate: Any, 
     assert two.path != four.path and two.metrics == evaluate(*args, "cache=two", "features.side=2").metrics
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="their hash is of their weights only")
 def test_own_features_that_are_edited_are_others(run: Path, evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     args = [*pixels, "run_dir=run", "metrics=[fid]", "cache=one"]
     before = evaluate(*args)
@@ -640,7 +638,6 @@ def test_own_features_that_are_edited_are_others(run: Path, evaluate: Any, pixel
     assert after.path != before.path and after.metrics["fid"] == pytest.approx(25 * before.metrics["fid"], rel=1e-3)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the fingerprint of a folder is of names and sizes of its files")
 def test_folders_of_files_of_the_same_names_and_sizes(evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()

@@ -319,7 +319,7 @@ def test_a_word_in_place_of_a_node_is_refused(plain: dict[str, Any], part: str) 
 def targets(node: Any) -> Iterator[str]:
     """Every ``_target_`` at any depth."""
     if isinstance(node, dict):
-        if "_target_" in node:
+        if node.get("_target_") is not None:
             yield node["_target_"]
         for child in node.values():
             yield from targets(child)

@@ -58,7 +58,7 @@ def image_folder(
             str(folder),
             f"Set dataset.num_classes={len(class_names) or 'null'}",
         )
-    identity = fingerprint(*names, repr(files.file_sizes()), image_size, channels, fit)
+    identity = fingerprint(*names, files.digest(), image_size, channels, fit)
     return as_dataset(files, images, labels=labels, class_names=class_names, fingerprint=identity)
 
 

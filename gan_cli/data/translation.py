@@ -92,9 +92,7 @@ def translation_files(
     identities = []
     for names, all_files in found:
         files, images = read_images(all_files, in_memory=in_memory, on_bad_image=on_bad_image, hint=hint)
-        identities.append(
-            fingerprint(repr(files.samples), repr(files.file_sizes()), *files.shape, files.fit, repr(files.parts))
-        )
+        identities.append(fingerprint(repr(files.samples), files.digest(), *files.shape, files.fit, repr(files.parts)))
         streams.append((names, as_dataset(files, images, labels=None, class_names=[], fingerprint=identities[-1])))
 
     def make_held_out() -> TranslationDataset:

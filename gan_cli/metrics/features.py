@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import math
 import sys
@@ -81,8 +82,8 @@ class Custom:
         ConfigError: it fails, or returns something else; also when it is called.
     """
 
-    def __init__(self, network: object, target: str) -> None:
-        self.name = target
+    def __init__(self, network: object, node: dict[str, Any]) -> None:
+        self.name = target = str(node["_target_"])
         self.dim = 0
         self.num_classes: int | None = None
         if not isinstance(network, nn.Module):
@@ -94,9 +95,10 @@ class Custom:
         ):
             raise self._wrong(f"has value_range {self._range!r}, which is not (-1, 1) or (0, 1)")
         weights = digest({k: v.cpu() for k, v in network.state_dict().items() if isinstance(v, Tensor)})
+        identity = repr((sorted(node.items()), self._range, _source(type(network)), weights))
         self.facts: dict[str, Any] = {
             "features": target,
-            "features_hash": hashlib.sha256(f"{target} {weights}".encode()).hexdigest(),
+            "features_hash": hashlib.sha256(identity.encode()).hexdigest(),
             "resize": "none before the network",
             "value_range": [0, 255] if self._range is None else [float(bound) for bound in self._range],
             "comparable": "only with results of the same network",
@@ -138,6 +140,14 @@ class Custom:
         if values.is_complex():
             raise self._wrong(f"returned complex {what}")
         return values.shape[1]
+
+
+def _source(kind: type) -> str:
+    """The text of the file that defines a class: another text may compute something else. Empty if there is none."""
+    try:
+        return Path(inspect.getfile(kind)).read_text(encoding="utf-8")
+    except (OSError, TypeError, ValueError):
+        return ""
 
 
 @torch.inference_mode()
@@ -241,5 +251,5 @@ def build_extractor(node: dict[str, Any], *, labelled: Labelled | None, folder: 
         except (RuntimeError, OSError, LookupError, AttributeError) as error:  # GanError is none of these
             reason = (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
             raise ConfigError(f"{node['_target_']} cannot be built: {reason}", "features", "Correct it") from error
-        extractor = Custom(network, node["_target_"])
+        extractor = Custom(network, node)
     return extractor.to(device)

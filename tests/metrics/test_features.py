@@ -57,7 +57,7 @@ def test_the_first_n_in_order(n: int, logits: bool) -> None:
             taken.append(len(batch))
             yield batch
 
-    result = extract(Custom(Means(logits), "mine.Means"), batches(), n, device=CPU, what="x")
+    result = extract(Custom(Means(logits), {"_target_": "mine.Means"}), batches(), n, device=CPU, what="x")
     assert result.values.dtype == torch.float32 and result.values.device.type == "cpu"
     torch.testing.assert_close(result.values, expected(images())[:n])
     assert (result.logits is not None) == logits
@@ -75,7 +75,7 @@ def test_features_that_are_not_finite_name_the_image() -> None:
     data = images().clamp(max=254)
     data[6:, 0, 0, 0] = 255
     with pytest.raises(DataError, match=r"mine\.Bad gives features that are not finite \(generated images, image 6\)"):
-        extract(Custom(Bad(), "mine.Bad"), data.split(4), 10, device=CPU, what="generated images")
+        extract(Custom(Bad(), {"_target_": "mine.Bad"}), data.split(4), 10, device=CPU, what="generated images")
 
 
 def test_global_random_state_is_left_alone() -> None:
@@ -86,7 +86,7 @@ def test_global_random_state_is_left_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     loader = torch.utils.data.DataLoader(list(images()), batch_size=4, shuffle=True)  # type: ignore[arg-type]
-    extract(Custom(Random(), "mine.Random"), loader, 10, device=CPU, what="x")
+    extract(Custom(Random(), {"_target_": "mine.Random"}), loader, 10, device=CPU, what="x")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -94,7 +94,7 @@ def test_says_how_far_it_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
     caplog.set_level(logging.INFO)
     clock = iter([0.0, 9.0, 12.0, 15.0, 24.0, 30.0])
     monkeypatch.setattr(features.time, "monotonic", lambda: next(clock))
-    extract(Custom(Means(), "mine.Means"), images().split(2), 10, device=CPU, what="real images")
+    extract(Custom(Means(), {"_target_": "mine.Means"}), images().split(2), 10, device=CPU, what="real images")
     assert [r.getMessage() for r in caplog.records] == [
         "features of real images: 4 of 10, 0 images/s, 18 s left",
         "features of real images: 8 of 10, 0 images/s, 6 s left",
@@ -103,7 +103,7 @@ def test_says_how_far_it_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    extract(Custom(Means(), "mine.Means"), images().split(2), 10, device=CPU, what="real images")
+    extract(Custom(Means(), {"_target_": "mine.Means"}), images().split(2), 10, device=CPU, what="real images")
     assert "features of real images" in capsys.readouterr().err
 
 
@@ -115,7 +115,7 @@ def test_value_range_of_a_custom_network(value_range: Any, dtype: torch.dtype, l
     network = Means(value_range=value_range)
     data = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
     data[1] = 255
-    values, logits = Custom(network, "mine.Means")(data)
+    values, logits = Custom(network, {"_target_": "mine.Means"})(data)
     assert network.dtypes == {dtype} and logits is None
     torch.testing.assert_close(values, torch.tensor([[low, low], [high, high]]).float())
 
@@ -123,10 +123,10 @@ def test_value_range_of_a_custom_network(value_range: Any, dtype: torch.dtype, l
 def test_facts_of_a_custom_network() -> None:
     a, b, other = Means(), Means(), Means()
     other.scale.data += 1e-3
-    hashes = [Custom(network, "mine.Means").facts["features_hash"] for network in (a, b, other)]
+    hashes = [Custom(network, {"_target_": "mine.Means"}).facts["features_hash"] for network in (a, b, other)]
     assert hashes[0] == hashes[1] != hashes[2] and len(hashes[0]) == 64
-    assert Custom(a, "mine.Others").facts["features_hash"] != hashes[0]
-    facts = Custom(a, "mine.Means").facts
+    assert Custom(a, {"_target_": "mine.Others"}).facts["features_hash"] != hashes[0]
+    facts = Custom(a, {"_target_": "mine.Means"}).facts
     assert facts["features"] == "mine.Means" and facts["value_range"] == [0, 255]
     assert {"resize", "comparable"} <= facts.keys()
 
@@ -152,12 +152,12 @@ class Returns(nn.Module):
 )
 def test_every_mistake_of_a_custom_network_is_one_line(output: Any) -> None:
     with pytest.raises(ConfigError, match=r"mine\.Net .*features\._target_") as caught:
-        Custom(Returns(output), "mine.Net")(images(4))
+        Custom(Returns(output), {"_target_": "mine.Net"})(images(4))
     assert "\n" not in str(caught.value)
 
 
 def test_a_custom_network_must_not_change_its_mind() -> None:
-    custom = Custom(Returns(lambda x: torch.ones(len(x), len(x))), "mine.Net")
+    custom = Custom(Returns(lambda x: torch.ones(len(x), len(x))), {"_target_": "mine.Net"})
     custom(images(4))
     assert (custom.dim, custom.num_classes) == (4, None)
     with pytest.raises(ConfigError, match="returned 3 features and no logits after 4 features"):
@@ -167,7 +167,7 @@ def test_a_custom_network_must_not_change_its_mind() -> None:
 @pytest.mark.parametrize("value_range", [(0, 255), "unit", 1, (1,)])
 def test_a_custom_network_with_another_range(value_range: Any) -> None:
     with pytest.raises(ConfigError, match="value_range"):
-        Custom(Means(value_range=value_range), "mine.Means")
+        Custom(Means(value_range=value_range), {"_target_": "mine.Means"})
 
 
 def build(node: dict[str, Any], tmp_path: Path, labelled: Any = None) -> Any:
