@@ -198,12 +198,23 @@ def find(run_dir: Path, step: str) -> Checkpoint:
     return load(run_dir, int(step))
 
 
-def write_best(run_dir: Path, step: int, metric: str, value: float, protocol_id: str) -> None:
-    """Mark the checkpoint of ``step`` as the best one by a metric; the file is whole or not there."""
-    temporary = run_dir / ".best.json.tmp"
-    best = {"step": step, "metric": metric, "value": value, "protocol_id": protocol_id}
-    temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, run_dir / "best.json")
+def mark_best(run_dir: Path, best: dict[str, Any] | None) -> None:
+    """Write ``best.json``, whole or not at all; remove it if no checkpoint is the best one.
+
+    What is best is part of every checkpoint's plain data, under ``best``; the file says it to those who do not read these.
+    """
+    if best is None:
+        (run_dir / "best.json").unlink(missing_ok=True)
+    elif best != read_best(run_dir):
+        temporary = run_dir / ".best.json.tmp"
+        temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, run_dir / "best.json")
+
+
+def best_of(saved: Checkpoint | None, run_dir: Path) -> dict[str, Any] | None:
+    """What was the best checkpoint when ``saved`` was, if it is still there."""
+    best: dict[str, Any] | None = saved.info.get("best") if saved is not None else None
+    return best if best is not None and best["step"] in steps(run_dir) else None
 
 
 def read_best(run_dir: Path) -> dict[str, Any] | None:

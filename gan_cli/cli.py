@@ -226,6 +226,10 @@ def _translate(error: Exception, config_name: str) -> GanError | None:
         if "not in struct" in str(cause):
             return _unknown_key(key, config_name)
         return ConfigError(first_line(str(cause.msg or cause)), key, "--help lists the keys")
+    ambiguous = re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text)
+    if ambiguous:
+        key, values = ambiguous.groups()
+        return ConfigError(f"{values!r} are several values", key, f"Write {key}=[{values}] for a list")
     if "Config group override must be a string" in text:
         todo = "Name an option of the group; --help lists them"
         return ConfigError("a group cannot be null", "command line", todo)

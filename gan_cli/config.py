@@ -205,6 +205,9 @@ def _combinations(top: dict[str, Any]) -> None:
     if top["eval_every"] is not None and top["eval_every"] > top["total_steps"]:
         what = f"there would be no evaluation in {top['total_steps']} steps"
         raise ConfigError(what, f"eval_every={top['eval_every']}", f"Set eval_every={top['total_steps']} or less")
+    if top["optimized_metric"] in VALUES:
+        what = f"the run logs no {top['optimized_metric']!r}"
+        raise ConfigError(what, "optimized_metric", f"Did you mean: metric/{top['optimized_metric']}?")
     evaluated = str(top["optimized_metric"]).removeprefix("metric/") in VALUES
     if evaluated and top["eval_every"] is None:
         todo = f"Set eval_every={top['total_steps']}, or less"

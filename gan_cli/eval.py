@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -54,7 +55,7 @@ class EvalConfig:
     image_size: ImageSize | None
     root: str | None
     lpips: dict[str, Any]
-    protocol_name: str
+    protocol: str
     batch_size: PositiveInt
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: PositiveInt | None
@@ -65,7 +66,7 @@ class EvalConfig:
 
 def app(cfg: DictConfig) -> None:
     """Load or read the images, measure, print and write."""
-    config = check(to_plain(cfg))
+    config = check(to_plain(cfg), *chosen_protocol())
     import torch
 
     from gan_cli import eval_sources
@@ -81,8 +82,19 @@ def app(cfg: DictConfig) -> None:
         raise MemoryFullError("the images do not fit in memory", config.device, "Lower num_samples or batch_size") from error
 
 
-def check(plain: dict[str, Any]) -> EvalConfig:
+def chosen_protocol() -> tuple[str | None, list[str]]:
+    """The option of the group, and the keys that the command line sets."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    return hydra.runtime.choices.get("protocol"), [o.split("=")[0].lstrip("+~") for o in cli.task_overrides(hydra)]
+
+
+def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequence[str] = ()) -> EvalConfig:
     """Types, ranges and what goes together.
+
+    Args:
+        plain: the composed config. protocol: the named protocol it follows, if any. overridden: keys set beside that.
 
     Raises:
         ConfigError: naming the key, the value and what is allowed.
@@ -91,12 +103,20 @@ def check(plain: dict[str, Any]) -> EvalConfig:
     plain.setdefault("dataset", None)  # a group of which nothing is chosen is not there
     if isinstance(plain.get("metrics"), str):  # metrics=fid
         plain["metrics"] = [plain["metrics"]]
+    plain["protocol"] = protocol or "default"
     fields = schema.check_fields(plain, EvalConfig)
+    for key in overridden if protocol is not None else ():
+        if key in ("features", "num_samples", "num_real", "split", "crop"):
+            what = f"protocol={protocol} is a rule as it stands"
+            raise ConfigError(what, key, f"Leave {key} out, or protocol=")
     fields["lpips"] = schema.check_fields(fields["lpips"], LPIPSConfig, "lpips.")
     fields["features"] = check_features(fields["features"])
     if fields["dataset"] is not None:
         fields["dataset"] = schema.check(fields["dataset"], "dataset")
     config = EvalConfig(**fields)
+    for key in ("run_dir", "fake", "real"):
+        if getattr(config, key) == "":
+            raise ConfigError("a path is needed", key, f"Set {key}=PATH, or leave it out")
     if (config.run_dir is None) == (config.fake is None):
         what = "there is nothing to measure" if config.run_dir is None else "a run and other images at a time"
         raise ConfigError(what, "run_dir and fake", "Set one of them: run_dir=DIR, or fake=FOLDER_OR_NPZ")
@@ -124,22 +144,21 @@ def report(config: EvalConfig, case: Case) -> None:
     from gan_cli.images import enlarge, write_png
 
     evaluation, fake = case.evaluation, case.fake
-    protocol = {"protocol": config.protocol_name, **evaluation.facts(fake), **case.protocol}
+    protocol = {"protocol": config.protocol, **evaluation.facts(fake), **case.protocol}
     identity = results.protocol_id(protocol)
     path = case.path.with_name(f"{case.path.name}-{identity}.json")
     picture = path.with_suffix(".png")
 
-    def draw(pixels: Tensor) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(picture, enlarge(pixels))
-
-    values = evaluation.measure(fake, draw)
+    pictures: list[Tensor] = []
+    values = evaluation.measure(fake, pictures.append)
     extractor = evaluation.extractor
     notes = advice(evaluation.metrics, fake, evaluation.real, extractor.dim) if extractor is not None else []
     if notes:  # what can be relied on comes first
         values = {k: values[k] for k in sorted(values, key=lambda key: not key.startswith("kid"))}
     everything = results.write(path, values, protocol)
-    if config.run_dir is not None:
+    for pixels in pictures:
+        write_png(picture, enlarge(pixels))
+    if config.run_dir is not None and config.output is None:
         to_tensorboard(Path(config.run_dir).expanduser(), f"eval_{identity}", values, protocol["step"])
     print(case.title)
     print("\n".join(results.table(values, translates=evaluation.paired)))
@@ -148,9 +167,9 @@ def report(config: EvalConfig, case: Case) -> None:
         right = f", right on {100 * accuracy:.1f} % of the test images" if accuracy is not None else ""
         print(f"features: {extractor.facts['features']}{right}; comparable {extractor.facts['comparable']}")
     print(f"samples: {fake.n:,}; reference: {case.reference}, {evaluation.real.n:,} images")
-    for note in [*notes, *results.others(path.parent, protocol, path)]:
+    for note in [*notes, *results.others(protocol, path)]:
         print(f"note: {note}")
-    if "memorisation" in values:
+    if pictures:
         print(f"neighbours: {picture} (a sample, then its nearest training images)")
     kept = f" (with {len(everything) - len(values)} values measured before)" if len(everything) > len(values) else ""
     print(f"result: {path}{kept}")
@@ -164,7 +183,7 @@ def to_tensorboard(run_dir: Path, tag: str, values: dict[str, float], step: int)
         with SummaryWriter(str(run_dir / "tensorboard")) as writer:
             for key, value in values.items():
                 writer.add_scalar(f"{tag}/{key}", value, step)
-    except OSError as error:  # the run of somebody else, with output= elsewhere
+    except OSError as error:
         log.info("note: no TensorBoard scalars: %s (%s)", error.strerror, run_dir)
 
 

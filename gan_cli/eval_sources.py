@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from gan_cli.evaluate import (
     Evaluation,
     Images,
     cropped,
+    enough,
     of_dataset,
     of_noise,
     of_sources,
@@ -36,6 +38,7 @@ from gan_cli.metrics.cache import cache_dir
 from gan_cli.metrics.features import Extractor, build_extractor, default_node
 from gan_cli.metrics.lpips import LPIPS
 from gan_cli.metrics.names import FEATURES_NEEDED, LABELS_NEEDED, TARGETS_NEEDED
+from gan_cli.metrics.similarity import SMALLEST_IMAGE
 from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
 from gan_cli.runs import Run, build, check_trusted, choose_device, load_run
 from gan_cli.tasks.inference import dropouts
@@ -107,22 +110,25 @@ def of_run(config: EvalConfig) -> Case:
     set_mode(run, config)
     device = run.device
     if run.translates:
-        dataset = build(node, "dataset")
+        with readdressed({"dataset.root": "root=", "dataset.path": "root="}):
+            dataset = build(node, "dataset")
         if not isinstance(dataset, TranslationDataset):
             where = "dataset" if config.real is None else "real"
             raise ConfigError("the run translates images, and the reference has no sources", where, "Leave it out")
-        if config.num_real is not None:
-            raise ConfigError("all held-out images are the reference of translations", "num_real", "Leave it out")
+        for key in ("num_real", "split"):
+            if getattr(config, key) is not None:
+                raise ConfigError("the held-out images are the reference of translations", key, "Leave it out")
         direction = config.direction or next(iter(run.task.directions), None)
         fake, real = of_sources(
             run.task, run.generator, dataset, config.num_samples,
             direction=direction, seed=config.seed, batch_size=config.batch_size, device=device,
         )  # fmt: skip
-        split, training = "held out", None
+        split, training = real.what, None
     else:
         training, direction = None, None
         part, split = with_split(node, config.split)
-        dataset = build(part, "dataset")
+        with readdressed({"dataset.root": "root=", "dataset.path": "root="} if config.dataset is None else {}):
+            dataset = build(part, "dataset")
         if isinstance(dataset, TranslationDataset):
             raise ConfigError(
                 "the run makes images from noise, and the reference has pairs or domains", "dataset", "Leave it out"
@@ -137,6 +143,8 @@ def of_run(config: EvalConfig) -> Case:
                 what = "memorisation is measured by the images that the run was trained on"
                 raise ConfigError(what, "real" if config.real is not None else "dataset", "Leave it out")
             training = dataset if part == node else build(node, "dataset")
+    if node is run.config["dataset"] and node.get("split", "all") == split and dataset.fingerprint != run.data:
+        log.warning("warning: the data set is not that which the run was trained on; it has changed since")
     evaluation = prepare(
         real, fake, rule_of(config), node=node, device=device, training=training,
         paired=run.translates and direction is None, two_domains=direction is not None,
@@ -161,9 +169,9 @@ def of_run(config: EvalConfig) -> Case:
 def of_files(config: EvalConfig) -> Case:
     """Images that somebody made."""
     assert config.fake is not None
-    ours = node_of_path(config.fake, "fake", config.image_size)
+    ours, native = node_of_path(config.fake, "fake", config.image_size)
     if config.real is not None:
-        node = node_of_path(config.real, "real", config.image_size)
+        node, _ = node_of_path(config.real, "real", config.image_size)
         ours["channels"] = node["channels"] = max(ours["channels"], node["channels"])
     else:
         assert config.dataset is not None
@@ -171,7 +179,10 @@ def of_files(config: EvalConfig) -> Case:
         if config.image_size is not None and "image_size" in node:
             node["image_size"] = config.image_size
     part, split = with_split(node, config.split)
-    made, dataset = build(ours, "fake"), build(part, "dataset")
+    with readdressed({"dataset.root": "fake=", "dataset.path": "fake="}):
+        made = build(ours, "fake")
+    with readdressed({"dataset.root": "real=", "dataset.path": "real="} if config.real is not None else {}):
+        dataset = build(part, "dataset")
     if isinstance(dataset, TranslationDataset) or len(dataset.shape) != 3:
         raise ConfigError("the reference is not a set of single images", "dataset", "Choose another one")
     fake, real = of_dataset(made, "generated", config.num_samples), of_dataset(dataset, "reference", config.num_real)
@@ -192,7 +203,9 @@ def of_files(config: EvalConfig) -> Case:
         path=folder / f"{given.stem if given.is_file() else given.name}-{made.fingerprint[:8]}",
         protocol={
             **how_compared(node, split),
+            "samples_native": native,
             "samples_hash": made.fingerprint,
+            "samples_path": config.fake,
             **machine(device),
         },
     )
@@ -206,7 +219,8 @@ def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
 
 def how_compared(node: Node, split: str) -> dict[str, Any]:
     """Of the protocol: the reference."""
-    return {"reference": node["_target_"].rsplit(".", 1)[-1], "reference_split": split}
+    place = node.get("root", node.get("path"))
+    return {"reference": node["_target_"].rsplit(".", 1)[-1], "reference_split": split, "reference_path": place}
 
 
 def how_made(task: Any, generator: nn.Module, *, seed: int, ema: bool, direction: str | None) -> dict[str, Any]:
@@ -265,6 +279,8 @@ def prepare(
             extractor(next(real.batches())[:2].to(device))
     own_classes = extractor is not None and extractor.name == "classifier" and extractor.num_classes == len(real.class_names)
     metrics = wanted or all_that_fit(extractor, fake, real, own_classes=own_classes, paired=paired, two_domains=two_domains)
+    if wanted is None:  # nobody asked for what so few images cannot give
+        metrics = [metric for metric in metrics if metric not in ("is", "prdc") or enough(metric, fake, real)]
     refuse_without_classes(metrics, fake, own_classes)
     refuse_too_few(metrics, fake, real)
     if "is" in metrics and extractor is not None and extractor.num_classes is None:
@@ -299,6 +315,8 @@ def refuse_misfit(metric: str, fake: Images, real: Images, *, paired: bool, two_
     todo = f"Leave {metric} out of metrics="
     if metric in TARGETS_NEEDED and not paired:
         raise ConfigError(f"{metric} compares images with their targets, and these have none", "metrics", todo)
+    if metric == "ssim" and min(fake.shape[1:]) < SMALLEST_IMAGE:
+        raise ConfigError(f"ssim needs images of {SMALLEST_IMAGE} pixels at least", "metrics", todo)
     if metric == "lpips" and two_domains:
         what = "lpips needs targets, or several samples from one condition, and these translations have neither"
         raise ConfigError(what, "metrics", todo)
@@ -406,7 +424,7 @@ def reference_node(run: Run, config: EvalConfig) -> Node:
     # Plain numbers only: what else a run names here would be built without having been checked.
     size = {key: own.get(key) if isinstance(own.get(key), int) else None for key in ("image_size", "channels")}
     if config.real is not None:
-        return node_of_path(config.real, "real", size["image_size"], size["channels"])
+        return node_of_path(config.real, "real", size["image_size"], size["channels"])[0]
     assert config.dataset is not None
     return {**config.dataset, **{k: v for k, v in size.items() if v is not None and k in config.dataset}}
 
@@ -426,7 +444,8 @@ def with_split(node: Node, split: str | None) -> tuple[Node, str]:
 
 def describe(node: Node, split: str) -> str:
     """A data set in words."""
-    return f"{node['_target_'].rsplit('.', 1)[-1]}{f' {split}' if 'split' in node else ''}"
+    place = node["root"] if node["_target_"].endswith(".image_folder") else node.get("path")
+    return str(place or f"{node['_target_'].rsplit('.', 1)[-1]}{f' {split}' if 'split' in node else ''}")
 
 
 def set_mode(run: Run, config: EvalConfig) -> None:
@@ -457,8 +476,8 @@ def refuse_other_shape(fake: Images, real: Images) -> None:
     raise DataError(what, "fake and the reference", todo)
 
 
-def node_of_path(given: str, key: str, image_size: int | None, channels: int | None = None) -> Node:
-    """The data set node of a folder or an npz file, at the size of its images unless told otherwise.
+def node_of_path(given: str, key: str, image_size: int | None, channels: int | None = None) -> tuple[Node, str]:
+    """The data set node of a folder or an npz file, at the size of its images unless told otherwise, and that size in words.
 
     Raises:
         NotFoundError, DataError: nothing usable is there, or the images are of several sizes.
@@ -466,25 +485,45 @@ def node_of_path(given: str, key: str, image_size: int | None, channels: int | N
     path = Path(given).expanduser()
     if not path.exists():
         raise NotFoundError("there is no such file or folder", str(path.absolute()), f"Set {key}= to a folder or an npz file")
-    shape = folder_shape(path, key, image_size) if path.is_dir() else shape_in(str(path))
+    if not path.is_dir() and path.suffix != ".npz":
+        raise DataError("neither a folder nor an .npz file", str(path), f"Set {key}= to one of them")
+    with readdressed({"dataset.root": f"{key}=", "dataset.path": f"{key}="}):
+        shape = folder_shape(path, image_size) if path.is_dir() else shape_in(str(path))
     if image_size is None and shape[1] != shape[2]:
         raise DataError(f"the images are {shape[1]} x {shape[2]}, not square", str(path), "Set image_size= to scale them")
     where = {"_target_": "gan_cli.data.image_folder.image_folder", "root": str(path)}
     if not path.is_dir():
         where = {"_target_": "gan_cli.data.npz.npz", "path": str(path)}
-    return {**where, "image_size": image_size or shape[1], "channels": channels or min(3, shape[0]), "fit": "resize"}
+    node = {**where, "image_size": image_size or shape[1], "channels": channels or min(3, shape[0]), "fit": "resize"}
+    return node, f"{shape[1]} x {shape[2]}, {shape[0]} channels" if shape[1] else "of several sizes"
 
 
-def folder_shape(folder: Path, key: str, image_size: int | None) -> tuple[int, int, int]:
-    """(C, H, W) of the images in a folder, C 1 only if all are grey. Files that cannot be read are left to the data set.
+@contextmanager
+def readdressed(keys: dict[str, str]) -> Iterator[None]:
+    """Within this block the advice of an error names the keys that gan-eval has.
+
+    ``keys``: of gan-train, and what stands for each.
+    """
+    try:
+        yield
+    except GanError as error:
+        todo = error.todo.replace(", or set dataset.on_bad_image=skip to leave it out", "")
+        for theirs, ours in keys.items():
+            todo = todo.replace(theirs, ours)
+        if keys and "dataset." in todo:
+            todo = "Correct the file"
+        raise type(error)(error.what, error.where, todo) from error
+
+
+def folder_shape(folder: Path, image_size: int | None) -> tuple[int, int, int]:
+    """(C, H, W) of the images in a folder, C 1 only if all are grey, H and W 0 if they are of several sizes.
+
+    Files that cannot be read are left to the data set.
 
     Raises:
         DataError: there are none, or they are of several sizes and ``image_size`` is None.
     """
-    try:
-        names = find_images(folder)
-    except GanError as error:
-        raise type(error)(error.what, error.where, f"Set {key}= to a folder of images or an npz file") from error
+    names = find_images(folder)
     sizes: dict[tuple[int, int], str] = {}
     grey = True
     for name in names:
@@ -498,5 +537,5 @@ def folder_shape(folder: Path, key: str, image_size: int | None) -> tuple[int, i
         (a, first), (b, second) = list(sizes.items())[:2]
         what = f"the images are of {len(sizes)} sizes, as {first} ({a[0]} x {a[1]}) and {second} ({b[0]} x {b[1]})"
         raise DataError(what, str(folder), "Set image_size= to scale them")
-    height, width = next(iter(sizes), (1, 1))
+    height, width = (0, 0) if len(sizes) > 1 else next(iter(sizes), (1, 1))
     return 1 if grey else 3, height, width

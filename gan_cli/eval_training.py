@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 from gan_cli import checkpoint, results
 from gan_cli.config import TrainConfig
@@ -14,7 +15,7 @@ from gan_cli.eval_sources import Rule, how_compared, how_made, machine, prepare
 from gan_cli.evaluate import Evaluation, Images, advice, of_dataset, of_noise, of_sources
 from gan_cli.game import Game
 from gan_cli.health import against_divergence
-from gan_cli.metrics.names import VALUES, is_better
+from gan_cli.metrics.names import SEVERAL, VALUES, is_better
 
 log = logging.getLogger("gan_cli")
 SEED = 0  # of the samples, as gan-eval's default
@@ -26,23 +27,24 @@ class TrainingEvaluation:
     """Measures the averaged generator of a run. It draws from no random numbers of the training.
 
     Attributes:
-        metric: the value that decides which checkpoint is best, ``fid`` say. best: that of the best one so far, or None.
+        metric: the value that decides which checkpoint is best, ``fid`` say.
+        best: its ``step``, ``metric``, ``value`` and ``protocol_id``, or None as long as there is none.
 
     Raises:
         GanError: a metric does not fit the run, or weights of the evaluation are missing. Nothing has been trained then.
     """
 
     run_dir: Path
+    best: dict[str, Any] | None = None
 
     def __init__(self, config: TrainConfig, game: Game) -> None:
-        assert config.eval_every is not None
-        self.game, self.num_samples, self.every = game, config.num_samples, config.eval_every
+        self.game, self.num_samples = game, config.num_samples
         node = config.dataset
         if not isinstance(game.dataset, TranslationDataset) and len(game.dataset.shape) != 3:
             todo = "Leave eval_every out; its distance from the data is logged anyway"
             raise ConfigError("the run makes points, not images", "eval_every", todo)
-        self.split = "held out" if isinstance(game.dataset, TranslationDataset) else node.get("split", "all")
         fake, real, training, direction = self.images()
+        self.split = real.what if isinstance(game.dataset, TranslationDataset) else node.get("split", "all")
         self.fake, self.direction = fake, direction  # the averaged generator as it is when they are gone through
         self.evaluation: Evaluation = prepare(
             real, fake, Rule(config.metrics, config.features, LPIPS, None, None), node=node, device=game.device,
@@ -55,9 +57,9 @@ class TrainingEvaluation:
         notes = advice(chosen, fake, real, extractor.dim) if extractor is not None else []
         for note in notes:
             log.info("note: %s", note)
-        parts = {"prdc": ["coverage", "density", "precision", "recall"]}
-        parts["lpips"] = ["lpips", "lpips_diversity"] if fake.again is not None else ["lpips"]
-        given = [value for metric in chosen for value in parts.get(metric, [metric])]
+        given = [value for metric in chosen for value in SEVERAL.get(metric, [metric])]
+        if fake.again is None:
+            given = [value for value in given if value != "lpips_diversity"]
         wanted = str(config.optimized_metric).removeprefix("metric/")
         if wanted in VALUES and wanted not in given:
             known = ", ".join(f"metric/{value}" for value in given)
@@ -66,22 +68,23 @@ class TrainingEvaluation:
         if config.metrics is None and self.metric == "fid" and wanted != "fid" and notes:  # too few images for it
             self.metric = "kid"
         self.remedy = against_divergence(config.loss, config.optimizer)
-        self.best_step: int | None = None
-        self.best: float | None = None
+        if extractor is not None:
+            self.evaluation.reference()  # what takes long takes it now, not in the middle of the run
 
-    def begin(self, run_dir: Path) -> None:
-        """Results go to ``run_dir``; the best checkpoint so far is the one marked there, if it was found by this rule."""
-        self.run_dir = run_dir
-        before, step = checkpoint.read_best(run_dir), self.game.progress.step
-        if before is not None and (before["metric"], before["protocol_id"]) != (self.metric, self.rule):
-            log.info("note: the evaluations differ from those before, so which checkpoint is best is decided anew")
-        elif before is not None and before["step"] <= step and before["step"] in checkpoint.steps(run_dir):
-            self.best_step, self.best = before["step"], before["value"]
-        last = results.read(self.path()) if step % self.every == 0 else None
-        if last is not None and last["protocol"].get("checkpoint_hash") == self.weights_hash():
-            value = last["metrics"].get(self.metric)
-            if value is not None and is_better(self.metric, value, self.best, self.evaluation.paired):
-                self.mark(value)  # a kill came between the checkpoint and its mark
+    def begin(self, run_dir: Path, best: dict[str, Any] | None) -> None:
+        """Results go to ``run_dir``. ``best``: of the checkpoint that the run continues from, else None.
+
+        Raises:
+            ConfigError: there are evaluations by another rule already.
+        """
+        self.run_dir, self.best = run_dir, best
+        if best is not None and best["protocol_id"] != self.rule:
+            todo = "Set metrics, num_samples and features as before, or leave eval_every out and use gan-eval"
+            what = f"the evaluations of this run follow another rule ({best['protocol_id']}, not {self.rule})"
+            raise ConfigError(what, "eval_every", todo)
+        if best is not None and best["metric"] != self.metric:
+            log.info("note: %s decides now, so which checkpoint is best is decided anew", self.metric)
+            self.best = None
 
     def path(self) -> Path:
         """Of the result of this step."""
@@ -117,7 +120,7 @@ class TrainingEvaluation:
         }
 
     def measure(self) -> tuple[dict[str, float], bool]:
-        """Values to log, and whether they are the best so far. The result is written as ``gan-eval`` does.
+        """Values to log, and whether they are the best so far, which ``best`` says then. Written as ``gan-eval`` does.
 
         Raises:
             DivergedError: the generator makes values that are not finite.
@@ -136,10 +139,8 @@ class TrainingEvaluation:
             **machine(game.device),
         }
         results.write(self.path(), values, protocol)
-        better = is_better(self.metric, values[self.metric], self.best, self.evaluation.paired)
+        value, before = values[self.metric], None if self.best is None else self.best["value"]
+        better = is_better(self.metric, value, before, self.evaluation.paired)
+        if better:
+            self.best = {"step": step, "metric": self.metric, "value": value, "protocol_id": self.rule}
         return values, better
-
-    def mark(self, value: float) -> None:
-        """The checkpoint of this step, which is saved, is the best one."""
-        self.best_step, self.best = self.game.progress.step, value
-        checkpoint.write_best(self.run_dir, self.best_step, self.metric, value, self.rule)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import gan_cli
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
-from gan_cli.errors import ConfigError, DivergedError
+from gan_cli.errors import ConfigError, DataError, DivergedError
 from gan_cli.images import to_uint8
 from gan_cli.metrics.cache import cached
-from gan_cli.metrics.features import Extractor, Features, extract
+from gan_cli.metrics.features import Extractor, Features, Progress, extract
 from gan_cli.metrics.frechet import Gaussian, frechet_distance
 from gan_cli.metrics.inception_score import inception_score
 from gan_cli.metrics.kid import kernel_distance
@@ -38,6 +38,7 @@ LPIPS_PAIRS = 1000  # at most
 LPIPS_SIZE = 64  # smaller images are enlarged to this
 NEIGHBOUR_ROWS, NEIGHBOURS = 8, 5  # in the picture of memorisation
 REFERENCE_BATCH = 64
+LEAST = {"fid": 2, "kid": 4, "is": SPLITS, "prdc": max(K_PRECISION, K_DENSITY) + 2, "fid_per_class": 20, "memorisation": 20}
 FEW = 1000  # images; the FID of fewer is mostly bias
 
 
@@ -116,8 +117,9 @@ def of_sources(
 ) -> tuple[Images, Images]:
     """Translations of held-out images, and the real images of the domain they go to, which for pairs are the targets."""
     part = dataset.held_out()
+    what = "held-out"
     if part is None:
-        part = dataset
+        part, what = dataset, "training"
         log.info("there are no held-out images: those of the training are translated")
     size = dataset.image_size
     streams = {name: (names, stream) for names, stream in part.streams for name in names}
@@ -146,7 +148,7 @@ def of_sources(
     again = (lambda: translated((seed, "again"))) if dataset.paired and task.sample_mode == "paper" else None
     fake = Images("generated", n, shape, lambda: translated(seed), again=again)
     key = {"data": part.fingerprint, "of": target, "n": reals, "image_size": size}
-    return fake, Images("held-out", reals, shape, lambda: real(target, reals), key=key)
+    return fake, Images(what, reals, shape, lambda: real(target, reals), key=key)
 
 
 @contextmanager
@@ -224,7 +226,7 @@ class Evaluation:
     lpips_facts: dict[str, Any] = field(default_factory=dict)
     training: ImageDataset | None = None
     held_out: Images | None = None
-    _reference: tuple[Features, Gaussian] | None = None
+    _reference: tuple[Features, Gaussian | None] | None = None
 
     def facts(self, fake: Images) -> dict[str, Any]:
         """Everything about the rule that changes a number."""
@@ -242,7 +244,8 @@ class Evaluation:
             facts |= self.extractor.facts
             facts |= {
                 "kid_subsets": KID_SUBSETS,
-                "kid_subset_size": min(KID_SUBSET_SIZE, n),
+                "kid_subset_size": kid_subset_size(fake.n, self.real.n),
+                "kid_estimator": "U-statistic of pairs" if self.paired else "unbiased",
                 "is_splits": SPLITS,
                 "precision_k": K_PRECISION,
                 "density_k": K_DENSITY,
@@ -250,11 +253,11 @@ class Evaluation:
             }
         return facts | self.lpips_facts
 
-    def reference(self) -> tuple[Features, Gaussian]:
-        """Features of the reference and the Gaussian fitted to them, computed once and kept in the cache."""
+    def reference(self) -> tuple[Features, Gaussian | None]:
+        """Features of the reference, and the Gaussian fitted to them for FID."""
         if self._reference is None:
             features = self.features_of(self.real)
-            self._reference = features, Gaussian.of(features.values)
+            self._reference = features, Gaussian.of(features.values) if "fid" in self.metrics else None
         return self._reference
 
     def features_of(self, images: Images) -> Features:
@@ -319,8 +322,9 @@ class Evaluation:
                 yield batch
 
         if self.extractor is None:
-            for _ in watched():
-                pass
+            with Progress(fake.n, f"{fake.what} images") as progress:
+                for start, batch in counted(watched()):
+                    progress(start + len(batch))
         else:
             found = extract(self.extractor, watched(), fake.n, device=self.device, what=f"{fake.what} images")
             values |= self.from_features(found, fake)
@@ -330,6 +334,9 @@ class Evaluation:
             raise ConfigError("no two samples are from one condition", "lpips", "Draw more: num_samples=1000")
         for key, parts in similar.items():
             values[key] = float(torch.cat(parts).double().mean())
+        for key, value in values.items():
+            if not math.isfinite(value):
+                raise DataError(f"{key} is {value}", "metrics", f"Look at the features, or leave {key} out of metrics=")
         return values
 
     def from_features(self, fake: Features, images: Images) -> dict[str, float]:
@@ -337,11 +344,15 @@ class Evaluation:
         real, gaussian = self.reference()
         values: dict[str, float] = {}
         chosen = self.metrics
-        if "fid" in chosen:
+        if gaussian is not None:
             values["fid"] = frechet_distance(gaussian, Gaussian.of(fake.values))
         if "kid" in chosen:
             values["kid"], values["kid_std"] = kernel_distance(
-                real.values, fake.values, subsets=KID_SUBSETS, subset_size=KID_SUBSET_SIZE
+                real.values,
+                fake.values,
+                subsets=KID_SUBSETS,
+                subset_size=kid_subset_size(images.n, self.real.n),
+                paired=self.paired,
             )
         if "is" in chosen and fake.logits is not None:
             values["is"], values["is_std"] = inception_score(fake.logits, splits=SPLITS)
@@ -445,17 +456,26 @@ def effective_classes(predicted: Tensor, num_classes: int) -> float:
     return math.exp(float(entropy)) / num_classes
 
 
-def refuse_too_few(metrics: Sequence[str], fake: Images, real: Images) -> None:
+def kid_subset_size(n: int, m: int) -> int:
+    """1000, or half of the smaller set, so that subsets differ and their spread says something."""
+    return min(KID_SUBSET_SIZE, n // 2, m // 2)
+
+
+def enough(metric: str, *sets: Images) -> bool:
+    """Whether each set has the number of images below which a metric is not defined."""
+    return min(images.n for images in sets) >= LEAST.get(metric, 1)
+
+
+def refuse_too_few(metrics: Sequence[str], *sets: Images) -> None:
     """Every metric has a number of images below which it is not defined.
 
     Raises:
         ConfigError: there are fewer.
     """
-    least = {"fid": 2, "kid": 2, "is": SPLITS, "prdc": max(K_PRECISION, K_DENSITY) + 2, "fid_per_class": 20, "memorisation": 20}
     for metric in metrics:
-        for images in (fake, real):
-            if images.n < least.get(metric, 1):
-                what = f"{metric} needs at least {least[metric]} images, and there are {images.n} {images.what} ones"
+        for images in sets:
+            if not enough(metric, images):
+                what = f"{metric} needs at least {LEAST[metric]} images, and there are {images.n} {images.what} ones"
                 raise ConfigError(what, "num_samples or the reference", "Take more, or leave this metric out of metrics=")
 
 

@@ -13,8 +13,14 @@ from gan_cli.errors import OutputError
 from gan_cli.metrics.names import direction
 
 # What says which generator was measured and on what machine, not how; two results that differ only here can be compared.
-NOT_HOW = frozenset({"step", "images", "checkpoint_hash", "samples_hash", "device", "threads", "versions"})
-FOLLOWS = frozenset({"kid_subset_size", "neighbours_of", "comparable"})  # from others of the protocol, which are shown
+NOT_HOW = frozenset(
+    {"step", "images", "checkpoint_hash", "samples_hash", "device", "threads", "versions", "samples_path", "reference_path"}
+)
+MOST_NOTES = 3
+FOLLOWS = frozenset(
+    ["kid_subset_size", "neighbours_of", "comparable", "resize", "value_range"]
+    + [f"classifier_{fact}" for fact in ("accuracy", "epochs", "images", "threads")]
+)  # from others of the protocol, which are shown
 
 
 def write(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> dict[str, float]:
@@ -82,10 +88,14 @@ def protocol_id(protocol: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def others(folder: Path, protocol: dict[str, Any], path: Path) -> list[str]:
-    """A line for each other way in which results in the folder were measured: what is different about it."""
+def others(protocol: dict[str, Any], path: Path) -> list[str]:
+    """A line for each other way in which the same samples or run were measured: what is different about it.
+
+    ``path``: of the result, whose name begins with what was measured.
+    """
     ways: dict[str, list[str]] = {}
-    for file in sorted(folder.glob("*.json")):
+    same = "step-*" if path.name.startswith("step-") else f"{path.stem.rpartition('-')[0]}-*"
+    for file in sorted(path.parent.glob(f"{same}.json")):
         result = read(file) if file != path else None
         theirs = result["protocol"] if result is not None else {}
         changed = [
@@ -95,7 +105,11 @@ def others(folder: Path, protocol: dict[str, Any], path: Path) -> list[str]:
         ]
         if changed:
             ways.setdefault("; ".join(changed), []).append(file.name)
-    return [
+    lines = [
         f"not to be compared with {files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {way}"
         for way, files in ways.items()
+    ]
+    return [
+        *lines[:MOST_NOTES],
+        *([f"nor with results of {len(lines) - MOST_NOTES} more rules"] if len(lines) > MOST_NOTES else []),
     ]

@@ -218,7 +218,7 @@ class Run:
 
     Attributes:
         config: the resolved training config. step: of the checkpoint. images: real images shown to the discriminator.
-        weights_hash: SHA-256 of the file of the generator's weights.
+        weights_hash: SHA-256 of the file of the generator's weights. data: fingerprint of what it was trained on.
         task: knows how latents and labels are drawn, or how images are translated. generator: in evaluation mode, on
             ``device``.
     """
@@ -232,6 +232,7 @@ class Run:
     device: torch.device
     class_names: list[str]
     weights_hash: str = ""
+    data: str = ""
 
     @property
     def translates(self) -> bool:
@@ -315,5 +316,5 @@ def load_run(
     task = build(model["task"], "model.task", **nobody)
     return Run(
         run_dir, config, saved.step, int(saved.info["images"]), task, generator, where, list(saved.info["class_names"]),
-        saved.hashes[f"{weights}.safetensors"],
+        saved.hashes[f"{weights}.safetensors"], saved.info["data"],
     )  # fmt: skip

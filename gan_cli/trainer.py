@@ -24,7 +24,7 @@ from gan_cli.cli import override, program
 from gan_cli.config import TrainConfig, differences, to_yaml
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.engine import train
-from gan_cli.errors import ConfigError, DiskError, DivergedError, MemoryFullError, OutputError, PreemptedError
+from gan_cli.errors import ConfigError, DiskError, DivergedError, GanError, MemoryFullError, OutputError, PreemptedError
 from gan_cli.game import Game, build_game, out_of_memory, snapshot
 from gan_cli.health import Health, against_divergence
 from gan_cli.images import write_film
@@ -79,6 +79,7 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
                 refuse_drift(saved, config, run_dir)
                 if saved.step >= config.total_steps:
                     log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
+                    checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
                     film(config, run_dir)
                     return final_metric(run_dir, config)
                 checkpoint.set_aside(run_dir, saved.step)
@@ -122,20 +123,12 @@ def play(
     then = saved.info["config"] if saved is not None else None
     before = (then["log_every"], then["sample_every"]) if then is not None else None
     superseded = {saved.step} if saved is not None and saved.step % saved.info["config"]["save_every"] else set()
-    if saved is None:
-        (run_dir / "best.json").unlink(missing_ok=True)
-    marked = checkpoint.read_best(run_dir)
-
-    def best_step() -> int | None:
-        """The checkpoint to be kept: what a session before this one found, as long as there are no evaluations."""
-        if evaluation is not None:
-            return evaluation.best_step
-        return marked["step"] if marked is not None else None
-
+    marked = checkpoint.best_of(saved, run_dir)
     if evaluation is not None:
-        evaluation.begin(run_dir)
-    if (best := best_step()) is not None and best % config.save_every:
-        superseded.add(best)
+        evaluation.begin(run_dir, marked)
+    checkpoint.mark_best(run_dir, marked)
+    if marked is not None and marked["step"] % config.save_every:
+        superseded.add(marked["step"])
     remedy = against_divergence(config.loss, config.optimizer)
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
@@ -162,20 +155,28 @@ def play(
         tensors, info = snapshot(config, game)
         tensors["log_sums"], info["log_counts"] = dict(writer.sums), dict(writer.counts)
         tensors = {group: values for group, values in tensors.items() if values}
+        info["best"] = best = evaluation.best if evaluation is not None else marked
         refuse_non_finite(tensors, run_dir, progress.step, remedy)
         checkpoint.save(run_dir, progress.step, tensors, info)
+        checkpoint.mark_best(run_dir, best)
+        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, None if best is None else best["step"])
+        if progress.step % config.save_every:
+            superseded.add(progress.step)
 
-    def rotate() -> None:
-        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, best_step())
-
-    def evaluate() -> float | None:
-        """Log what the evaluation finds; return the deciding value if it is the best so far."""
+    def evaluate() -> bool:
+        """Log what the evaluation finds; whether it is the best so far."""
         assert evaluation is not None
-        values, better = evaluation.measure()
+        try:
+            values, better = evaluation.measure()
+        except DivergedError:
+            raise
+        except GanError as error:  # a night's training is worth more
+            log.warning("warning: there is no evaluation of step %d, the training goes on: %s", progress.step, error)
+            return False
         writer.measure({f"metric/{key}": value for key, value in values.items()})
         shown = ", ".join(f"{key} {number(value)}" for key, value in values.items() if not key.endswith("_std"))
         log.info("evaluation of step %d: %s%s", progress.step, shown, " (best so far)" if better else "")
-        return values[evaluation.metric] if better else None
+        return better
 
     if saved is not None:
         writer.load_state(saved.info["log_counts"], saved.tensors.get("log_sums", {}), game.device)
@@ -191,7 +192,7 @@ def play(
                 draw()
             if step % config.sample_every == 0:  # what is measured goes into the next row
                 writer.measure(measure())
-            best = evaluate() if config.eval_every is not None and step % config.eval_every == 0 else None
+            better = config.eval_every is not None and step % config.eval_every == 0 and evaluate()
             if step % config.log_every == 0 or last:
                 players = {"d": game.discriminator, "g": game.generator}
                 writer.measure({f"{key}/grad_norm": player.gradient_norm() for key, player in players.items()})
@@ -204,13 +205,8 @@ def play(
                     refuse_unknown_metric(config.optimized_metric, writer.seen)
             if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
                 stop.append(f"max_hours={config.max_hours:g}")
-            if step % config.save_every == 0 or last or stop or best is not None:
+            if step % config.save_every == 0 or last or stop or better:
                 save()
-                if evaluation is not None and best is not None:
-                    evaluation.mark(best)
-                rotate()
-                if step % config.save_every:
-                    superseded.add(step)
             return not stop
 
         try:

@@ -77,7 +77,8 @@ def test_it_changes_nothing_of_the_training(watched: Path, train: Any, read: Any
         assert a.keys() == b.keys() and all(a[key].tobytes() == b[key].tobytes() for key in a)
     assert read.pictures(watched) == read.pictures(alone)
     assert training_rows(read, watched) == read.rows(alone)
-    one, two = ({k: v for k, v in read.info(run).items() if k not in ("config", "log_counts")} for run in (watched, alone))
+    evaluated = ("config", "log_counts", "best")
+    one, two = ({k: v for k, v in read.info(run).items() if k not in evaluated} for run in (watched, alone))
     assert one == two
 
 
@@ -186,14 +187,18 @@ def test_the_best_survives_a_session_without_evaluations(
     assert best(tmp_path / "run")["step"] == 1 and read.steps(tmp_path / "run") == [1, 11]
 
 
-def test_another_rule_decides_anew(train: Any, read: Any, scripted: Any, tmp_path: Path) -> None:
-    args = [*CLASSIFIER, "metrics=[kid]", "eval_every=1", "run_dir=run"]
+def test_another_rule_is_refused_and_another_metric_decides_anew(train: Any, scripted: Any, tmp_path: Path) -> None:
+    args = [*CLASSIFIER, "metrics=[kid,fid]", "eval_every=1", "run_dir=run"]
     scripted(1.0)
     train(*args, "num_samples=10", "total_steps=1")
-    scripted(7.0)
-    said = train(*args, "num_samples=11", "total_steps=2")
+    refused = train(*args, "num_samples=11", "total_steps=2", code=2)
+    (line,) = refused.errors
+    assert (
+        "the evaluations of this run follow another rule" in line and "Set metrics, num_samples and features as before" in line
+    )
+    said = train(*args, "num_samples=10", "total_steps=2", "optimized_metric=metric/fid")
     assert "which checkpoint is best is decided anew" in said.err
-    assert (best(tmp_path / "run")["step"], best(tmp_path / "run")["value"]) == (2, 7)
+    assert (best(tmp_path / "run")["step"], best(tmp_path / "run")["metric"]) == (2, "fid")
 
 
 def test_a_mark_of_an_earlier_run_does_not_count(train: Any, gan: Any, scripted: Any, tmp_path: Path) -> None:
@@ -236,6 +241,9 @@ def test_a_kill_between_a_checkpoint_and_its_mark(train: Any, read: Any, tmp_pat
     train(*args, f"total_steps={step}", "run_dir=hops")
     marked = best(tmp_path / "hops")
     assert marked["step"] == step
+    (tmp_path / "hops" / "best.json").unlink()
+    train(*args, f"total_steps={step}", "run_dir=hops")
+    assert best(tmp_path / "hops") == marked, "of a finished run"
     (tmp_path / "hops" / "best.json").unlink()
     train(*args, "total_steps=8", "run_dir=hops")
     assert best(tmp_path / "hops") == best(tmp_path / "whole") and read.steps(tmp_path / "hops") == read.steps(

@@ -162,10 +162,11 @@ def test_others_are_named_once(tmp_path: Path) -> None:
     other = {**PROTOCOL, "num_samples": 20, "kid_subset_size": 20, "features_hash": "b" * 64}
     for step in (1, 2, 3):
         results.write(tmp_path / f"step-{step}.json", {"fid": 1.0}, {**other, "step": step})
-    results.write(tmp_path / "same.json", {"fid": 1.0}, {**PROTOCOL, "step": 9, "threads": 2})
-    results.write(tmp_path / "mine.json", {"fid": 1.0}, PROTOCOL)
+    results.write(tmp_path / "step-9.json", {"fid": 1.0}, {**PROTOCOL, "step": 9, "threads": 2})
+    results.write(tmp_path / "step-0.json", {"fid": 1.0}, PROTOCOL)
+    results.write(tmp_path / "of-others-abc.json", {"fid": 1.0}, other)
     (tmp_path / "notes.json").write_text("[1]")
-    (line,) = results.others(tmp_path, PROTOCOL, tmp_path / "mine.json")
+    (line,) = results.others(PROTOCOL, tmp_path / "step-0.json")
     assert line == (
         "not to be compared with step-1.json and 2 more: features_hash is bbbbbbbbbbbbbbbb... there, aaaaaaaaaaaaaaaa... here; "
         "num_samples is 20 there, 10 here"

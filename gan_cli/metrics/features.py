@@ -23,7 +23,6 @@ from gan_cli.runs import build
 
 log = logging.getLogger("gan_cli")
 REPORT_EVERY = 10  # seconds between lines where there is no terminal
-INJECTED = frozenset({"labelled", "folder"})  # arguments that the program gives to a features node
 CLASSIFIER, INCEPTION = "gan_cli.metrics.classifier.Classifier", "gan_cli.metrics.inception.Inception"
 # What a data set is judged by where features=auto; all others by INCEPTION.
 DEFAULTS = {
@@ -167,7 +166,7 @@ def extract(extractor: Extractor, batches: Iterable[Tensor], n: int, *, device: 
     result = Features(torch.empty(0), None)
     done = 0
     plain = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # full float32 on a GPU as well
-    with plain, torch.random.fork_rng([device] if device.type == "cuda" else []), _Progress(n, what) as progress:
+    with plain, torch.random.fork_rng([device] if device.type == "cuda" else []), Progress(n, what) as progress:
         for batch in batches:
             values, logits = extractor(batch[: n - done].to(device, non_blocking=True))
             if done == 0:
@@ -189,8 +188,8 @@ def extract(extractor: Extractor, batches: Iterable[Tensor], n: int, *, device: 
     return result
 
 
-class _Progress:
-    """A bar on a terminal, a line now and then elsewhere."""
+class Progress:
+    """How many of ``n`` images are done: a bar on a terminal, a line now and then elsewhere. ``what``: in words."""
 
     def __init__(self, n: int, what: str) -> None:
         self.n, self.what = n, what
@@ -200,7 +199,7 @@ class _Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self.bar = tqdm(total=self.n, desc=f"features of {self.what}", unit="images", leave=False)
+            self.bar = tqdm(total=self.n, desc=self.what, unit="images", leave=False)
         self.start = self.last = time.monotonic()
         return self
 
@@ -209,6 +208,7 @@ class _Progress:
             self.bar.close()
 
     def __call__(self, done: int) -> None:
+        """``done`` images are done."""
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update(done - self.bar.n)
@@ -216,7 +216,7 @@ class _Progress:
             self.last = now
             rate = done / (now - self.start)
             left = math.ceil((self.n - done) / rate)
-            log.info("features of %s: %d of %d, %.0f images/s, %d s left", self.what, done, self.n, rate, left)
+            log.info("%s: %d of %d, %.0f images/s, %d s left", self.what, done, self.n, rate, left)
 
 
 def default_node(dataset_target: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def build_extractor(node: dict[str, Any], *, labelled: Labelled | None, folder: 
     """What a features node names, on ``device``.
 
     Args:
-        node: a ``_target_`` and its arguments, checked, with :data:`INJECTED` left out.
+        node: a ``_target_`` and its arguments, checked, without ``labelled`` and ``folder``, which are given here.
         labelled: gives the labelled images of ``"train"`` and of ``"test"`` (None: nothing is held out), for a
             classifier of them; None if there are no labels.
         folder: where weights are kept.

@@ -10,7 +10,7 @@ from gan_cli.metrics.frechet import float64, gram
 
 
 def kernel_distance(
-    real: Tensor, fake: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020
+    real: Tensor, fake: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020, paired: bool = False
 ) -> tuple[float, float]:
     """The unbiased estimate of MMD^2 with the kernel ``(x.y / d + 1)^3`` (Binkowski et al. 2018, section 4).
 
@@ -23,23 +23,29 @@ def kernel_distance(
         subsets: how many estimates.
         subset_size: rows of each set in an estimate, or all rows of the smaller set if that has fewer.
         seed: of the subsets.
+        paired: row k of one set belongs to row k of the other, as a translation to its target. Then both subsets have the same
+            rows, and a row is not compared with its partner, which would bias the estimate: the U-statistic (Gretton et
+            al. 2012, lemma 6).
 
     Returns:
         Mean and standard deviation (not that of the mean) of the estimates. The mean can be a little below 0.
     """
+    assert not paired or len(real) == len(fake)
     size = min(subset_size, len(real), len(fake))
     assert size >= 2 and subsets >= 1
     random = np.random.RandomState(seed)
 
-    def subset(features: Tensor) -> Tensor:
-        return float64(features[torch.from_numpy(random.choice(len(features), size, replace=False))])
+    def rows(features: Tensor) -> Tensor:
+        return torch.from_numpy(random.choice(len(features), size, replace=False))
 
     estimates = []
     for _ in range(subsets):
-        y, x = subset(fake), subset(real)
+        chosen = rows(fake)
+        y, x = float64(fake[chosen]), float64(real[chosen if paired else rows(real)])
         within = _kernel(gram(x), x.shape[1]) + _kernel(gram(y), x.shape[1])
         between = _kernel(x @ y.T, x.shape[1])
-        estimates.append((within.sum() - within.trace()) / (size * (size - 1)) - 2 * between.mean())
+        cross = (between.sum() - between.trace()) / (size * (size - 1)) if paired else between.mean()
+        estimates.append((within.sum() - within.trace()) / (size * (size - 1)) - 2 * cross)
     values = torch.stack(estimates)
     return float(values.mean()), float(values.std(correction=0))
 

@@ -24,6 +24,8 @@ VALUES: dict[str, tuple[str, str]] = {
     "psnr": ("higher", "peak signal-to-noise ratio to the target, dB"),
     "ssim": ("higher", "structural similarity to the target"),
 }
+# Metric -> its values, where it may have others than one of its own name.
+SEVERAL = {"prdc": ["coverage", "density", "precision", "recall"], "lpips": ["lpips", "lpips_diversity"]}
 FEATURES_NEEDED = frozenset({"fid", "kid", "is", "prdc", "classes", "accuracy", "fid_per_class", "memorisation"})
 LABELS_NEEDED = frozenset({"classes", "accuracy", "fid_per_class"})
 TARGETS_NEEDED = frozenset({"psnr", "ssim"})

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli import schema
+from gan_cli.config import TO_FEATURES
 from gan_cli.errors import ConfigError, DataError
 from gan_cli.metrics import features
-from gan_cli.metrics.features import CLASSIFIER, INCEPTION, INJECTED, Custom, build_extractor, default_node, extract
+from gan_cli.metrics.features import CLASSIFIER, INCEPTION, Custom, build_extractor, default_node, extract
 
 CONF = Path(__file__).parents[2] / "conf"
 CPU = torch.device("cpu")
@@ -96,15 +97,15 @@ def test_says_how_far_it_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytes
     monkeypatch.setattr(features.time, "monotonic", lambda: next(clock))
     extract(Custom(Means(), {"_target_": "mine.Means"}), images().split(2), 10, device=CPU, what="real images")
     assert [r.getMessage() for r in caplog.records] == [
-        "features of real images: 4 of 10, 0 images/s, 18 s left",
-        "features of real images: 8 of 10, 0 images/s, 6 s left",
+        "real images: 4 of 10, 0 images/s, 18 s left",
+        "real images: 8 of 10, 0 images/s, 6 s left",
     ]
 
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     extract(Custom(Means(), {"_target_": "mine.Means"}), images().split(2), 10, device=CPU, what="real images")
-    assert "features of real images" in capsys.readouterr().err
+    assert "real images: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_default_is_by_data_set(dataset: str, target: str) -> None:
     text = (CONF / "dataset" / f"{dataset}.yaml").read_text()
     node = default_node(next(line.split()[1] for line in text.splitlines() if line.strip().startswith("_target_:")))
     assert node["_target_"] == target
-    assert schema.check(node, "features", INJECTED) == node
+    assert schema.check(node, "features", TO_FEATURES) == node
 
 
 def test_default_of_a_users_data_set() -> None:
@@ -223,11 +224,11 @@ def test_config_file_has_the_arguments_and_their_defaults(name: str) -> None:
     import yaml
 
     node = yaml.safe_load((CONF / "features" / f"{name}.yaml").read_text())
-    schema.check(node, "features", INJECTED)
+    schema.check(node, "features", TO_FEATURES)
     known = schema.parameters(node["_target_"])
-    assert known is not None and node.keys() - {"_target_"} == known.keys() - INJECTED
+    assert known is not None and node.keys() - {"_target_"} == known.keys() - TO_FEATURES
     with pytest.raises(ConfigError):
-        schema.check({**node, "folder": "here"}, "features", INJECTED)
+        schema.check({**node, "folder": "here"}, "features", TO_FEATURES)
 
 
 def test_auto_names_no_class() -> None:

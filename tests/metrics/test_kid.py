@@ -87,3 +87,17 @@ def test_one_repeated_image() -> None:
     assert kernel_distance(x.expand(50, -1), x.expand(50, -1), subsets=4) == pytest.approx((0, 0), abs=1e-12)
     expected = plain(x.expand(2, -1), y.expand(2, -1))
     assert kernel_distance(x.expand(50, -1), y.expand(50, -1), subsets=4) == pytest.approx((expected, 0), rel=1e-10, abs=1e-12)
+
+
+def test_pairs_are_not_compared_with_their_partners() -> None:
+    """Row k belongs to row k: the plain estimate is biased by about 1/n of their kernel, the U-statistic is not."""
+    for n in (20, 100, 300):
+        real = torch.randn(n, 6, generator=torch.Generator().manual_seed(n))
+        assert kernel_distance(real, real, subset_size=n, subsets=2, paired=True)[0] == pytest.approx(0, abs=1e-12)
+        assert kernel_distance(real, real, subset_size=n, subsets=2)[0] < -0.5 / n
+    fake = torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+    k = lambda x, y: (x @ y / 6 + 1) ** 3  # noqa: E731
+    x, y = real.double().numpy(), fake.double().numpy()
+    pairs = [(i, j) for i in range(300) for j in range(300) if i != j]
+    expected = sum(k(x[i], x[j]) + k(y[i], y[j]) - 2 * k(x[i], y[j]) for i, j in pairs) / len(pairs)
+    assert kernel_distance(real, fake, subset_size=300, subsets=1, paired=True)[0] == pytest.approx(expected, rel=1e-9)
