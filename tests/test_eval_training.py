@@ -189,7 +189,7 @@ def test_the_best_survives_a_session_without_evaluations(
 
 def test_another_rule_is_refused_and_another_metric_decides_anew(train: Any, scripted: Any, tmp_path: Path) -> None:
     args = [*CLASSIFIER, "metrics=[kid,fid]", "eval_every=1", "run_dir=run"]
-    scripted(1.0)
+    scripted(1.0, 7.0)
     train(*args, "num_samples=10", "total_steps=1")
     refused = train(*args, "num_samples=11", "total_steps=2", code=2)
     (line,) = refused.errors
@@ -259,6 +259,15 @@ def test_every_hour_of_it(train: Any, read: Any, tmp_path: Path) -> None:
         train(*args, "run_dir=hops", "max_hours=1e-9", code=75 if k < 4 else 0)
     read.assert_same(tmp_path / "whole", tmp_path / "hops")
     assert best(tmp_path / "whole") == best(tmp_path / "hops") and results(tmp_path / "whole") == results(tmp_path / "hops")
+
+
+def test_an_evaluation_that_fails_does_not_end_the_training(train: Any, read: Any, tmp_path: Path) -> None:
+    args = [*EVERY, "metrics=[fid]", "eval_every=2", "total_steps=4", "run_dir=run"]
+    train(*args, "max_hours=1e-9", code=75)
+    (tmp_path / "run" / "evaluations").write_text("no folder")
+    said = train(*args)
+    assert said.err.count("warning: there is no evaluation of step") == 2 and not said.errors
+    assert read.steps(tmp_path / "run")[-1] == 4 and not (tmp_path / "run" / "best.json").exists()
 
 
 # Which value decides, and what a sweeper gets
