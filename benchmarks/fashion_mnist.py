@@ -1,9 +1,9 @@
-"""Four GANs on Fashion-MNIST, three seeds each, at equal images, measured by one protocol: the table in the README.
+"""Four GANs on Fashion-MNIST, three seeds each, at equal images, measured by one protocol: the table in docs/evaluation.md.
 
     python benchmarks/fashion_mnist.py [--root data] [--folder outputs/fashion_mnist] [--seeds 3]
 
 Every run is gan-train and gan-eval as anybody would type them; the commands are printed. What is finished is not repeated, what
-was stopped is continued. About an hour and a quarter on 2 CPU cores.
+was stopped is continued. About an hour and a half on 2 CPU cores.
 """
 
 from __future__ import annotations

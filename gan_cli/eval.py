@@ -106,7 +106,7 @@ def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequen
     plain["protocol"] = protocol or "default"
     fields = schema.check_fields(plain, EvalConfig)
     for key in overridden if protocol is not None else ():
-        if key in ("features", "num_samples", "num_real", "split", "crop"):
+        if key.split(".")[0] in ("features", "num_samples", "num_real", "split", "crop") and key != "features.weights":
             what = f"protocol={protocol} is a rule as it stands"
             raise ConfigError(what, key, f"Leave {key} out, or protocol=")
     fields["lpips"] = schema.check_fields(fields["lpips"], LPIPSConfig, "lpips.")
@@ -155,11 +155,6 @@ def report(config: EvalConfig, case: Case) -> None:
     notes = advice(evaluation.metrics, fake, evaluation.real, extractor.dim) if extractor is not None else []
     if notes:  # what can be relied on comes first
         values = {k: values[k] for k in sorted(values, key=lambda key: not key.startswith("kid"))}
-    everything = results.write(path, values, protocol)
-    for pixels in pictures:
-        write_png(picture, enlarge(pixels))
-    if config.run_dir is not None and config.output is None:
-        to_tensorboard(Path(config.run_dir).expanduser(), f"eval_{identity}", values, protocol["step"])
     print(case.title)
     print("\n".join(results.table(values, translates=evaluation.paired)))
     if extractor is not None:
@@ -167,6 +162,11 @@ def report(config: EvalConfig, case: Case) -> None:
         right = f", right on {100 * accuracy:.1f} % of the test images" if accuracy is not None else ""
         print(f"features: {extractor.facts['features']}{right}; comparable {extractor.facts['comparable']}")
     print(f"samples: {fake.n:,}; reference: {case.reference}, {evaluation.real.n:,} images")
+    everything = results.write(path, values, protocol)
+    for pixels in pictures:
+        write_png(picture, enlarge(pixels))
+    if config.run_dir is not None and config.output is None:
+        to_tensorboard(Path(config.run_dir).expanduser(), f"eval_{identity}", values, protocol["step"])
     for note in [*notes, *results.others(protocol, path)]:
         print(f"note: {note}")
     if pictures:

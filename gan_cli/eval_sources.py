@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -20,7 +20,6 @@ from gan_cli.data.digits import digits
 from gan_cli.data.image_files import FORMATS, find_images
 from gan_cli.data.npz import shape_in
 from gan_cli.errors import ConfigError, DataError, GanError, NotFoundError
-from gan_cli.eval import EvalConfig
 from gan_cli.evaluate import (
     LPIPS_PAIRS,
     LPIPS_SIZE,
@@ -35,13 +34,16 @@ from gan_cli.evaluate import (
     versions,
 )
 from gan_cli.metrics.cache import cache_dir
-from gan_cli.metrics.features import Extractor, build_extractor, default_node
+from gan_cli.metrics.features import Extractor, Labelled, build_extractor, default_node
 from gan_cli.metrics.lpips import LPIPS
 from gan_cli.metrics.names import FEATURES_NEEDED, LABELS_NEEDED, TARGETS_NEEDED
 from gan_cli.metrics.similarity import SMALLEST_IMAGE
 from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
 from gan_cli.runs import Run, build, check_trusted, choose_device, load_run
 from gan_cli.tasks.inference import dropouts
+
+if TYPE_CHECKING:
+    from gan_cli.eval import EvalConfig
 
 log = logging.getLogger("gan_cli")
 DIGIT_STYLES = ("gan_cli.data.digit_styles.digits_paired", "gan_cli.data.digit_styles.digits_unpaired")
@@ -63,7 +65,6 @@ LINEAR = {
         "squeeze": "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76",
     }.items()
 }
-LabelledSets = Callable[[str], ImageDataset | None]
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def of_run(config: EvalConfig) -> Case:
                 what = "memorisation is measured by the images that the run was trained on"
                 raise ConfigError(what, "real" if config.real is not None else "dataset", "Leave it out")
             training = dataset if part == node else build(node, "dataset")
-    if node is run.config["dataset"] and node.get("split", "all") == split and dataset.fingerprint != run.data:
+    own = config.real is None and config.dataset is None
+    if own and (run.translates or node.get("split", "all") == split) and dataset.fingerprint != run.data:
         log.warning("warning: the data set is not that which the run was trained on; it has changed since")
     evaluation = prepare(
         real, fake, rule_of(config), node=node, device=device, training=training,
@@ -154,7 +156,7 @@ def of_run(config: EvalConfig) -> Case:
         cropped(fake, config.crop),
         title=f"{run.run_dir}, step {run.step:,} ({run.images:,} images), {'EMA' if config.ema else 'raw'} weights",
         reference=describe(node, split),
-        path=folder / f"step-{run.step:08d}",
+        path=folder / f"{'' if config.output is None else f'{run.run_dir.resolve().name}-'}step-{run.step:08d}",
         protocol={
             **how_compared(node, split),
             **how_made(run.task, run.generator, seed=config.seed, ema=config.ema, direction=direction),
@@ -178,6 +180,7 @@ def of_files(config: EvalConfig) -> Case:
         node = {**config.dataset}
         if config.image_size is not None and "image_size" in node:
             node["image_size"] = config.image_size
+        ours["fit"] = node.get("fit", "resize")  # as the reference is
     part, split = with_split(node, config.split)
     with readdressed({"dataset.root": "fake=", "dataset.path": "fake="}):
         made = build(ours, "fake")
@@ -204,6 +207,7 @@ def of_files(config: EvalConfig) -> Case:
         protocol={
             **how_compared(node, split),
             "samples_native": native,
+            "samples_fit": ours["fit"],
             "samples_hash": made.fingerprint,
             "samples_path": config.fake,
             **machine(device),
@@ -285,7 +289,7 @@ def prepare(
     refuse_too_few(metrics, fake, real)
     if "is" in metrics and extractor is not None and extractor.num_classes is None:
         raise ConfigError("the features come without class logits, which IS is made of", "metrics", "Leave is out")
-    lpips, facts = perceptual(rule.lpips, folder, paired) if "lpips" in metrics else (None, {})
+    lpips, facts = load_lpips(rule.lpips, folder, paired) if "lpips" in metrics else (None, {})
     held_out = None
     unseen = {"train": "test", "test": "train"}.get(node.get("split", "all"))
     if "memorisation" in metrics and unseen is not None:
@@ -354,7 +358,7 @@ def all_that_fit(
     return chosen
 
 
-def perceptual(config: dict[str, Any], folder: Path, paired: bool) -> tuple[LPIPS, dict[str, Any]]:
+def load_lpips(config: dict[str, Any], folder: Path, paired: bool) -> tuple[LPIPS, dict[str, Any]]:
     """LPIPS and what is to be said about it."""
     net = config["net"]
     trunk, trunk_hash = find_weights(TRUNKS[net], path=config["weights"], folder=folder, key="lpips.weights", instead=WITHOUT)
@@ -374,7 +378,7 @@ def perceptual(config: dict[str, Any], folder: Path, paired: bool) -> tuple[LPIP
     }
 
 
-def labelled_sets(node: Node, real: Images) -> LabelledSets | None:
+def labelled_sets(node: Node, real: Images) -> Labelled | None:
     """Gives the parts of the labelled data set that a classifier is trained on, at the size it takes; None if unlabelled."""
     if node["_target_"] in DIGIT_STYLES:
         return both_styles
@@ -384,7 +388,7 @@ def labelled_sets(node: Node, real: Images) -> LabelledSets | None:
     def part(split: str) -> ImageDataset | None:
         if split != "train" and "split" not in node:
             return None
-        sized = {**node, "image_size": CLASSIFIER_SIZE}
+        sized = {**node, "image_size": CLASSIFIER_SIZE} if "image_size" in node else node
         dataset: ImageDataset = build({**sized, "split": split} if "split" in node else sized, "dataset")
         return dataset
 
@@ -415,6 +419,8 @@ def reference_node(run: Run, config: EvalConfig) -> Node:
     if config.real is None and config.dataset is None:
         if not config.trust:
             check_trusted(own, "the run's dataset")
+        if "download" in own and not config.trust:
+            own = {**own, "download": False}  # a stranger's run writes nothing where it likes
         if config.root is None:
             return own
         key = "path" if "path" in own else "root"
@@ -424,7 +430,8 @@ def reference_node(run: Run, config: EvalConfig) -> Node:
     # Plain numbers only: what else a run names here would be built without having been checked.
     size = {key: own.get(key) if isinstance(own.get(key), int) else None for key in ("image_size", "channels")}
     if config.real is not None:
-        return node_of_path(config.real, "real", size["image_size"], size["channels"])[0]
+        node = node_of_path(config.real, "real", size["image_size"], size["channels"])[0]
+        return {**node, "fit": own["fit"] if own.get("fit") in ("pad", "crop") else "resize"}
     assert config.dataset is not None
     return {**config.dataset, **{k: v for k, v in size.items() if v is not None and k in config.dataset}}
 

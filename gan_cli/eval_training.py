@@ -10,11 +10,12 @@ from typing import Any
 from gan_cli import checkpoint, results
 from gan_cli.config import TrainConfig
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
-from gan_cli.errors import ConfigError, DivergedError
+from gan_cli.errors import ConfigError, DivergedError, NotFoundError
 from gan_cli.eval_sources import Rule, how_compared, how_made, machine, prepare
 from gan_cli.evaluate import Evaluation, Images, advice, of_dataset, of_noise, of_sources
 from gan_cli.game import Game
 from gan_cli.health import against_divergence
+from gan_cli.metrics.cache import cache_dir
 from gan_cli.metrics.names import SEVERAL, VALUES, is_better
 
 log = logging.getLogger("gan_cli")
@@ -46,10 +47,16 @@ class TrainingEvaluation:
         fake, real, training, direction = self.images()
         self.split = real.what if isinstance(game.dataset, TranslationDataset) else node.get("split", "all")
         self.fake, self.direction = fake, direction  # the averaged generator as it is when they are gone through
-        self.evaluation: Evaluation = prepare(
-            real, fake, Rule(config.metrics, config.features, LPIPS, None, None), node=node, device=game.device,
-            training=training, paired=training is None and direction is None, two_domains=direction is not None,
-        )  # fmt: skip
+        try:
+            self.evaluation: Evaluation = prepare(
+                real, fake, Rule(config.metrics, config.features, LPIPS, None, None), node=node, device=game.device,
+                training=training, paired=training is None and direction is None, two_domains=direction is not None,
+            )  # fmt: skip
+        except NotFoundError as error:
+            if "lpips." not in error.todo:
+                raise
+            todo = f"Put it into {cache_dir(None)}, or leave lpips out of metrics="
+            raise NotFoundError(error.what, error.where, todo) from error
         self.node = node
         self.rule = results.protocol_id(self.protocol(fake))
         extractor = self.evaluation.extractor
@@ -138,7 +145,7 @@ class TrainingEvaluation:
             "checkpoint_hash": self.weights_hash(),
             **machine(game.device),
         }
-        results.write(self.path(), values, protocol)
+        results.write(self.path(), values, protocol, todo="Make the run directory writable")
         value, before = values[self.metric], None if self.best is None else self.best["value"]
         better = is_better(self.metric, value, before, self.evaluation.paired)
         if better:

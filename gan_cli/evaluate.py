@@ -153,8 +153,9 @@ def of_sources(
 
 @contextmanager
 def quiet(device: torch.device) -> Iterator[None]:
-    """Within this block there is no graph, and the caller's random numbers are not touched."""
-    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    """Within this block there is no graph, no TF32, and the caller's random numbers are not touched."""
+    plain = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with plain, torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ FOLLOWS = frozenset(
 )  # from others of the protocol, which are shown
 
 
-def write(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> dict[str, float]:
+def write(
+    path: Path, values: dict[str, float], protocol: dict[str, Any], todo: str = "Set output= to a folder that can be written"
+) -> dict[str, float]:
     """Write ``{"metrics": ..., "protocol": ...}``; the file is whole or not there.
 
     Other metrics that were measured earlier, of the same weights, in the same way and by the same versions, are kept.
@@ -44,7 +48,6 @@ def write(path: Path, values: dict[str, float], protocol: dict[str, Any]) -> dic
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        todo = "Set output= to a folder that can be written"
         raise OutputError(f"the result cannot be written: {error.strerror}", str(path), todo) from error
     return values
 
@@ -53,8 +56,10 @@ def read(path: Path) -> dict[str, Any] | None:
     """What :func:`write` wrote, or None if it is not there or not that."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        return result if isinstance(result["metrics"], dict) and isinstance(result["protocol"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        metrics, protocol = result["metrics"], result["protocol"]
+        finite = all(isinstance(value, float | int) and math.isfinite(value) for value in metrics.values())
+        return result if finite and isinstance(protocol, dict) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -70,16 +75,16 @@ def table(values: dict[str, float], translates: bool) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Four significant digits, never as a power of ten."""
+    """Four significant digits, but no power of ten: whole from 1000 on, six decimals below 0.001."""
     if value == 0 or abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.6f}"
 
 
-def short(value: Any) -> str:
-    """A value of a protocol in a line of text."""
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:16]}..."
+def short(value: Any, most: int = 24) -> str:
+    """A value of a protocol, or a name, in a line of text."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+    return text if len(text) <= most else f"{text[: most - 8]}..."
 
 
 def protocol_id(protocol: dict[str, Any]) -> str:
@@ -94,8 +99,10 @@ def others(protocol: dict[str, Any], path: Path) -> list[str]:
     ``path``: of the result, whose name begins with what was measured.
     """
     ways: dict[str, list[str]] = {}
-    same = "step-*" if path.name.startswith("step-") else f"{path.stem.rpartition('-')[0]}-*"
-    for file in sorted(path.parent.glob(f"{same}.json")):
+    subject = path.stem.rpartition("-")[0]
+    if "samples_hash" not in protocol:  # a run, at any step
+        subject = subject[:-8]
+    for file in sorted(path.parent.glob(f"{glob.escape(subject)}*.json")):
         result = read(file) if file != path else None
         theirs = result["protocol"] if result is not None else {}
         changed = [
@@ -104,7 +111,7 @@ def others(protocol: dict[str, Any], path: Path) -> list[str]:
             if theirs[key] != protocol[key]
         ]
         if changed:
-            ways.setdefault("; ".join(changed), []).append(file.name)
+            ways.setdefault("; ".join(changed), []).append(short(file.name, 80))
     lines = [
         f"not to be compared with {files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {way}"
         for way, files in ways.items()

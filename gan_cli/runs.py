@@ -302,8 +302,13 @@ def load_run(
     """
     run_dir = Path(run_dir).expanduser()
     saved = checkpoint.find(run_dir, str(step))
-    config = saved.info["config"]
-    model = config["model"]
+    try:
+        config = saved.info["config"]
+        model = config["model"]
+        int(saved.info["images"]), int(config["total_steps"]), str(saved.info["data"]), config["dataset"]["_target_"]
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"the checkpoint does not say what it is of: {error} is missing"
+        raise CheckpointError(what, str(run_dir), "Use another step=") from error
     if not trust:
         check_trusted({k: model[k] for k in ("task", "generator")}, "the run's model")
     where = choose_device(device)

@@ -170,7 +170,9 @@ def play(
             values, better = evaluation.measure()
         except DivergedError:
             raise
-        except GanError as error:  # a night's training is worth more
+        except (GanError, RuntimeError, MemoryError) as error:  # a night's training is worth more
+            if not isinstance(error, GanError) and not out_of_memory(error):
+                raise
             log.warning("warning: there is no evaluation of step %d, the training goes on: %s", progress.step, error)
             return False
         writer.measure({f"metric/{key}": value for key, value in values.items()})
@@ -199,9 +201,8 @@ def play(
                 for line in health.update(writer.row(keep_sums=step % config.log_every != 0)):
                     log.warning(line)
                 measured = str(config.optimized_metric).removeprefix("metric/")
-                every = config.eval_every if config.eval_every is not None and measured in VALUES else config.sample_every
-                due = step >= every or measured == config.optimized_metric
-                if due and not last:  # at the end when the run is saved
+                due = step >= config.sample_every or measured == config.optimized_metric
+                if due and not last and measured not in VALUES:  # at the end when the run is saved
                     refuse_unknown_metric(config.optimized_metric, writer.seen)
             if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
                 stop.append(f"max_hours={config.max_hours:g}")
@@ -334,6 +335,8 @@ def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
         return float(best["value"])
     if key is None:
         return None
+    if config.eval_every is not None and key.removeprefix("metric/") in VALUES:
+        return None  # no evaluation came off
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     refuse_unknown_metric(key, {k for row in rows for k in row})
     return float(next(row[key] for row in reversed(rows) if key in row))

@@ -21,6 +21,7 @@ from torch import nn
 
 from gan_cli import eval_sources, load_run
 from gan_cli.data.digits import digits
+from gan_cli.data.idx import mnist
 from gan_cli.images import to_uint8
 from gan_cli.metrics import inception
 from gan_cli.metrics.features import build_extractor
@@ -257,7 +258,7 @@ def test_another_checkpoint_of_the_same_step_replaces_its_values(run: Path, trai
 def test_into_another_folder(run: Path, evaluate: Any) -> None:
     before = sorted(run.rglob("*"))
     found = evaluate("run_dir=run", "metrics=[fid]", "output=deep/er")
-    assert found.path.parent == run.parent / "deep" / "er"
+    assert found.path.parent == run.parent / "deep" / "er" and found.path.name.startswith("run-step-00000004-")
     assert sorted(run.rglob("*")) == before, "the run may be somebody else's"
     shutil.rmtree(run / "tensorboard")
     (run / "tensorboard").write_text("cannot be written")
@@ -584,6 +585,18 @@ def test_a_named_protocol_is_kept_or_not_named(arg: str, gan: Any, trained: Path
     assert result.code == 2 and "protocol=lucic2018 is a rule as it stands" in line and arg.split("=")[0] in line
 
 
+@pytest.mark.parametrize("size", [28, 32])
+def test_images_are_fitted_as_the_reference_is(
+    size: int, evaluate: Any, pixels: list[str], data_root: Path, tmp_path: Path
+) -> None:
+    images = mnist(root=str(data_root), image_size=28, fit="resize", download=False).images[:, 0].numpy()
+    np.savez(tmp_path / "fake.npz", images=images)
+    args = ["fake=fake.npz", "dataset=mnist", f"dataset.root={data_root}", f"image_size={size}", "metrics=[fid]"]
+    found = evaluate(*pixels, *args)
+    assert found.metrics["fid"] == pytest.approx(0, abs=1e-9)
+    assert (found.protocol["samples_fit"], found.protocol["samples_native"]) == ("pad", "28 x 28, 1 channels")
+
+
 # Features of the user's own
 
 
@@ -796,12 +809,10 @@ REFUSED = {
 
 
 @pytest.fixture
-def bad(tmp_path: Path, data_root: Path) -> None:
+def bad(tmp_path: Path) -> None:
     """Images that are not as they should be."""
     save_npz(tmp_path / "fake.npz", "test", slice(0, 40))
-    shutil.copy(data_root / "unlabelled.npz", tmp_path / "unlabelled.npz")
     np.savez(tmp_path / "unlabelled.npz", images=np.zeros((40, 32, 32, 1), dtype=np.uint8))
-    np.savez(tmp_path / "colour.npz", images=np.zeros((40, 32, 32, 3), dtype=np.uint8))
     images = np.zeros((40, 32, 32), dtype=np.float32)
     images[7, 3, 3] = np.nan
     np.savez(tmp_path / "nan.npz", images=images)
@@ -828,7 +839,7 @@ def test_refused(args: list[str], code: int, message: str, gan: Any, tmp_path: P
     (line,) = result.errors
     assert line.startswith("gan-eval: error: ") and re.search(message, line), line
     assert line.endswith((".", "?")) and not line.endswith("..")
-    assert "Traceback" not in result.err and result.out == ""
+    assert "Traceback" not in result.err and (result.out == "" or "output=run/train.log" in args), "the table is not lost"
     assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
 
 
@@ -867,4 +878,4 @@ def test_help_lists_the_keys(gan: Any) -> None:
     result = gan("gan-eval", "--help")
     assert result.code == 0
     for text in ("run_dir=DIR", "fake=DIR real=DIR", "num_samples: 10000", "protocol=lucic2018", "memorisation"):
-        assert text in result.out or text == "memorisation"
+        assert text in result.out

@@ -124,7 +124,7 @@ def test_gan_eval_finds_the_same(kind: str, watched: Path, train: Any, read: Any
     result = gan("gan-eval", f"run_dir={run}", f"num_samples={count}", metrics, *CLASSIFIER, "threads=1", "output=out")
     assert result.code == 0, result.err
     (path,) = (tmp_path / "out").iterdir()
-    theirs = json.loads((run / "evaluations" / path.name).read_text())
+    theirs = json.loads((run / "evaluations" / path.name.removeprefix("run-")).read_text())
     ours = json.loads(path.read_text())
     assert ours["protocol"] == theirs["protocol"], "the same in every respect: protocol, step, weights, machine"
     assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-6)
@@ -262,7 +262,7 @@ def test_every_hour_of_it(train: Any, read: Any, tmp_path: Path) -> None:
 
 
 def test_an_evaluation_that_fails_does_not_end_the_training(train: Any, read: Any, tmp_path: Path) -> None:
-    args = [*EVERY, "metrics=[fid]", "eval_every=2", "total_steps=4", "run_dir=run"]
+    args = [*EVERY, "metrics=[fid]", "eval_every=2", "total_steps=4", "optimized_metric=metric/fid", "run_dir=run"]
     train(*args, "max_hours=1e-9", code=75)
     (tmp_path / "run" / "evaluations").write_text("no folder")
     said = train(*args)
@@ -307,8 +307,10 @@ def test_cyclegan(train: Any, gan: Any, tmp_path: Path) -> None:
     result = gan("gan-eval", "run_dir=run", "metrics=[kid]", *CLASSIFIER, "num_samples=12", "threads=1", "output=out")
     (path,) = (tmp_path / "out").iterdir()
     assert result.code == 0
-    assert json.loads(path.read_text())["protocol"] == results(tmp_path / "run")[path.name]["protocol"]
-    assert json.loads(path.read_text())["metrics"] == pytest.approx(results(tmp_path / "run")[path.name]["metrics"], rel=1e-6)
+    assert json.loads(path.read_text())["protocol"] == results(tmp_path / "run")[path.name.removeprefix("run-")]["protocol"]
+    assert json.loads(path.read_text())["metrics"] == pytest.approx(
+        results(tmp_path / "run")[path.name.removeprefix("run-")]["metrics"], rel=1e-6
+    )
 
 
 def test_the_best_value_goes_to_the_sweeper(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: Any) -> None:

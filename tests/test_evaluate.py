@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,16 +161,39 @@ def test_protocol_id_is_of_how_and_not_of_what() -> None:
 def test_others_are_named_once(tmp_path: Path) -> None:
     other = {**PROTOCOL, "num_samples": 20, "kid_subset_size": 20, "features_hash": "b" * 64}
     for step in (1, 2, 3):
-        results.write(tmp_path / f"step-{step}.json", {"fid": 1.0}, {**other, "step": step})
-    results.write(tmp_path / "step-9.json", {"fid": 1.0}, {**PROTOCOL, "step": 9, "threads": 2})
-    results.write(tmp_path / "step-0.json", {"fid": 1.0}, PROTOCOL)
+        results.write(tmp_path / f"step-0000000{step}-b.json", {"fid": 1.0}, {**other, "step": step})
+    results.write(tmp_path / "step-00000009-a.json", {"fid": 1.0}, {**PROTOCOL, "step": 9, "threads": 2})
+    results.write(tmp_path / "step-00000000-a.json", {"fid": 1.0}, PROTOCOL)
     results.write(tmp_path / "of-others-abc.json", {"fid": 1.0}, other)
     (tmp_path / "notes.json").write_text("[1]")
-    (line,) = results.others(PROTOCOL, tmp_path / "step-0.json")
+    (line,) = results.others(PROTOCOL, tmp_path / "step-00000000-a.json")
     assert line == (
-        "not to be compared with step-1.json and 2 more: features_hash is bbbbbbbbbbbbbbbb... there, aaaaaaaaaaaaaaaa... here; "
-        "num_samples is 20 there, 10 here"
+        "not to be compared with step-00000001-b.json and 2 more: "
+        "features_hash is bbbbbbbbbbbbbbbb... there, aaaaaaaaaaaaaaaa... here; num_samples is 20 there, 10 here"
     )
+
+
+def test_results_of_strangers_are_text_of_one_line(tmp_path: Path) -> None:
+    theirs = {**PROTOCOL, "features_hash": "\x1b[31mred\nresult: x"}
+    results.write(tmp_path / "step-00000001-abc.json", {"fid": 1.0}, theirs)
+    (line,) = results.others(PROTOCOL, tmp_path / "step-00000002-def.json")
+    assert line.isprintable() and "\\x1b[31mred" in line
+
+
+@pytest.mark.parametrize(
+    "content", ['{"metrics": {"fid": NaN}, "protocol": {}}', "[" * 100_000, '{"metrics": [], "protocol": {}}']
+)
+def test_what_is_no_result_is_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "step-1.json").write_text(content)
+    assert results.read(tmp_path / "step-1.json") is None
+
+
+def test_odd_names_are_names(tmp_path: Path) -> None:
+    mine = {**PROTOCOL, "samples_hash": "a"}
+    results.write(tmp_path / "samples [1]-0a-abc.json", {"fid": 1.0}, {**mine, "num_samples": 20})
+    (line,) = results.others(mine, tmp_path / "samples [1]-0a-def.json")
+    assert line.startswith("not to be compared with samples [1]-0a-abc.json: num_samples")
+    assert results.others(mine, tmp_path / "a**-0a-def.json") == []
 
 
 @pytest.mark.parametrize(
@@ -194,4 +217,4 @@ def test_a_table_of_everything() -> None:
 
 def test_hashes_of_plain_data() -> None:
     assert evaluate.short_hash({"a": 1, "b": None}) == evaluate.short_hash({"b": None, "a": 1})
-    assert len(evaluate.short_hash({})) == 16 and not math.isnan(int(evaluate.short_hash({}), 16))
+    assert re.fullmatch("[0-9a-f]{16}", evaluate.short_hash({})) and evaluate.short_hash({}) != evaluate.short_hash({"a": 1})

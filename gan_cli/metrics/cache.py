@@ -88,14 +88,17 @@ def _held(lock: Any, kind: str) -> Iterator[None]:
     import fcntl
 
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        log.info("waiting for process %s, which computes %s", lock.read().strip() or "?", kind)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            log.info("waiting for process %s, which computes %s", lock.read().strip() or "?", kind)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+    except OSError as error:  # a file system without locks, or a full one: at worst it is computed twice
+        log.warning("warning: no lock for %s: %s", kind, error.strerror)
     yield
 
 

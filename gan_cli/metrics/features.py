@@ -43,7 +43,7 @@ class Extractor(Protocol):
     """A frozen network that describes images.
 
     Attributes:
-        name: for messages.
+        name: for messages; that of the classifier of the data set is ``classifier``.
         dim: numbers per image; 0 while it is not known, which is before the first batch of a network of the user's.
         num_classes: logits per image, None if it gives none.
         facts: plain data for the protocol: ``features``, ``features_hash``, ``resize``, ``value_range``, ``comparable``.

@@ -6,23 +6,23 @@ from typing import Literal
 
 Metric = Literal["fid", "kid", "is", "prdc", "classes", "accuracy", "fid_per_class", "memorisation", "lpips", "psnr", "ssim"]
 
-# Value -> better direction, or what it should be near, and what it is. A name ending in _std belongs to the one before it.
-VALUES: dict[str, tuple[str, str]] = {
-    "fid": ("lower", "Frechet distance between Gaussians fitted to the features"),
-    "kid": ("lower", "kernel distance of the features, unbiased: meaningful for few images, too"),
-    "is": ("higher", "inception score"),
-    "precision": ("higher", "share of samples among the real images"),
-    "recall": ("higher", "share of real images among the samples"),
-    "density": ("higher", "how densely real images surround the samples; may exceed 1"),
-    "coverage": ("higher", "share of real images with a sample among their neighbours"),
-    "classes": ("higher", "effective number of classes of the samples, as a share of all"),
-    "accuracy": ("higher", "share of samples that are of the class asked for"),
-    "fid_per_class": ("lower", "mean of the FIDs within each class"),
-    "memorisation": ("near 0.5", "chance that a sample is nearer to the training images than a held-out image is; 1: copies"),
-    "lpips": ("lower", "perceptual distance from the target"),
-    "lpips_diversity": ("higher", "perceptual distance between two samples from one condition"),
-    "psnr": ("higher", "peak signal-to-noise ratio to the target, dB"),
-    "ssim": ("higher", "structural similarity to the target"),
+# Value -> which direction is better, or what it should be near. Each has its ``_std`` beside it where there is a spread.
+VALUES = {
+    "fid": "lower",
+    "kid": "lower",
+    "is": "higher",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+    "classes": "higher",
+    "accuracy": "higher",
+    "fid_per_class": "lower",
+    "memorisation": "near 0.5",
+    "lpips": "lower",
+    "lpips_diversity": "higher",
+    "psnr": "higher",
+    "ssim": "higher",
 }
 # Metric -> its values, where it may have others than one of its own name.
 SEVERAL = {"prdc": ["coverage", "density", "precision", "recall"], "lpips": ["lpips", "lpips_diversity"]}
@@ -35,7 +35,7 @@ def direction(key: str, translates: bool = True) -> str:
     """``lower``, ``higher`` or ``near 0.5`` is better. ``lpips`` of samples from noise is their diversity."""
     if key == "lpips" and not translates:
         key = "lpips_diversity"
-    return VALUES["fid_per_class" if key.startswith("fid/") else key][0]
+    return VALUES["fid_per_class" if key.startswith("fid/") else key]
 
 
 def is_better(key: str, value: float, than: float | None, translates: bool = True) -> bool:

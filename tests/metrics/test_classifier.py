@@ -58,14 +58,16 @@ def test_trained_once_and_the_same_from_the_cache(tmp_path: Path, caplog: pytest
 def test_training_is_a_function_of_its_arguments_alone(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     hashes = []
-    for k in (1, 2):
-        torch.set_num_threads(k)
-        torch.manual_seed(k)
-        before = torch.get_rng_state()
-        with torch.inference_mode(k == 2):
-            hashes.append(make(tmp_path / str(k)).facts["features_hash"])
-        assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == k
-    torch.set_num_threads(threads)
+    try:
+        for k in (1, 2):
+            torch.set_num_threads(k)
+            torch.manual_seed(k)
+            before = torch.get_rng_state()
+            with torch.inference_mode(k == 2):
+                hashes.append(make(tmp_path / str(k)).facts["features_hash"])
+            assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == k
+    finally:
+        torch.set_num_threads(threads)
     assert hashes[0] == hashes[1]
 
 
