@@ -782,7 +782,7 @@ REFUSED = {
     "few real": (["run_dir=run", "num_real=1"], 2, r"1 reference ones"),
     "few in a folder": (["fake=three", "dataset=digits", "metrics=[prdc]"], 2, r"prdc needs.* 3 generated ones"),
     "more than memory": (["run_dir=run", "num_samples=4000000000000"], 71, r"do not fit in memory.*num_samples"),
-    "nan": (["fake=nan.npz", "dataset=digits"], 65, r"nan\.npz"),
+    "nan": (["fake=nan.npz", "dataset=digits"], 65, r"image 7 .*nan\.npz"),
     "not npz": (["fake=run/config.yaml", "dataset=digits"], 65, r"config\.yaml"),
     "no such file": (["fake=no.npz", "dataset=digits"], 66, r"no such file or folder \(.*no\.npz\)\. Set fake="),
     "empty folder": (["fake=empty", "dataset=digits"], 65, r"empty.*Set fake="),

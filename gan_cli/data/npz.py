@@ -121,7 +121,10 @@ def _to_planes(pixels: np.ndarray, path: str) -> Tensor:
         raise DataError(f"images of type {pixels.dtype}", path, "Write them as uint8, or as float in [0, 1] or [-1, 1]")
 
     low, high = float(pixels.min()), float(pixels.max())
-    if not (low >= -1 and high <= 1):  # NaN, too
+    if np.isnan(low):
+        first = int(np.isnan(pixels).reshape(len(pixels), -1).any(1).argmax())
+        raise DataError(f"image {first} has values that are not numbers (NaN)", path, "Leave such images out")
+    if not (low >= -1 and high <= 1):
         what = f"float images from {low:g} to {high:g} are not in [0, 1] or [-1, 1]"
         raise DataError(what, path, "Scale them, or write them as uint8")
     offset, scale = (1, 127.5) if low < 0 else (0, 255)
