@@ -230,7 +230,7 @@ class Evaluation:
     _reference: tuple[Features, Gaussian | None] | None = None
 
     def facts(self, fake: Images) -> dict[str, Any]:
-        """Everything about the rule that changes a number."""
+        """What the rule says about itself in a protocol."""
         n = min(fake.n, self.real.n)
         facts: dict[str, Any] = {
             "image_size": self.real.shape[-1],
@@ -287,54 +287,18 @@ class Evaluation:
         Raises:
             ConfigError: too few images of a kind. DataError: features are not finite.
         """
+        one_by_one = Comparisons(self, fake)
         values: dict[str, float] = {}
-        rows = sorted({k * fake.n // NEIGHBOUR_ROWS for k in range(NEIGHBOUR_ROWS)})  # of all classes
-        shown: dict[int, Tensor] = {}
-        similar: dict[str, list[Tensor]] = {}
-        targets = self.real.batches() if self.paired else None
-        again = fake.again() if self.lpips is not None and fake.again is not None else None
-        alone: Tensor | None = None  # an image whose partner comes with the next batch
-
-        def watched() -> Iterator[Tensor]:
-            """The images, compared with their targets and with each other as they go by."""
-            nonlocal alone
-            for start, batch in counted(fake.batches()):
-                images = batch.cpu()
-                shown.update({k: images[k - start] for k in rows if start <= k < start + len(images)})
-                if targets is not None:
-                    target = next(targets).cpu()
-                    if "psnr" in self.metrics:
-                        similar.setdefault("psnr", []).append(psnr(images, target))
-                    if "ssim" in self.metrics:
-                        similar.setdefault("ssim", []).append(ssim(images, target))
-                    if self.lpips is not None:
-                        similar.setdefault("lpips", []).append(self.perceptual(images, target))
-                if again is not None:
-                    similar.setdefault("lpips_diversity", []).append(self.perceptual(images, next(again)))
-                elif self.lpips is not None and targets is None:
-                    waiting = images if alone is None else torch.cat([alone, images])
-                    stop = start + len(images)
-                    begin = stop - len(waiting)
-                    labels = None if fake.labels is None else fake.labels[begin:stop]
-                    one, other = some_pairs(waiting, labels, begin // 2, fake.n // 2)
-                    alone = waiting[-1:] if len(waiting) % 2 else None
-                    if len(one):
-                        similar.setdefault("lpips", []).append(self.perceptual(one, other))
-                yield batch
-
         if self.extractor is None:
             with Progress(fake.n, f"{fake.what} images") as progress:
-                for start, batch in counted(watched()):
+                for start, batch in counted(one_by_one.watch()):
                     progress(start + len(batch))
         else:
-            found = extract(self.extractor, watched(), fake.n, device=self.device, what=f"{fake.what} images")
+            found = extract(self.extractor, one_by_one.watch(), fake.n, device=self.device, what=f"{fake.what} images")
             values |= self.from_features(found, fake)
             if "memorisation" in self.metrics:
-                values["memorisation"] = self.memorised(found.values, shown, picture)
-        if "lpips" in self.metrics and not similar:
-            raise ConfigError("no two samples are from one condition", "lpips", "Draw more: num_samples=1000")
-        for key, parts in similar.items():
-            values[key] = float(torch.cat(parts).double().mean())
+                values["memorisation"] = self.memorised(found.values, one_by_one.shown, picture)
+        values |= one_by_one.means()
         for key, value in values.items():
             if not math.isfinite(value):
                 raise DataError(f"{key} is {value}", "metrics", f"Look at the features, or leave {key} out of metrics=")
@@ -419,6 +383,66 @@ class Evaluation:
         with torch.no_grad():
             distances: Tensor = self.lpips(prepared(a), prepared(b))
         return distances.cpu()
+
+
+class Comparisons:
+    """Images compared one by one as they go by once: with their targets, or in pairs with each other.
+
+    Attributes:
+        shown: some of them by number, spread over all classes, uint8 (C, H, W), for a picture.
+    """
+
+    def __init__(self, rule: Evaluation, fake: Images) -> None:
+        self.rule, self.fake = rule, fake
+        self.shown: dict[int, Tensor] = {}
+        self._rows = {k * fake.n // NEIGHBOUR_ROWS for k in range(NEIGHBOUR_ROWS)}
+        self._found: dict[str, list[Tensor]] = {}
+        self._targets = rule.real.batches() if rule.paired else None
+        self._again = fake.again() if rule.lpips is not None and fake.again is not None else None
+        self._alone: Tensor | None = None  # an image whose partner comes with the next batch
+
+    def watch(self) -> Iterator[Tensor]:
+        """The images batch by batch, compared on their way."""
+        for start, batch in counted(self.fake.batches()):
+            images = batch.cpu()
+            self.shown |= {k: images[k - start] for k in sorted(self._rows) if start <= k < start + len(images)}
+            if self._targets is not None:
+                self._with_targets(images, next(self._targets).cpu())
+            elif self.rule.lpips is not None:
+                self._in_pairs(images, start + len(images))
+            if self._again is not None:
+                self._add("lpips_diversity", self.rule.perceptual(images, next(self._again)))
+            yield batch
+
+    def means(self) -> dict[str, float]:
+        """Of what was compared.
+
+        Raises:
+            ConfigError: LPIPS was asked for, and there were no two images to compare.
+        """
+        if "lpips" in self.rule.metrics and not self._found:
+            raise ConfigError("no two samples are from one condition", "lpips", "Draw more: num_samples=1000")
+        return {key: float(torch.cat(parts).double().mean()) for key, parts in self._found.items()}
+
+    def _add(self, key: str, values: Tensor) -> None:
+        self._found.setdefault(key, []).append(values)
+
+    def _with_targets(self, images: Tensor, targets: Tensor) -> None:
+        for key, compare in (("psnr", psnr), ("ssim", ssim)):
+            if key in self.rule.metrics:
+                self._add(key, compare(images, targets))
+        if self.rule.lpips is not None:
+            self._add("lpips", self.rule.perceptual(images, targets))
+
+    def _in_pairs(self, images: Tensor, stop: int) -> None:
+        """Image 0 with 1, 2 with 3 and so on, whatever the batches are. ``stop``: images so far, with these."""
+        waiting = images if self._alone is None else torch.cat([self._alone, images])
+        begin = stop - len(waiting)
+        labels = None if self.fake.labels is None else self.fake.labels[begin:stop]
+        one, other = some_pairs(waiting, labels, begin // 2, self.fake.n // 2)
+        self._alone = waiting[-1:] if len(waiting) % 2 else None
+        if len(one):
+            self._add("lpips", self.rule.perceptual(one, other))
 
 
 def counted(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:
