@@ -45,9 +45,9 @@ def main() -> None:
             command("gan_cli.train", *recipe, *every, *place)
             for step in range(steps // 5, steps + 1, steps // 5) if seed == 0 else [steps]:  # the curve of the first seed
                 table = run_dir / "table"  # apart from what else is evaluated
-                if not list(table.glob(f"step-{step:08d}-*.json")):
+                if not list(table.glob(f"*step-{step:08d}-*.json")):
                     command("gan_cli.eval", f"run_dir={run_dir}", f"step={step}", f"root={arguments.root}", f"output={table}")
-            (file,) = table.glob(f"step-{steps:08d}-*.json")
+            (file,) = table.glob(f"*step-{steps:08d}-*.json")
             protocols.add(file.stem.rsplit("-", 1)[1])
             found[name].append(json.loads(file.read_text())["metrics"])
     if len(protocols) > 1:

@@ -151,12 +151,13 @@ def of_run(config: EvalConfig) -> Case:
         real, fake, rule_of(config), node=node, device=device, training=training,
         paired=run.translates and direction is None, two_domains=direction is not None,
     )  # fmt: skip
+    elsewhere = f"{run.run_dir.resolve().name}-{run.weights_hash[:8]}"  # where results of several runs may lie together
     return Case(
         evaluation,
         cropped(fake, config.crop),
         title=f"{run.run_dir}, step {run.step:,} ({run.images:,} images), {'EMA' if config.ema else 'raw'} weights",
         reference=describe(node, split),
-        path=folder / f"{'' if config.output is None else f'{run.run_dir.resolve().name}-'}step-{run.step:08d}",
+        path=folder / (f"step-{run.step:08d}" if config.output is None else f"{elsewhere}-step-{run.step:08d}"),
         protocol={
             **how_compared(node, split),
             **how_made(run.task, run.generator, seed=config.seed, ema=config.ema, direction=direction),

@@ -258,7 +258,9 @@ def test_another_checkpoint_of_the_same_step_replaces_its_values(run: Path, trai
 def test_into_another_folder(run: Path, evaluate: Any) -> None:
     before = sorted(run.rglob("*"))
     found = evaluate("run_dir=run", "metrics=[fid]", "output=deep/er")
-    assert found.path.parent == run.parent / "deep" / "er" and found.path.name.startswith("run-step-00000004-")
+    assert found.path.parent == run.parent / "deep" / "er" and re.fullmatch(
+        r"run-[0-9a-f]{8}-step-00000004-[0-9a-f]{8}.json", found.path.name
+    )
     assert sorted(run.rglob("*")) == before, "the run may be somebody else's"
     shutil.rmtree(run / "tensorboard")
     (run / "tensorboard").write_text("cannot be written")

@@ -124,7 +124,7 @@ def test_gan_eval_finds_the_same(kind: str, watched: Path, train: Any, read: Any
     result = gan("gan-eval", f"run_dir={run}", f"num_samples={count}", metrics, *CLASSIFIER, "threads=1", "output=out")
     assert result.code == 0, result.err
     (path,) = (tmp_path / "out").iterdir()
-    theirs = json.loads((run / "evaluations" / path.name.removeprefix("run-")).read_text())
+    theirs = json.loads((run / "evaluations" / path.name[path.name.index("step-") :]).read_text())
     ours = json.loads(path.read_text())
     assert ours["protocol"] == theirs["protocol"], "the same in every respect: protocol, step, weights, machine"
     assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-6)
@@ -307,9 +307,11 @@ def test_cyclegan(train: Any, gan: Any, tmp_path: Path) -> None:
     result = gan("gan-eval", "run_dir=run", "metrics=[kid]", *CLASSIFIER, "num_samples=12", "threads=1", "output=out")
     (path,) = (tmp_path / "out").iterdir()
     assert result.code == 0
-    assert json.loads(path.read_text())["protocol"] == results(tmp_path / "run")[path.name.removeprefix("run-")]["protocol"]
+    assert (
+        json.loads(path.read_text())["protocol"] == results(tmp_path / "run")[path.name[path.name.index("step-") :]]["protocol"]
+    )
     assert json.loads(path.read_text())["metrics"] == pytest.approx(
-        results(tmp_path / "run")[path.name.removeprefix("run-")]["metrics"], rel=1e-6
+        results(tmp_path / "run")[path.name[path.name.index("step-") :]]["metrics"], rel=1e-6
     )
 
 
