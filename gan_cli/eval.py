@@ -162,6 +162,7 @@ def report(config: EvalConfig, case: Case) -> None:
         right = f", right on {100 * accuracy:.1f} % of the test images" if accuracy is not None else ""
         print(f"features: {extractor.facts['features']}{right}; comparable {extractor.facts['comparable']}")
     print(f"samples: {fake.n:,}; reference: {case.reference}, {evaluation.real.n:,} images")
+    print(f"rule: {results.rule_id(protocol)}; numbers of anybody's images by the same rule can be put beside these")
     everything = results.write(path, values, protocol)
     for pixels in pictures:
         write_png(picture, enlarge(pixels))

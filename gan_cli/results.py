@@ -14,10 +14,11 @@ from typing import Any
 from gan_cli.errors import OutputError
 from gan_cli.metrics.names import direction
 
-# What says which generator was measured and on what machine, not how; two results that differ only here can be compared.
-NOT_HOW = frozenset(
-    {"step", "images", "checkpoint_hash", "samples_hash", "device", "threads", "versions", "samples_path", "reference_path"}
-)
+# Which samples and references were measured, and on what machine; results that differ only here can be compared.
+WHICH = frozenset({"step", "images", "checkpoint_hash", "samples_hash", "samples_path", "reference_path"})
+NOT_HOW = WHICH | {"device", "threads", "versions", "rule"}
+# How the samples were made, which nobody knows of somebody else's; the rest is the rule that they are measured by.
+MADE = frozenset({"seed", "weights", "batch_norm", "dropout", "precision", "direction", "samples_native", "samples_fit"})
 MOST_NOTES = 3
 FOLLOWS = frozenset(
     ["kid_subset_size", "neighbours_of", "comparable", "resize", "value_range"]
@@ -36,6 +37,7 @@ def write(
     Raises:
         OutputError: it cannot be written.
     """
+    protocol = {**protocol, "rule": rule_id(protocol)}
     before, anywhere = read(path), {"device": None, "threads": None}
     if before is not None and {**before["protocol"], **anywhere} == {**protocol, **anywhere}:
         values = {**before["metrics"], **values}
@@ -91,6 +93,11 @@ def protocol_id(protocol: dict[str, Any]) -> str:
     """8 hex digits that two results share exactly if they were measured in the same way."""
     how = {key: value for key, value in protocol.items() if key not in NOT_HOW}
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def rule_id(protocol: dict[str, Any]) -> str:
+    """8 hex digits of the rule alone: shared by a run and by anybody's images that were measured in the same way."""
+    return protocol_id({key: value for key, value in protocol.items() if key not in MADE})
 
 
 def others(protocol: dict[str, Any], path: Path) -> list[str]:

@@ -333,7 +333,7 @@ def test_a_run_and_its_samples_are_worth_the_same(run: Path, gan: Any, evaluate:
     assert of_npz.metrics == of_folder.metrics == pytest.approx(of_run.metrics, rel=1e-6, abs=1e-9)
     assert of_npz.path.parent == of_folder.path.parent == tmp_path / "outputs" / "evaluations"
     assert of_npz.path.name.startswith("samples-") and of_folder.path.name.startswith("drawn-")
-    same = ("reference_hash", "features_hash", "num_samples", "reference_split", "image_size")
+    same = ("reference_hash", "features_hash", "num_samples", "reference_split", "image_size", "rule")
     assert {key: of_npz.protocol[key] for key in same} == {key: of_run.protocol[key] for key in same}
     assert of_npz.protocol["samples_hash"] and "seed" not in of_npz.protocol
 

@@ -138,7 +138,10 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert results.write(path, {"fid": 1.0}, PROTOCOL) == {"fid": 1}
     assert results.write(path, {"kid": 2.0}, PROTOCOL) == {"fid": 1, "kid": 2}
     assert results.write(path, {"fid": 3.0}, PROTOCOL) == {"fid": 3, "kid": 2}
-    assert json.loads(path.read_text()) == {"metrics": {"fid": 3, "kid": 2}, "protocol": PROTOCOL}
+    assert json.loads(path.read_text()) == {
+        "metrics": {"fid": 3, "kid": 2},
+        "protocol": {**PROTOCOL, "rule": results.rule_id(PROTOCOL)},
+    }
     assert results.write(path, {"is": 3.0}, {**PROTOCOL, "checkpoint_hash": "y"}) == {"is": 3}
     before = path.read_bytes()
 
@@ -156,6 +159,14 @@ def test_protocol_id_is_of_how_and_not_of_what() -> None:
     assert results.protocol_id(PROTOCOL) == results.protocol_id(same) == results.protocol_id(dict(reversed(same.items())))
     assert results.protocol_id(PROTOCOL) != results.protocol_id({**PROTOCOL, "seed": 1})
     assert len(results.protocol_id(PROTOCOL)) == 8
+
+
+def test_the_rule_is_what_is_left_without_how_samples_were_made() -> None:
+    rule = results.rule_id(PROTOCOL)
+    for key, value in {"seed": 1, "weights": "raw", "samples_native": "8 x 8, 1 channels", "step": 7, "rule": "x"}.items():
+        assert results.rule_id({**PROTOCOL, key: value}) == rule
+    for key, value in {"num_samples": 11, "features_hash": "b", "kid_subset_size": 5, "crop": 28}.items():
+        assert results.rule_id({**PROTOCOL, key: value}) != rule
 
 
 def test_others_are_named_once(tmp_path: Path) -> None:
