@@ -33,6 +33,7 @@ from gan_cli.overfitting import Overfitting
 from gan_cli.randomness import seed_everything
 from gan_cli.results import number
 from gan_cli.runs import create, is_trusted, locked
+from gan_cli.status import Status
 from gan_cli.writer import Writer, clock
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gan_cli")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm can be told to send before a time limit
 
 
 def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
@@ -53,8 +54,15 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
     Raises:
         GanError: anything foreseeable. PreemptedError: stopped early with its state saved.
     """
-    try:
+    with translated(config, run_dir):
         return _train_run(config, run_dir, name, command)
+
+
+@contextmanager
+def translated(config: TrainConfig, run_dir: Path | None) -> Iterator[None]:
+    """Within this block a full disk and a full memory are errors of ours."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
@@ -94,7 +102,9 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
                 raise OutputError("another process has trained in it meanwhile", str(run_dir), "Repeat the command")
         stack.callback(game.batches.close)
         stack.enter_context(logged_to(run_dir / "train.log"))
-        return play(config, game, evaluation, saved, run_dir, command(run_dir))
+        status = Status(run_dir, config.total_steps, game.progress)
+        with status.kept(), translated(config, run_dir):
+            return play(config, game, evaluation, saved, run_dir, command(run_dir), status)
 
 
 def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
@@ -113,6 +123,7 @@ def play(
     saved: Checkpoint | None,
     run_dir: Path,
     command: str,
+    status: Status,
 ) -> float | None:
     """Run the loop in ``run_dir`` with everything that happens beside it."""
     started = time.monotonic()
@@ -162,6 +173,7 @@ def play(
         checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, None if best is None else best["step"])
         if progress.step % config.save_every:
             superseded.add(progress.step)
+        status.write("running")
 
     def evaluate() -> bool:
         """Log what the evaluation finds; whether it is the best so far."""
@@ -370,7 +382,7 @@ def logged_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[list[str]]:
-    """A list that gets the name of the first SIGINT or SIGTERM. The second acts at once."""
+    """A list that gets the name of the first SIGINT, SIGTERM or SIGUSR1. The second acts at once."""
     received: list[str] = []
     before = {}
     if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only

@@ -51,7 +51,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 def test_a_run_directory_holds_what_it_should(trained: Path, read: Any) -> None:
     names = sorted(p.name for p in trained.iterdir() if not p.name.startswith("."))
     assert [n for n in names if n != "generated"] == [
-        "checkpoints", "config.yaml", "metrics.jsonl", "samples", "tensorboard", "train.log",
+        "checkpoints", "config.yaml", "metrics.jsonl", "samples", "status.json", "tensorboard", "train.log",
     ]  # fmt: skip
     assert [p.name for p in sorted((trained / "checkpoints").iterdir())] == ["step-00000002", "step-00000004"]
     assert sorted(read.pictures(trained)) == ["step-00000002.png", "step-00000004.png"]

@@ -1,0 +1,79 @@
+"""``status.json`` of a run: what a scheduler, a sweep or a person wants to know without reading logs. Must not import torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from gan_cli.errors import DivergedError, GanError, PreemptedError
+
+State = Literal["running", "complete", "preempted", "failed", "diverged"]
+
+
+class HasStep(Protocol):
+    """Counts completed steps."""
+
+    step: int
+
+
+class Status:
+    """Keeps ``status.json``: state, step, exit code and the line that was printed.
+
+    A run that was killed still says ``running``; whether it is tells the lock (``.lock``), which goes with the process.
+
+    Args:
+        run_dir: where. total_steps: of the run. progress: has the ``step`` it is at.
+    """
+
+    def __init__(self, run_dir: Path, total_steps: int, progress: HasStep) -> None:
+        self.path, self.total_steps, self.progress = run_dir / "status.json", total_steps, progress
+        self.since = _now()
+
+    def write(self, state: State, message: str | None = None, exit_code: int | None = None) -> None:
+        """The file is whole or as it was; that it cannot be written ends no run."""
+        status = {
+            "state": state,
+            "step": self.progress.step,
+            "total_steps": self.total_steps,
+            "exit_code": exit_code,
+            "message": message,
+            "process": os.getpid(),
+            "since": self.since,
+            "updated": _now(),
+        }
+        temporary = self.path.with_name(".status.json.tmp")
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
+            os.replace(temporary, self.path)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """``running`` within this block, and how it ended after it."""
+        self.write("running")
+        try:
+            yield
+        except BaseException as error:
+            kinds: dict[type[BaseException], State] = {PreemptedError: "preempted", DivergedError: "diverged"}
+            code = error.exit_code if isinstance(error, GanError) else 1
+            self.write(kinds.get(type(error), "failed"), str(error) or type(error).__name__, code)
+            raise
+        self.write("complete", exit_code=0)
+
+
+def read(run_dir: Path) -> dict[str, Any] | None:
+    """What the run says of itself, or None if it says nothing."""
+    try:
+        status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
+        return status if isinstance(status, dict) and isinstance(status.get("state"), str) else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,86 @@
+"""status.json: what a run says of itself, however it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_cli import status
+from gan_cli.engine import Progress
+
+
+def of(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "status.json").read_text())
+    return content
+
+
+def test_complete(trained: Path) -> None:
+    found = of(trained)
+    assert (found["state"], found["step"], found["total_steps"], found["exit_code"], found["message"]) == (
+        "complete",
+        4,
+        4,
+        0,
+        None,
+    )
+    assert found["process"] == os.getpid() and found["since"] <= found["updated"]
+    assert status.read(trained) == found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_preempted_and_continued(number: int, train: Any, stop_at: Any, tmp_path: Path) -> None:
+    stop_at(2, number)
+    stopped = train("total_steps=4", "run_dir=r", code=75)
+    found = of(tmp_path / "r")
+    assert (found["state"], found["step"], found["exit_code"]) == ("preempted", 2, 75)
+    assert signal.Signals(number).name in found["message"] and found["message"] in stopped.err
+    train("total_steps=4", "run_dir=r")
+    assert (of(tmp_path / "r")["state"], of(tmp_path / "r")["step"]) == ("complete", 4)
+
+
+def test_diverged(train: Any, tmp_path: Path) -> None:
+    result = train("model=mlp", "optimizer.lr=1e30", "total_steps=50", "log_every=2", "run_dir=r", tiny="mlp", code=79)
+    found = of(tmp_path / "r")
+    assert (found["state"], found["exit_code"]) == ("diverged", 79) and f"error: {found['message']}" in result.err
+
+
+def test_failed(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "events")
+
+    monkeypatch.setattr("gan_cli.writer.Writer.row", full)
+    result = train("total_steps=4", "log_every=1", "run_dir=r", code=74)
+    found = of(tmp_path / "r")
+    assert (found["state"], found["exit_code"], found["step"]) == ("failed", 74, 1) and found["message"] in result.err
+
+
+def test_running_while_it_runs(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gan_cli.writer import Writer
+
+    seen, add = [], Writer.add
+
+    def look(self: Any, logs: Any) -> None:
+        add(self, logs)
+        seen.append((of(tmp_path / "r")["state"], of(tmp_path / "r")["step"]))
+
+    monkeypatch.setattr(Writer, "add", look)
+    train("total_steps=4", "save_every=2", "run_dir=r")
+    assert seen == [("running", 0), ("running", 0), ("running", 2), ("running", 2)]
+
+
+def test_a_status_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
+    (tmp_path / "status.json").mkdir()
+    with status.Status(tmp_path, 3, Progress()).kept():
+        pass
+    assert status.read(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"state": 3}', "[" * 100_000])
+def test_what_is_no_status_is_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(content)
+    assert status.read(tmp_path) is None
