@@ -223,7 +223,7 @@ def read_best(run_dir: Path) -> dict[str, Any] | None:
         best = json.loads((run_dir / "best.json").read_text(encoding="utf-8"))
         kinds = {"step": int, "metric": str, "value": float, "protocol_id": str}
         return best if all(isinstance(best[key], kind) for key, kind in kinds.items()) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

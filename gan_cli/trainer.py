@@ -101,6 +101,8 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
             if checkpoint.steps(run_dir):
                 raise OutputError("another process has trained in it meanwhile", str(run_dir), "Repeat the command")
         stack.callback(game.batches.close)
+        if evaluation is not None:
+            evaluation.begin(run_dir, checkpoint.best_of(saved, run_dir))
         stack.enter_context(logged_to(run_dir / "train.log"))
         status = Status(run_dir, config.total_steps, game.progress)
         with status.kept(), translated(config, run_dir):
@@ -135,8 +137,6 @@ def play(
     before = (then["log_every"], then["sample_every"]) if then is not None else None
     superseded = {saved.step} if saved is not None and saved.step % saved.info["config"]["save_every"] else set()
     marked = checkpoint.best_of(saved, run_dir)
-    if evaluation is not None:
-        evaluation.begin(run_dir, marked)
     checkpoint.mark_best(run_dir, marked)
     if marked is not None and marked["step"] % config.save_every:
         superseded.add(marked["step"])

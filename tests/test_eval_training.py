@@ -191,7 +191,9 @@ def test_another_rule_is_refused_and_another_metric_decides_anew(train: Any, scr
     args = [*CLASSIFIER, "metrics=[kid,fid]", "eval_every=1", "run_dir=run"]
     scripted(1.0, 7.0)
     train(*args, "num_samples=10", "total_steps=1")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file() and path.name != ".lock"}
     refused = train(*args, "num_samples=11", "total_steps=2", code=2)
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before and len(before) > 3, "as it was"
     (line,) = refused.errors
     assert (
         "the evaluations of this run follow another rule" in line and "Set metrics, num_samples and features as before" in line
