@@ -6,13 +6,14 @@ another program), ``state.json`` with everything else, and ``manifest.json`` wit
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from gan_cli.errors import CheckpointError, DiskError, NotFoundError
+from gan_cli.errors import CheckpointError, DiskError, GanError, NotFoundError
+from gan_cli.files import TEMPORARY, TEXT_LIMIT, opened, read_file, write_file
 
 FORMAT = 1
+SUFFIX = ".safetensors"
+RETRIES = 20  # of a reader while a training writes and rotates
 log = logging.getLogger("gan_cli")
 TensorGroups = dict[str, dict[str, Tensor]]
+Wanted = Callable[[dict[str, Any]], dict[str, int | None]]
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,13 @@ def steps(run_dir: Path) -> list[int]:
 
 
 def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) -> Path:
-    """Write a checkpoint. A kill at any moment leaves this one or the ones before, never a part of one.
+    """Write a checkpoint of a step that has none. A kill at any moment leaves this one or the ones before, never a part of one.
 
     Raises:
         DiskError: the disk is full or cannot be written.
     """
     final = run_dir / "checkpoints" / name(step)
     temporary = run_dir / f".saving-{step}-{os.getpid()}-{secrets.token_hex(4)}"
-    replaced = run_dir / f".deleting-{step}-{secrets.token_hex(4)}"
     files = {f"{group}.safetensors": as_bytes(ts) for group, ts in tensors.items()}
     files["state.json"] = json.dumps({"step": step, **info}, indent=1).encode()
     hashes = {file: [len(data), hashlib.sha256(data).hexdigest()] for file, data in files.items()}
@@ -72,13 +76,9 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
                 out.flush()
                 os.fsync(out.fileno())
         _sync_directory(temporary)
-        if final.exists():  # the same step again: after a resume from an older one
-            os.rename(final, replaced)
-        os.rename(temporary, final)
+        os.rename(temporary, final)  # fails if there is one of this step
         _sync_directory(final.parent)
     except OSError as error:
-        if replaced.exists() and not final.exists():
-            os.rename(replaced, final)
         clean(run_dir)
         raise DiskError(
             f"the checkpoint of step {step} could not be written: {error.strerror}", str(run_dir),
@@ -98,24 +98,41 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def rotate(run_dir: Path, saved: int, keep: int, superseded: Collection[int] = (), best: int | None = None) -> None:
-    """Delete all but the newest ``keep``, of which ``saved`` is the last, and ``best``.
+def rotate(run_dir: Path, saved: int, keep: int, superseded: Collection[int] = (), spared: Collection[int] = ()) -> None:
+    """Delete all but the newest ``keep`` that verify, of which ``saved`` is the last, and ``spared``.
 
     ``superseded``: checkpoints made only because the run stopped there, or did best there; they go as soon as there is a
-    newer one, and do not count among the newest.
+    newer one, and do not count among the newest. One that is found damaged is set aside.
+
+    Raises:
+        DiskError: what was just saved cannot be read back; nothing is deleted.
     """
-    present = steps(run_dir)
-    older = [step for step in present if step < saved and step not in superseded]
-    for step in set(present) - {saved, best} - set(older[-(keep - 1) :] if keep > 1 else []):
-        os.rename(run_dir / "checkpoints" / name(step), run_dir / f".deleting-{step}-{secrets.token_hex(4)}")
+    older = [step for step in steps(run_dir) if step < saved and step not in superseded]
+    others = {step for step in steps(run_dir) if step != saved} - set(spared)
+    kept: list[int] = []
+    if not others - set(older[-(keep - 1) :] if keep > 1 else []):
+        return
+    if not verify(run_dir, saved):
+        raise DiskError(
+            f"the checkpoint of step {saved} is not what was written", str(run_dir), "Check the disk and the memory"
+        )
+    while older and len(kept) < keep - 1:
+        step = older.pop()
+        if verify(run_dir, step):
+            kept.append(step)
+        else:
+            log.warning("warning: the checkpoint of step %d is damaged; it is set aside", step)
+            set_aside(run_dir, [step])
+    for step in others - set(kept):
+        with contextlib.suppress(FileNotFoundError):  # set aside
+            os.rename(run_dir / "checkpoints" / name(step), run_dir / f".deleting-{step}-{secrets.token_hex(4)}")
     clean(run_dir)
 
 
-def set_aside(run_dir: Path, after: int) -> None:
-    """Move checkpoints of steps beyond ``after``, which are damaged, out of ``checkpoints/``."""
-    for step in steps(run_dir):
-        if step > after:
-            os.rename(run_dir / "checkpoints" / name(step), run_dir / f"damaged-{name(step)}-{secrets.token_hex(4)}")
+def set_aside(run_dir: Path, damaged: Collection[int]) -> None:
+    """Move damaged checkpoints out of ``checkpoints/``, where they would be read or counted."""
+    for step in damaged:
+        os.rename(run_dir / "checkpoints" / name(step), run_dir / f"damaged-{name(step)}-{secrets.token_hex(4)}")
 
 
 def clean(run_dir: Path) -> None:
@@ -123,56 +140,132 @@ def clean(run_dir: Path) -> None:
     for pattern in (".saving-*", ".deleting-*"):
         for path in run_dir.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
+    for folder in (run_dir, run_dir / "samples"):
+        for path in folder.glob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
 
 
-def load(run_dir: Path, step: int) -> Checkpoint:
+def load(run_dir: Path, step: int, wanted: Wanted | None = None) -> Checkpoint:
     """Read and verify a checkpoint.
+
+    Args:
+        wanted: gets the plain data, may refuse it, and says which groups of tensors to read, each with the most bytes that
+            its file may have (None: as many as it has). The default reads them all.
 
     Raises:
         CheckpointError: a file is missing or its content is not what was written.
+        NotFoundError: there is none of this step, or not any more: a training rotated it away meanwhile.
     """
     path = run_dir / "checkpoints" / name(step)
+    before = _identity(path)
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        if set(manifest) != {"format", "files"} or manifest["format"] != FORMAT:
-            raise ValueError(f"its manifest is not one of format {FORMAT}, which this version reads")
-        tensors: TensorGroups = {}
-        info: dict[str, Any] = {}
-        for file, (size, digest) in manifest["files"].items():
-            if Path(file).name != file:
-                raise ValueError(f"{file!r} is not a plain file name")
-            data = (path / file).read_bytes()
-            if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
-                raise ValueError(f"{file} is not what was written")
-            if file.endswith(".safetensors"):
-                tensors[file.removesuffix(".safetensors")] = load_tensors(data)
-            else:
-                info = json.loads(data)
+        files = _manifest(path)
+        info = json.loads(_content(path, "state.json", files, TEXT_LIMIT))
+        if not isinstance(info, dict) or info.get("step") != step:
+            raise ValueError(f"state.json is not that of step {step}")
+        groups = [file.removesuffix(SUFFIX) for file in files if file.endswith(SUFFIX)]
+        limits = dict.fromkeys(groups) if wanted is None else wanted(info)
+        tensors = {group: load_tensors(_content(path, group + SUFFIX, files, most)) for group, most in limits.items()}
     except Exception as error:  # whatever a damaged file makes a parser raise
-        reason = f"{error.filename} is missing" if isinstance(error, FileNotFoundError) else str(error)
-        raise CheckpointError(f"checkpoint is damaged: {reason}", str(path), "Use another step=") from error
-    return Checkpoint(step, tensors, info, {file: digest for file, (_, digest) in manifest["files"].items()})
+        if before is None or _identity(path) != before:
+            raise NotFoundError(f"there is no checkpoint of step {step} any more", str(run_dir), "Use another step=") from error
+        if isinstance(error, GanError):
+            raise
+        raise CheckpointError(f"checkpoint is damaged: {_reason(error)}", str(path), "Use another step=") from error
+    return Checkpoint(step, tensors, info, {file: digest for file, (_, digest) in files.items()})
 
 
-def load_newest(run_dir: Path) -> Checkpoint | None:
-    """The newest checkpoint that verifies; None when there is none at all.
+def verify(run_dir: Path, step: int) -> bool:
+    """Whether there is a checkpoint of this step and every file of it has the content that was written."""
+    path = run_dir / "checkpoints" / name(step)
+    try:
+        for file, (size, digest) in _manifest(path).items():
+            with opened(path / file, size) as content:
+                if hashlib.file_digest(content, "sha256").hexdigest() != digest:
+                    return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _manifest(path: Path) -> dict[str, tuple[int, str]]:
+    """The size in bytes and the SHA-256 of each file of a checkpoint.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or is not one that this version reads.
+    """
+    try:
+        manifest = json.loads(read_file(path / "manifest.json"))
+        version, files = manifest["format"], {str(file): (size, digest) for file, (size, digest) in manifest["files"].items()}
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("its manifest is not one") from error
+    if version != FORMAT:
+        newer = isinstance(version, int) and version > FORMAT
+        raise ValueError("it was made by a newer gan_cli" if newer else f"its manifest is not one of format {FORMAT}")
+    for file, (size, digest) in files.items():
+        known = Path(file).name == file and (file == "state.json" or file.endswith(SUFFIX))
+        if not known or not isinstance(size, int) or size < 0 or not isinstance(digest, str):
+            raise ValueError(f"{file!r} of its manifest is not a file of a checkpoint with its size and hash")
+    if "state.json" not in files:
+        raise ValueError("its manifest has no state.json")
+    return files
+
+
+def _content(path: Path, file: str, files: dict[str, tuple[int, str]], most: int | None) -> bytes:
+    """A file that is as large as the manifest says, at most ``most`` bytes, and has its hash."""
+    if file not in files:
+        raise ValueError(f"there is no {file} in its manifest")
+    size, digest = files[file]
+    if most is not None and size > most:
+        raise ValueError(f"{file} has {size} bytes, {most} are the most for these networks")
+    data = read_file(path / file, size)
+    if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+        raise ValueError(f"{file} is not what was written")
+    return data
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a directory from another that takes its place."""
+    try:
+        found = path.lstat()
+        return found.st_dev, found.st_ino
+    except OSError:
+        return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        file = Path(str(error.filename)).name
+        return f"{file} is missing" if isinstance(error, FileNotFoundError) else f"{file}: {error.strerror}"
+    return (str(error) or type(error).__name__)[:200]
+
+
+def load_newest(run_dir: Path, wanted: Wanted | None = None) -> Checkpoint | None:
+    """The newest checkpoint that verifies; None when there is none at all. ``wanted``: see :func:`load`.
 
     Raises:
         CheckpointError: there are some, but none verifies. A run never starts over by itself.
     """
-    present = steps(run_dir)
-    for step in reversed(present):
+    for _ in range(RETRIES):
+        present, reason = steps(run_dir), ""
         try:
-            return load(run_dir, step)
-        except CheckpointError as error:
-            log.warning("warning: %s (%s); trying the one before", error.what, error.where)
-    if present:
-        raise CheckpointError("no checkpoint can be read", str(run_dir), "Delete the run directory to start over")
-    return None
+            for step in reversed(present):
+                try:
+                    return load(run_dir, step, wanted)
+                except CheckpointError as error:
+                    log.warning("warning: %s", CheckpointError(error.what, error.where, "Trying the one before"))
+                    reason = reason or error.what
+        except NotFoundError:  # a training rotated it away: there is a newer one
+            continue
+        if not present:
+            return None
+        what = f"no checkpoint can be read; the newest: {reason}"
+        raise CheckpointError(what, str(run_dir), "Delete the run directory to start over")
+    raise CheckpointError("the checkpoints change faster than they can be read", str(run_dir), "Try again")
 
 
-def find(run_dir: Path, step: str) -> Checkpoint:
-    """The checkpoint for ``last``, ``best`` or a number.
+def find(run_dir: Path, step: str, wanted: Wanted | None = None) -> Checkpoint:
+    """The checkpoint for ``last``, ``best`` or a number. ``wanted``: see :func:`load`.
 
     Raises:
         NotFoundError: no such run or step. CheckpointError: it is damaged.
@@ -183,7 +276,7 @@ def find(run_dir: Path, step: str) -> Checkpoint:
     if not present:
         raise NotFoundError("there is no checkpoint in this run", str(run_dir), "Train it first, or longer (save_every)")
     if step == "last":
-        newest = load_newest(run_dir)
+        newest = load_newest(run_dir, wanted)
         assert newest is not None
         return newest
     if step == "best":
@@ -191,11 +284,11 @@ def find(run_dir: Path, step: str) -> Checkpoint:
         if best is None or best["step"] not in present:
             todo = "Set step=last or a number; gan-train eval_every=N keeps the best"
             raise NotFoundError("no checkpoint of this run is marked best", str(run_dir), todo)
-        return load(run_dir, best["step"])
-    if not step.isdecimal() or int(step) not in present:
+        return load(run_dir, best["step"], wanted)
+    if not step.isdecimal() or len(step) > 8 or int(step) not in present:
         todo = f"There are: {', '.join(map(str, present))}"
         raise NotFoundError(f"there is no checkpoint of step {step}", str(run_dir), todo)
-    return load(run_dir, int(step))
+    return load(run_dir, int(step), wanted)
 
 
 def mark_best(run_dir: Path, best: dict[str, Any] | None) -> None:
@@ -206,25 +299,26 @@ def mark_best(run_dir: Path, best: dict[str, Any] | None) -> None:
     if best is None:
         (run_dir / "best.json").unlink(missing_ok=True)
     elif best != read_best(run_dir):
-        temporary = run_dir / ".best.json.tmp"
-        temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, run_dir / "best.json")
+        write_file(run_dir / "best.json", json.dumps(best, indent=1) + "\n")
 
 
 def best_of(saved: Checkpoint | None, run_dir: Path) -> dict[str, Any] | None:
     """What was the best checkpoint when ``saved`` was, if it is still there."""
-    best: dict[str, Any] | None = saved.info.get("best") if saved is not None else None
+    best = _as_best(saved.info.get("best")) if saved is not None else None
     return best if best is not None and best["step"] in steps(run_dir) else None
 
 
 def read_best(run_dir: Path) -> dict[str, Any] | None:
     """``step``, ``metric``, ``value`` and ``protocol_id`` of the best checkpoint, or None."""
     try:
-        best = json.loads((run_dir / "best.json").read_text(encoding="utf-8"))
-        kinds = {"step": int, "metric": str, "value": float, "protocol_id": str}
-        return best if all(isinstance(best[key], kind) for key, kind in kinds.items()) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return _as_best(json.loads(read_file(run_dir / "best.json")))
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def _as_best(best: Any) -> dict[str, Any] | None:
+    kinds = {"step": int, "metric": str, "value": float, "protocol_id": str}
+    return best if isinstance(best, dict) and all(isinstance(best.get(key), kind) for key, kind in kinds.items()) else None
 
 
 def _sync_directory(path: Path) -> None:

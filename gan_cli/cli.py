@@ -4,88 +4,136 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import re
 import shutil
+import signal
 import string
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
+import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, PreemptedError
+from gan_cli import signals
+from gan_cli.errors import ConfigError, DiskError, GanError, MemoryFullError, NotFoundError, OutputError, PreemptedError
 from gan_cli.schema import nearest
 
 CONFIG_PACKAGE = "gan_cli.conf"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+FREE = "Free some, or raise the limits of this shell: ulimit -a shows them"
+MAX_YAML, MAX_VALUES, MAX_JOBS = 100_000, 10_000, 10_000
 
 
-def run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> NoReturn:
+def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resumable: bool = False) -> NoReturn:
     """Run a Hydra application and leave the process with the right exit code.
 
     Args:
         app: gets the composed config; may raise :class:`GanError`.
         config_name: primary config in conf/. name: of the program, for messages.
+        resumable: the same command goes on where a signal ended it.
     """
+    _open_standard_streams()
+    try:
+        with signals.interrupting():
+            code = _run(app, config_name, name)
+    except signals.Interrupted as signal_name:
+        todo = " before a step was made, nothing is lost. The same command starts again, or continues the run"
+        with contextlib.suppress(OSError):
+            print(f"{name}: interrupted by {signal_name}{todo if resumable else ''}", file=sys.stderr, flush=True)
+        code = PreemptedError.exit_code if resumable else 128 + signal.Signals[str(signal_name)]
+    sys.exit(code)
+
+
+def _run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> int:
     try:
         here = os.getcwd()
     except OSError as error:
         _say(name, NotFoundError(f"the current directory is not there: {error.strerror}", ".", "Change to another one"))
-        sys.exit(NotFoundError.exit_code)
+        return NotFoundError.exit_code
     sys.path.append(here)  # a user's own class may lie next to their YAML; last, so that it shadows nothing installed
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand its exceptions on instead of printing them
     _setup_logging()
+    begun: list[DictConfig] = []
     failed: dict[str, Exception] = {}
 
     def job(cfg: DictConfig) -> Any:
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        begun.append(cfg)
         try:
             return app(cfg)
         except Exception as error:
+            if signals.received and not isinstance(error, GanError):  # a library made something else of it
+                raise signals.Interrupted(signals.received[0]) from error
             hydra = HydraConfig.get()
-            sweeping, foreseen = hydra.mode == RunMode.MULTIRUN, isinstance(error, GanError)
-            if getattr(error, "by_signal", False) and sweeping:  # Ctrl-C means the whole sweep
+            known = _translate(error, config_name, composing=False)
+            sweeping = hydra.mode == RunMode.MULTIRUN
+            if isinstance(error, PreemptedError) and signals.received and sweeping:  # Ctrl-C means the whole sweep
                 _say(name, error)
                 sys.exit(PreemptedError.exit_code)
-            if want_traceback or not (sweeping or foreseen):
+            if want_traceback or not (sweeping or known):
                 raise
-            failed[" ".join(task_overrides(hydra))] = error
+            failed[" ".join(task_overrides(hydra))] = known or error
             if sweeping:  # say it now; the other jobs go on
-                _say(name, error)
-                raise
+                _say(name, known or error)
+                raise (known or error) from error.__cause__
             return None
 
     try:
-        _main(job, config_name, name)
+        with _bounded_yaml(), warnings.catch_warnings():
+            warnings.filterwarnings("error", category=UserWarning, module="hydra")
+            _main(job, config_name, name)
+        sys.stdout.flush()
     except BrokenPipeError:  # gan-train ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _forget(sys.stdout)
+        return 0
     except Exception as error:
+        if signals.received and not isinstance(error, GanError):
+            raise signals.Interrupted(signals.received[0]) from error
         if error in failed.values():  # of a sweep, said already
             print(f"{name}: {len(failed)} failed: {'; '.join(failed)}", file=sys.stderr)
-            sys.exit(getattr(error, "exit_code", 1))
-        known = error if isinstance(error, GanError) else _translate(error, config_name)
+            return getattr(error, "exit_code", 1)
+        known = _translate(error, config_name, composing=not begun)
         if want_traceback or known is None:
             raise
         _say(name, known)
-        sys.exit(known.exit_code)
+        return known.exit_code
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # a full disk, said already; the interpreter would say it again
+                _forget(stream)
     for failure in failed.values():
         _say(name, failure)
-        sys.exit(getattr(failure, "exit_code", 1))
-    sys.exit(0)
+        return getattr(failure, "exit_code", 1)
+    return 0
+
+
+def _open_standard_streams() -> None:
+    """``2>&-`` and the like: the next file opened would take the place of the stream, and get what is written to it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        if number > 0:
+            setattr(sys, ("stdout", "stderr")[number - 1], open(number, "w", closefd=False))
+    os.close(number)
+
+
+def _forget(stream: TextIO) -> None:
+    """What a stream still holds goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None:
@@ -104,7 +152,61 @@ def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None
     if args.help:
         print(_help(args.config_name or config_name, args))
         return
+    _refuse_huge_sweep(args.overrides)
     hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=config_name, version_base="1.3")(job)()
+
+
+@contextlib.contextmanager
+def _bounded_yaml() -> Iterator[None]:
+    """OmegaConf writes aliases out: ten short lines of them would fill the memory. Within this block they are refused."""
+    load = OmegaConf.load
+
+    def bounded(file: Any) -> Any:
+        text = file.read(MAX_YAML + 1)
+        where = os.path.basename(str(getattr(file, "name", "a YAML file")))
+        if len(text) > MAX_YAML or ("*" in text and _values(text) > MAX_VALUES):
+            what = f"YAML of more than {MAX_YAML:,} characters or {MAX_VALUES:,} values, aliases written out"
+            raise ConfigError(what, where, "Make it smaller")
+        file.seek(0)
+        return load(file)
+
+    OmegaConf.load = bounded  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        OmegaConf.load = load  # type: ignore[method-assign]
+
+
+def _values(text: str) -> int:
+    """How many there are in YAML when its aliases are written out."""
+    totals, names, anchors = [0], [""], dict[str, int]()
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.CollectionStartEvent):
+            totals.append(0)
+            names.append(event.anchor)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchors[names.pop()] = total = totals.pop() + 1
+            totals[-1] += total
+        elif isinstance(event, yaml.AliasEvent):
+            totals[-1] += anchors.get(event.anchor, 0)
+        elif isinstance(event, yaml.ScalarEvent):
+            totals[-1] += 1
+    return totals[0]
+
+
+def _refuse_huge_sweep(overrides: list[str]) -> None:
+    """Hydra lists every job before the first one begins."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
+
+    jobs = 1.0
+    for sweep in (override.value() for override in OverridesParser.create().parse_overrides(overrides)):
+        if isinstance(sweep, ChoiceSweep):
+            jobs *= len(sweep.list)
+        elif isinstance(sweep, RangeSweep) and None not in (sweep.start, sweep.stop, sweep.step):
+            jobs *= abs(float(sweep.stop) - float(sweep.start)) / abs(float(sweep.step) or 1e-300)  # type: ignore[arg-type]
+        if not jobs <= MAX_JOBS:
+            raise ConfigError(f"a sweep of more than {MAX_JOBS:,} jobs", "command line", "Sweep fewer values at a time")
 
 
 def _help(config_name: str, args: argparse.Namespace) -> str:
@@ -117,7 +219,7 @@ def _help(config_name: str, args: argparse.Namespace) -> str:
     template = string.Template(cfg.hydra.help.template)
     with open_dict(cfg):
         del cfg["hydra"]
-    return template.substitute(
+    return template.safe_substitute(
         APP_CONFIG_GROUPS="\n".join(f"{name}: {', '.join(sorted(groups[name]))}" for name in sorted(groups)),
         CONFIG=OmegaConf.to_yaml(cfg, resolve=bool(args.resolve)),
     )
@@ -189,10 +291,19 @@ def _setup_logging() -> None:
         logger.propagate = False
 
 
-def _translate(error: Exception, config_name: str) -> GanError | None:
-    """An error of Hydra, OmegaConf or the file system as one line, or None when it is not one of the user's."""
+def _translate(error: Exception, config_name: str, *, composing: bool) -> GanError | None:
+    """An error of Hydra, OmegaConf or the system as one line, or None when it is not one of the user's.
+
+    ``composing``: the application has not begun; until then there is nothing but what the user wrote.
+    """
+    if isinstance(error, GanError):
+        return error
     text = str(error)
-    if isinstance(error, OSError) and not isinstance(error, HydraException):
+    if _scarce(error):
+        return MemoryFullError(f"out of memory or of what the system grants: {first_line(text) or 'no memory'}", "memory", FREE)
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, HydraException):
+        if error.errno in DISK_ERRORS:
+            return DiskError(f"cannot write: {error.strerror}", str(error.filename or "output"), "Free some space")
         todo = "Check the path; that of a sweep is set by hydra.sweep.dir="
         return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", str(error.filename), todo)
     first = first_line(text)
@@ -211,7 +322,7 @@ def _translate(error: Exception, config_name: str) -> GanError | None:
         if detail.startswith("Lexer"):
             detail = "a character in it needs quotes"
         return ConfigError(f"cannot read {error.override!r}: {detail}", "command line", "Write key=value, in quotes if need be")
-    if isinstance(error, YAMLError):
+    if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         at = f"{os.path.basename(str(mark.name))}, line {mark.line + 1}" if mark else "a YAML file"
         return ConfigError(f"YAML that cannot be read: {getattr(error, 'problem', None) or first}", at, "Correct the file")
@@ -235,14 +346,27 @@ def _translate(error: Exception, config_name: str) -> GanError | None:
         return ConfigError("a group cannot be null", "command line", todo)
     if "config directory" in text:
         return ConfigError(first.rstrip("."), "--config-dir", "Give a folder with groups in it, such as DIR/loss/mine.yaml")
-    if isinstance(error, HydraException):
-        return ConfigError(first.rstrip("."), "configuration", "--help shows how it is put together")
+    if composing and isinstance(error, RecursionError):
+        return ConfigError("something is nested too deep or within itself", "configuration", "Check what was given")
+    if isinstance(error, HydraException) or composing:
+        return ConfigError(first.rstrip(".") or type(error).__name__, "configuration", "--help shows how it is put together")
     return None
 
 
+def _scarce(error: Exception) -> bool:
+    """Also of open files, processes and threads, and of address space for a library."""
+    if isinstance(error, OSError) and error.errno in SCARCE:
+        return True
+    lacking = "failed to map segment|[Cc]annot allocate memory|can't start new thread"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, ImportError | RuntimeError) and re.search(lacking, str(error)) is not None
+    )
+
+
 def first_line(text: str) -> str:
-    """Of a longer message."""
-    return text.strip().split("\n")[0].strip()
+    """Of a longer message; the second one too, where the first announces it."""
+    first, _, rest = text.strip().partition("\n")
+    return f"{first.strip()} {first_line(rest)}" if first.endswith(":") and rest.strip() else first.strip()
 
 
 def _unknown_key(key: str, config_name: str) -> ConfigError:

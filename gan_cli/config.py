@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,9 @@ MAY_CHANGE = frozenset(
         "sample_every",
         "save_every",
         "keep_checkpoints",
+        "milestones",
+        "max_skipped_updates",
+        "allow_change",
         "max_hours",
         "optimized_metric",
         "eval_every",
@@ -79,6 +83,9 @@ class TrainConfig:
     sample_every: PositiveInt
     save_every: PositiveInt
     keep_checkpoints: PositiveInt
+    milestones: list[PositiveInt]
+    max_skipped_updates: PositiveInt
+    allow_change: list[str]
     max_hours: Positive | None
     optimized_metric: str | None
     eval_every: PositiveInt | None
@@ -196,6 +203,8 @@ def check_features(node: Node) -> Node:
 
 def _optimizer(node: Node) -> Node:
     """The node, checked as each player will use it."""
+    if not isinstance(node.get("discriminator"), dict | None):
+        schema.convert(node["discriminator"], dict[str, Any] | None, "optimizer.discriminator")
     generator = _node(optimizer_node(node, "generator"), "optimizer")
     discriminator = _node(optimizer_node(node, "discriminator"), "optimizer.discriminator")
     return {**generator, "discriminator": {k: discriminator[k] for k in node.get("discriminator") or {}}}
@@ -240,7 +249,7 @@ def _with_origin(error: ConfigError, cfg: DictConfig) -> ConfigError:
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
     for part in error.where.split("."):
         raw = raw.get(part) if isinstance(raw, dict) else None
-    if isinstance(raw, str) and raw.startswith("${") and raw.endswith("}") and not raw.startswith("${."):
+    if isinstance(raw, str) and re.fullmatch(r"\$\{\w[\w.]*\}", raw):
         source = raw[2:-1]
         return ConfigError(error.what, f"{error.where}, from {source}", error.todo.replace(error.where, source))
     return error
@@ -258,12 +267,18 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: node}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What keeps a run from being continued under another config: ``["optimizer.lr: 0.0002 -> 0.001", ...]``."""
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """What differs between two configs: ``{"optimizer.lr": "0.0002 -> 0.001", ...}``."""
     a, b = flatten(old), flatten(new)
     missing = "(not there)"
-    return [
-        f"{key}: {a.get(key, missing)} -> {b.get(key, missing)}"
+    return {
+        key: f"{a.get(key, missing)} -> {b.get(key, missing)}"
         for key in sorted(a.keys() | b.keys())
-        if not {key, key.split(".")[0]} & MAY_CHANGE and a.get(key) != b.get(key)  # null is what a key was before there was one
-    ]
+        if a.get(key) != b.get(key)  # null is what a key was before there was one
+    }
+
+
+def is_among(key: str, names: Collection[str]) -> bool:
+    """Whether a key, or a group that it is in, is one of ``names``."""
+    parts = key.split(".")
+    return any(".".join(parts[:k]) in names for k in range(1, len(parts) + 1))

@@ -58,8 +58,17 @@ class Task(Protocol):
 
 @dataclass
 class Player:
-    """One side of the game: its network, its optimizer, its loss, and what holds after each of its updates."""
+    """One side of the game: its network, its optimizer, its loss, and what holds after each of its updates.
 
+    An update whose loss or gradient is not finite is skipped: one such gradient would stay in the weights, and in Adam's
+    moments, for good. Whether it is, is decided on the device, so that the host need not wait.
+
+    Attributes:
+        name: ``d`` or ``g``, before the keys of what it logs.
+        skipped: int64 scalar on the device: updates skipped in a row, until now.
+    """
+
+    name: str
     network: nn.Module
     optimizer: torch.optim.Optimizer
     loss: Loss
@@ -67,9 +76,11 @@ class Player:
     constraint: Callable[[nn.Module], None] | None = None
     precision: torch.dtype = torch.float32
     base_lrs: list[float] = field(init=False)
+    skipped: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.skipped = torch.zeros((), dtype=torch.int64, device=next(self.network.parameters()).device)
 
     def set_learning_rate(self, step: int) -> None:
         """The learning rate of step ``step``, counted from 0."""
@@ -78,20 +89,33 @@ class Player:
             group["lr"] = lr * factor
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step. Returns what to log, still on the device."""
+        """One gradient step, unless it is skipped. Returns what to log, still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         device_type = next(iter(batch.values())).device.type
         with torch.autocast(device_type, self.precision, enabled=self.precision is not torch.float32):
             loss, logs = self.loss(batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        norm = self.gradient_norm()
+        finite = torch.isfinite(loss.detach() + norm)
+        if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused kernels skip by themselves, as for GradScaler
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif finite:
+            self.optimizer.step()
+        self.skipped = torch.where(finite, 0, self.skipped + 1)
         if self.constraint is not None:
             self.constraint(self.network)
-        return logs
+        return logs | {f"{self.name}/grad_norm": norm, f"{self.name}/skipped": (~finite).float()}
 
     def gradient_norm(self) -> Tensor:
         """L2 norm over all weights of the gradient of the last update, a scalar on the device."""
         return nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+
+    def not_finite(self) -> str:
+        """``loss``, or where the gradient of the last update is not finite."""
+        lost = (name for name, p in self.network.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+        name = next(lost, None)
+        return "loss" if name is None else f"gradient of {name}"
 
 
 @dataclass

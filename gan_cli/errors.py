@@ -72,7 +72,6 @@ class PreemptedError(GanError):
 
     exit_code = 75
     stop = ""  # the advice is a command to copy
-    by_signal = False  # True ends a whole sweep, not only this job
 
 
 class CheckpointError(GanError):

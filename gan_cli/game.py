@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import platform
 from dataclasses import dataclass
@@ -13,15 +14,38 @@ from torch import Tensor, nn
 
 import gan_cli
 from gan_cli.checkpoint import Checkpoint, TensorGroups
-from gan_cli.config import TrainConfig, optimizer_node
+from gan_cli.config import Node, TrainConfig, optimizer_node
 from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.ema import EMA
 from gan_cli.engine import Player, Progress
-from gan_cli.errors import ConfigError, DataError
+from gan_cli.errors import CheckpointError, ConfigError, DataError
 from gan_cli.networks import takes_label
 from gan_cli.randomness import seed_everything
 from gan_cli.runs import build, choose_device, has_convolutions, load_state, to_device
+
+log = logging.getLogger("gan_cli")
+# Of the plain data of a checkpoint, what a run cannot go on without.
+NEEDED: dict[str, type] = {
+    "images": int,
+    "skipped.generator": int,
+    "skipped.discriminator": int,
+    "optimizer_scalars.generator": dict,
+    "optimizer_scalars.discriminator": dict,
+    "machine.threads": int,
+    "machine.device": str,
+    "machine.precision": str,
+    "data": str,
+    "changes": list,
+    "tensors": dict,
+    "config.total_steps": int,
+    "config.log_every": int,
+    "config.sample_every": int,
+    "config.save_every": int,
+    "config.optimizer": dict,
+    "config.schedule": dict,
+}
+NO_MOMENTS = ("lr", "betas", "eps", "weight_decay")  # settings of an optimizer that its state does not depend on
 
 
 @dataclass
@@ -40,12 +64,23 @@ class Game:
     threads: int
     precision: str
     precision_reason: str
+    changes: list[str]  # made to the run since it began, in words
+
+    def machine(self) -> dict[str, str | int]:
+        """What the last bits of a result depend on besides the config."""
+        return {
+            "threads": self.threads,
+            "device": str(self.device),
+            "precision": self.precision,
+            "torch": torch.__version__,
+            "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        }
 
 
 def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     """Networks, optimizers, data and their state: that of ``saved``, or a new one that depends on the seed only."""
     device = choose_device(config.device)
-    threads = config.threads or (saved and int(saved.info["threads"])) or default_threads()
+    threads = config.threads or (saved and int(saved.info["machine"]["threads"])) or default_threads()
     torch.set_num_threads(threads)
     networks = {}
     for side in ("generator", "discriminator"):
@@ -59,6 +94,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     schedule = build(config.schedule, "schedule")
     players = {
         side: Player(
+            name=side[0],
             network=networks[side],
             optimizer=build(optimizer_node(config.optimizer, side), "optimizer", params=networks[side].parameters()),
             loss=getattr(task, f"{side}_loss"),
@@ -70,14 +106,12 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     }
     dataset = build(config.dataset, "dataset")
     refuse_wrong_data(task, dataset)
-    if saved is not None and saved.info["data"] != dataset.fingerprint:
-        raise DataError("the data is not that which the run was trained on", f"dataset, {saved.info['data'][:12]} -> "
-                        f"{dataset.fingerprint[:12]}", "Bring it back, or start another run_dir")  # fmt: skip
     refuse_wrong_shapes(task, dataset, device)
-    progress = Progress()
+    progress, changes = Progress(), []
     if saved is not None:
+        changes = [*saved.info.get("changes", []), *data_change(saved, dataset.fingerprint, config.allow_change)]
         progress = Progress(saved.step, int(saved.info["images"]))
-        restore(task, ema, players, saved)
+        restore(task, ema, players, saved, config)
     batches = Batches(
         dataset, batch_size=config.batch_size, seed=config.seed, device=device, position=progress.images,
         workers=config.workers,
@@ -95,6 +129,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         threads=threads,
         precision=precision,
         precision_reason=reason,
+        changes=changes,
     )
 
 
@@ -113,26 +148,79 @@ def snapshot(config: TrainConfig, game: Game) -> tuple[TensorGroups, dict[str, A
         groups[f"optimizer_{side}"], scalars[side] = optimizer_state(player)
     info = {
         "images": game.progress.images,
+        "skipped": {"generator": int(game.generator.skipped), "discriminator": int(game.discriminator.skipped)},
         "optimizer_scalars": scalars,
-        "threads": game.threads,
-        "precision": game.precision,
-        "device": str(game.device),
+        "machine": game.machine(),
         "data": game.dataset.fingerprint,
         "class_names": list(game.dataset.class_names),
-        "versions": {"gan_cli": gan_cli.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "changes": game.changes,
+        "versions": {"gan_cli": gan_cli.__version__, "python": platform.python_version()},
         "config": config.as_dict(),
     }
     return groups, info
 
 
-def restore(task: nn.Module, ema: EMA, players: dict[str, Player], saved: Checkpoint) -> None:
-    """Undo :func:`snapshot`."""
-    groups = saved.tensors
-    nested = {f"{group}.{k}": v for group in ("generator", "discriminator") for k, v in groups[group].items()}
-    load_state(task, {**nested, **groups.get("task", {})}, "checkpoint")
-    load_state(ema.average, groups["generator_ema"], "checkpoint")
-    for side, player in players.items():
-        load_optimizer(player, groups.get(f"optimizer_{side}", {}), saved.info["optimizer_scalars"][side])
+def restore(task: nn.Module, ema: EMA, players: dict[str, Player], saved: Checkpoint, config: TrainConfig) -> None:
+    """Undo :func:`snapshot`.
+
+    Raises:
+        CheckpointError: it is not one of such networks and optimizers.
+    """
+    groups, where = saved.tensors, f"checkpoint of step {saved.step}"
+    try:
+        nested = {f"{group}.{k}": v for group in ("generator", "discriminator") for k, v in groups[group].items()}
+        load_state(task, {**nested, **groups.get("task", {})}, where)
+        load_state(ema.average, groups["generator_ema"], where)
+        for side, player in players.items():
+            player.skipped.fill_(int(saved.info["skipped"][side]))
+            then, now = (optimizer_node(node, side) for node in (saved.info["config"]["optimizer"], config.optimizer))
+            if has_same_moments(then, now):
+                load_optimizer(player, groups.get(f"optimizer_{side}", {}), saved.info["optimizer_scalars"][side])
+            else:
+                log.info("note: the %s has another optimizer than before, which begins anew", side)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        what = f"the checkpoint does not hold what the run needs: {type(error).__name__} {error}"
+        raise CheckpointError(what, where, "Use the version that made it, or another run_dir=") from error
+
+
+def refuse_incomplete(saved: Checkpoint) -> None:
+    """Refuse a checkpoint whose plain data is not what :func:`snapshot` writes, such as that of an older version.
+
+    Raises:
+        CheckpointError: naming the value.
+    """
+    for key, kind in NEEDED.items():
+        value: Any = saved.info
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
+            what = f"the checkpoint does not say {key} as this version does"
+            raise CheckpointError(what, f"step {saved.step}", "Use the version that made it, or another run_dir=")
+    there = {group: sorted(tensors) for group, tensors in saved.tensors.items()}
+    if saved.info["tensors"] != there or "best" not in saved.info:
+        what = "the checkpoint does not hold all that was saved"
+        raise CheckpointError(what, f"step {saved.step}", "Use the version that made it, or another run_dir=")
+
+
+def has_same_moments(then: Node, now: Node) -> bool:
+    """Whether the state of one optimizer is one of the other, by their configs."""
+    a, b = ({key: value for key, value in node.items() if key not in NO_MOMENTS} for node in (then, now))
+    return a == b
+
+
+def data_change(saved: Checkpoint, fingerprint: str, allowed: list[str]) -> list[str]:
+    """What to note if the data is not that of the run.
+
+    Raises:
+        DataError: it is not, and that was not allowed.
+    """
+    if saved.info["data"] == fingerprint:
+        return []
+    change = f"{saved.info['data'][:12]} -> {fingerprint[:12]}"
+    if "data" not in allowed:
+        todo = "Bring it back, start another run_dir, or go on with it all the same: allow_change=[data]"
+        raise DataError("the data is not that which the run was trained on", f"dataset, {change}", todo)
+    return [f"from step {saved.step} on data: {change}"]
 
 
 def optimizer_state(player: Player) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -156,7 +244,9 @@ def load_optimizer(player: Player, tensors: dict[str, Tensor], scalars: dict[str
     player.optimizer.load_state_dict({**player.optimizer.state_dict(), "state": state})
     for parameter, entry in player.optimizer.state.items():
         for key, value in entry.items():  # fused kernels walk the memory: moments must lie as the weights do
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
+            if isinstance(value, Tensor) and value.dim() > 0:
+                if value.shape != parameter.shape:
+                    raise ValueError(f"a moment of shape {tuple(value.shape)} for weights of {tuple(parameter.shape)}")
                 entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
@@ -171,8 +261,8 @@ def choose_precision(precision: str, device: torch.device, task: nn.Module, save
     """``fp32`` or ``bf16``, and why. ``auto`` keeps what the run began with, else takes bf16 where it pays."""
     if precision != "auto":
         return precision, "as set"
-    if saved is not None and saved.info["device"] == str(device):
-        return str(saved.info["precision"]), "as the run began"
+    if saved is not None and saved.info["machine"]["device"] == str(device):
+        return str(saved.info["machine"]["precision"]), "as the run began"
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -55,6 +55,8 @@ def parameters(target: str) -> dict[str, Parameter] | None:
         ConfigError: there is no such module, class or function.
     """
     module, _, name = target.rpartition(".")
+    if not all(target.split(".")) or not module:
+        raise ConfigError(f"{shown(target)} is not the dotted name of a class", "_target_", "Write module.Class")
     if module.split(".")[0] == "gan_cli":
         file = PACKAGE.joinpath(*module.split(".")[1:])
         file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
@@ -215,7 +217,7 @@ def convert(value: Any, kind: Any, path: str) -> Any:
     try:
         return _convert(value, kind, path)
     except TypeError:
-        raise ConfigError(f"{value!r} is not {describe(kind)}", path, f"Set {path} to {describe(kind)}") from None
+        raise ConfigError(f"{shown(value)} is not {describe(kind)}", path, f"Set {path} to {describe(kind)}") from None
 
 
 def _convert(value: Any, kind: Any, path: str) -> Any:
@@ -242,7 +244,7 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
                 return option
         near = nearest(str(value), [str(a) for a in args]).strip()
         todo = f"Choose one of {', '.join(map(str, args))}" + (f". {near}" if near else "")
-        raise ConfigError(f"{value!r} is not an option", path, todo)
+        raise ConfigError(f"{shown(value)} is not an option", path, todo)
     if origin in (list, tuple, Sequence):
         if not isinstance(value, list | tuple):
             raise TypeError
@@ -275,6 +277,12 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
     if isinstance(kind, type) and isinstance(value, str | int | float | list) and not isinstance(value, kind):
         raise TypeError
     return value
+
+
+def shown(value: Any) -> str:
+    """A value for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:90]}... ({len(text):,} characters)"
 
 
 def describe(kind: Any) -> str:

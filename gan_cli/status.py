@@ -19,7 +19,9 @@ State = Literal["running", "complete", "preempted", "failed", "diverged"]
 class HasStep(Protocol):
     """Counts completed steps."""
 
-    step: int
+    @property
+    def step(self) -> int:
+        """As it is now."""
 
 
 class Status:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from omegaconf import DictConfig
 
-from gan_cli import cli
+from gan_cli import cli, signals
 from gan_cli.config import check
 from gan_cli.errors import ConfigError, PreemptedError
 
@@ -35,9 +35,12 @@ def app(cfg: DictConfig) -> float | None:
     if sweeping:
         run_dir = Path(hydra.sweep.dir) / job_name(",".join(sorted(overrides)))
     try:
-        return train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
-    except PreemptedError as error:
-        if sweeping and error.by_signal:
+        value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
+        if sweeping and signals.received:  # in the last step
+            raise signals.Interrupted(signals.received[0])
+        return value
+    except (PreemptedError, signals.Interrupted):
+        if sweeping and signals.received:
             logging.getLogger("gan_cli").info("to continue the whole sweep: %s", continue_sweep(hydra.sweep.dir))
         raise
 
@@ -70,7 +73,7 @@ def continue_sweep(sweep_dir: str) -> str:
 
 def main() -> NoReturn:
     """Console script."""
-    cli.run(app, "train", "gan-train")
+    cli.run(app, "train", "gan-train", resumable=True)
 
 
 if __name__ == "__main__":

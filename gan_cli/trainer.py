@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from gan_cli import checkpoint
+from gan_cli import checkpoint, status
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.cli import override, program
-from gan_cli.config import TrainConfig, differences, to_yaml
+from gan_cli.config import MAY_CHANGE, TrainConfig, differences, is_among, to_yaml
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.engine import train
 from gan_cli.errors import ConfigError, DiskError, DivergedError, GanError, MemoryFullError, OutputError, PreemptedError
-from gan_cli.game import Game, build_game, out_of_memory, snapshot
+from gan_cli.files import write_file
+from gan_cli.game import Game, build_game, out_of_memory, refuse_incomplete, snapshot
 from gan_cli.health import Health, against_divergence
 from gan_cli.images import write_film
 from gan_cli.metrics.names import VALUES
@@ -33,7 +32,7 @@ from gan_cli.overfitting import Overfitting
 from gan_cli.randomness import seed_everything
 from gan_cli.results import number
 from gan_cli.runs import create, is_trusted, locked
-from gan_cli.status import Status
+from gan_cli.signals import stop_on_signal
 from gan_cli.writer import Writer, clock
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gan_cli")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm can be told to send before a time limit
+UNSAID = ("run_dir", "allow_change", "deviations")  # not worth a note when a run continues with another
 
 
 def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
@@ -77,25 +76,29 @@ def translated(config: TrainConfig, run_dir: Path | None) -> Iterator[None]:
 
 def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
     with ExitStack() as stack:
-        saved = None
+        saved, changes, new = None, [], True
         if run_dir is not None and run_dir.exists():
+            new = False
             refuse_foreign(run_dir)
             stack.enter_context(locked(run_dir))
             checkpoint.clean(run_dir)
             saved = checkpoint.load_newest(run_dir)
             if saved is not None:
-                refuse_drift(saved, config, run_dir)
+                refuse_incomplete(saved)
+                changes = refuse_drift(saved, config, run_dir)
                 if saved.step >= config.total_steps:
                     log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
+                    if (status.read(run_dir) or {}).get("state") != "complete":  # killed after its last checkpoint
+                        status.Status(run_dir, config.total_steps, saved).write("complete", exit_code=0)
                     checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
                     film(config, run_dir)
                     return final_metric(run_dir, config)
-                checkpoint.set_aside(run_dir, saved.step)
-            game = build_game(config, saved)
-            evaluation = evaluation_of(config, game)
-        else:
-            game = build_game(config, saved)
-            evaluation = evaluation_of(config, game)
+                checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
+        game = build_game(config, saved)
+        game.changes += changes
+        evaluation = evaluation_of(config, game)
+        stop = stack.enter_context(stop_on_signal())
+        if new or run_dir is None:
             run_dir = create(name) if run_dir is None else make(run_dir)
             stack.enter_context(locked(run_dir))
             if checkpoint.steps(run_dir):
@@ -104,9 +107,9 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
         if evaluation is not None:
             evaluation.begin(run_dir, checkpoint.best_of(saved, run_dir))
         stack.enter_context(logged_to(run_dir / "train.log"))
-        status = Status(run_dir, config.total_steps, game.progress)
-        with status.kept(), translated(config, run_dir):
-            return play(config, game, evaluation, saved, run_dir, command(run_dir), status)
+        kept = status.Status(run_dir, config.total_steps, game.progress)
+        with kept.kept(), translated(config, run_dir):
+            return play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop)
 
 
 def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
@@ -125,21 +128,21 @@ def play(
     saved: Checkpoint | None,
     run_dir: Path,
     command: str,
-    status: Status,
+    kept: status.Status,
+    stop: list[str],
 ) -> float | None:
-    """Run the loop in ``run_dir`` with everything that happens beside it."""
+    """Run the loop in ``run_dir`` with everything that happens beside it, until its end or until ``stop`` holds a reason."""
     started = time.monotonic()
     progress = game.progress
     (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of an earlier, shorter session
-    (run_dir / "config.yaml").write_text(to_yaml(config.as_dict()), encoding="utf-8")
+    write_file(run_dir / "config.yaml", to_yaml(config.as_dict()))
     announce(config, game, saved, run_dir, command)
     then = saved.info["config"] if saved is not None else None
     before = (then["log_every"], then["sample_every"]) if then is not None else None
     superseded = {saved.step} if saved is not None and saved.step % saved.info["config"]["save_every"] else set()
     marked = checkpoint.best_of(saved, run_dir)
     checkpoint.mark_best(run_dir, marked)
-    if marked is not None and marked["step"] % config.save_every:
-        superseded.add(marked["step"])
+    superseded |= {step for step in (*config.milestones, marked["step"] if marked else 0) if step % config.save_every}
     remedy = against_divergence(config.loss, config.optimizer)
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
@@ -164,16 +167,18 @@ def play(
     def save() -> None:
         writer.sync()
         tensors, info = snapshot(config, game)
-        tensors["log_sums"], info["log_counts"] = dict(writer.sums), dict(writer.counts)
+        tensors["log_sums"] = writer.state()
         tensors = {group: values for group, values in tensors.items() if values}
+        info["tensors"] = {group: sorted(values) for group, values in tensors.items()}
         info["best"] = best = evaluation.best if evaluation is not None else marked
         refuse_non_finite(tensors, run_dir, progress.step, remedy)
         checkpoint.save(run_dir, progress.step, tensors, info)
         checkpoint.mark_best(run_dir, best)
-        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, None if best is None else best["step"])
+        spared = {*config.milestones, best["step"] if best else 0}
+        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, spared)
         if progress.step % config.save_every:
             superseded.add(progress.step)
-        status.write("running")
+        kept.write("running")
 
     def evaluate() -> bool:
         """Log what the evaluation finds; whether it is the best so far."""
@@ -193,52 +198,74 @@ def play(
         return better
 
     if saved is not None:
-        writer.load_state(saved.info["log_counts"], saved.tensors.get("log_sums", {}), game.device)
+        writer.load_state(saved.tensors.get("log_sums", {}), game.device)
         if saved.step % saved.info["config"]["sample_every"] == 0:
             draw()  # TensorBoard dropped it with what came after
 
-    with stop_on_signal() as stop:
-
-        def after_step(logs: dict[str, Tensor]) -> bool:
-            writer.add(logs)
-            step, last = progress.step, progress.step >= config.total_steps
-            if step % config.sample_every == 0 or last:
-                draw()
-            if step % config.sample_every == 0:  # what is measured goes into the next row
-                writer.measure(measure())
-            better = config.eval_every is not None and step % config.eval_every == 0 and evaluate()
-            if step % config.log_every == 0 or last:
-                players = {"d": game.discriminator, "g": game.generator}
-                writer.measure({f"{key}/grad_norm": player.gradient_norm() for key, player in players.items()})
-                for line in health.update(writer.row(keep_sums=step % config.log_every != 0)):
-                    log.warning(line)
-                measured = str(config.optimized_metric).removeprefix("metric/")
-                due = step >= config.sample_every or measured == config.optimized_metric
-                if due and not last and measured not in VALUES:  # at the end when the run is saved
-                    refuse_unknown_metric(config.optimized_metric, writer.seen)
-            if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
-                stop.append(f"max_hours={config.max_hours:g}")
-            if step % config.save_every == 0 or last or stop or better:
+    def after_step(logs: dict[str, Tensor]) -> bool:
+        writer.add(logs)
+        step, last = progress.step, progress.step >= config.total_steps
+        if step % config.sample_every == 0 or last:
+            draw()
+        if step % config.sample_every == 0:  # what is measured goes into the next row
+            writer.measure(measure())
+        better = config.eval_every is not None and step % config.eval_every == 0 and evaluate()
+        if step % config.log_every == 0 or last:
+            row = writer.row(keep_sums=step % config.log_every != 0)
+            skipping(game, config, run_dir)
+            for line in health.update(row):
+                log.warning(line)
+            measured = str(config.optimized_metric).removeprefix("metric/")
+            due = step >= config.sample_every or measured == config.optimized_metric
+            if due and not last and measured not in VALUES:  # at the end when the run is saved
+                refuse_unknown_metric(config.optimized_metric, writer.seen)
+        if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
+            stop.append(f"max_hours={config.max_hours:g}")
+        if last or stop:
+            save()
+        elif better or step % config.save_every == 0 or step in config.milestones:
+            if skipping(game, config, run_dir):
+                log.warning("warning: no checkpoint of step %d, updates are being skipped", step)
+            else:
                 save()
-            return not stop
+        return not stop
 
-        try:
-            train(
-                game.task, game.generator, game.discriminator, game.ema, game.batches, progress,
-                total_steps=config.total_steps, seed=config.seed, after_step=after_step,
-            )  # fmt: skip
-        finally:
-            writer.close()
-    if progress.step < config.total_steps:
-        error = PreemptedError(
-            f"stopped at step {progress.step} of {config.total_steps} by {stop[0]}, state saved", str(run_dir),
-            f"Continue with: {command}",
+    try:
+        train(
+            game.task, game.generator, game.discriminator, game.ema, game.batches, progress,
+            total_steps=config.total_steps, seed=config.seed, after_step=after_step,
         )  # fmt: skip
-        error.by_signal = not stop[0].startswith("max_hours")
-        raise error
+    finally:
+        writer.close()
+    if progress.step < config.total_steps:
+        what = f"stopped at step {progress.step} of {config.total_steps} by {stop[0]}, state saved"
+        raise PreemptedError(what, str(run_dir), f"Continue with: {command}")
     film(config, run_dir)
     farewell(config, game, run_dir, time.monotonic() - started)
     return final_metric(run_dir, config)
+
+
+def skipping(game: Game, config: TrainConfig, run_dir: Path) -> bool:
+    """Whether updates are being skipped now.
+
+    Raises:
+        DivergedError: too many in a row have been.
+    """
+    counts = {"discriminator": int(game.discriminator.skipped), "generator": int(game.generator.skipped)}
+    if max(counts.values()) >= config.max_skipped_updates:
+        lost = []
+        for side, count in counts.items():
+            step, updates = game.progress.step, count
+            while updates > 0 and step > 0:  # back to the first of them
+                step -= 1
+                updates -= game.task.objective.turns(step) if side == "discriminator" else 1
+            if count:
+                lost.append(f"the {side}'s {getattr(game, side).not_finite()} since step {step + 1} ({count} in a row)")
+        present = checkpoint.steps(run_dir)
+        left = f"the last checkpoint is that of step {present[-1]}" if present else "there was no checkpoint yet"
+        todo = f"{against_divergence(config.loss, config.optimizer)}; {left}"
+        raise DivergedError(f"training diverged: not finite are {' and '.join(lost)}", str(run_dir), todo)
+    return any(counts.values())
 
 
 def film(config: TrainConfig, run_dir: Path) -> None:
@@ -257,8 +284,12 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
     log.info("device: %s, %d threads, %s (%s)", game.device, game.threads, game.precision, game.precision_reason)
     if saved is not None:
         log.info("continues from step %d", saved.step)
-        if saved.info["threads"] != game.threads or saved.info["device"] != str(game.device):
-            log.info("note: other threads or device than before, so not bit-identical to a run never stopped")
+        then, now = saved.info.get("machine", {}), game.machine()
+        other = [f"{key} {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
+        if other:
+            log.info("note: not bit-identical to a run never stopped, since it goes on with another %s", ", ".join(other))
+    for change in game.changes:
+        log.info("note: changed since it began, %s", change)
     for deviation in config.deviations:
         log.info("the recipe departs from its paper: %s", deviation)
     log.info("run directory: %s", run_dir)
@@ -304,16 +335,28 @@ def refuse_foreign(run_dir: Path) -> None:
         raise OutputError(f"this directory holds other things ({sorted(theirs)[0]})", str(run_dir), "Choose another run_dir=")
 
 
-def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> None:
-    """Refuse to continue a run under a config that would have made another run."""
+def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> list[str]:
+    """Note what is changed in a run that continues, and refuse what would have made another run unless it is allowed.
+
+    Returns:
+        What was allowed by ``allow_change``, in words.
+    """
     changed = differences(saved.info["config"], config.as_dict())
-    if changed:
-        shown = "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
-        todo = "Repeat the command it was started with, or choose another run_dir="
-        if any(line.startswith("schedule.total_steps:") for line in changed):
+    harmless = [f"{key}: {change}" for key, change in changed.items() if is_among(key, MAY_CHANGE) and key not in UNSAID]
+    allowed = {key for key in changed if is_among(key, config.allow_change) and not is_among(key, MAY_CHANGE)}
+    refused = [key for key in changed if not is_among(key, {*MAY_CHANGE, *allowed})]
+    if refused:
+        lines = [f"{key}: {changed[key]}" for key in refused]
+        shown = "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
+        names = ",".join(dict.fromkeys(key if len(refused) <= 3 else key.split(".")[0] for key in refused))
+        todo = f"Repeat the command it was started with, choose another run_dir=, or go on all the same: allow_change=[{names}]"
+        if "schedule.total_steps" in refused:
             kept = saved.info["config"]["schedule"].get("total_steps", saved.info["config"]["total_steps"])
             todo = f"Its schedule depends on total_steps: set schedule.total_steps={kept} too, or choose another run_dir="
         raise ConfigError(f"the run was started with another config: {shown}", str(run_dir), todo)
+    if harmless:
+        log.info("note: other settings than before: %s", "; ".join(harmless))
+    return [f"from step {saved.step} on {key}: {changed[key]}" for key in sorted(allowed)]
 
 
 def refuse_non_finite(tensors: checkpoint.TensorGroups, run_dir: Path, step: int, remedy: str) -> None:
@@ -364,6 +407,7 @@ def refuse_unknown_metric(key: str | None, logged: Iterable[str]) -> None:
 def logged_to(path: Path) -> Iterator[None]:
     """Send the log to a file as well."""
     handler = logging.FileHandler(path, encoding="utf-8")
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the console has it
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     try:
@@ -377,27 +421,5 @@ def logged_to(path: Path) -> Iterator[None]:
         raise
     finally:
         log.removeHandler(handler)
-        handler.close()
-
-
-@contextmanager
-def stop_on_signal() -> Iterator[list[str]]:
-    """A list that gets the name of the first SIGINT, SIGTERM or SIGUSR1. The second acts at once."""
-    received: list[str] = []
-    before = {}
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
-        yield received
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-
-    for each in SIGNALS:
-        before[each] = signal.signal(each, note)
-    try:
-        yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        with contextlib.suppress(OSError):
+            handler.close()

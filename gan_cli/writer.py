@@ -26,6 +26,8 @@ LINE_SECONDS = 10.0  # at most one console line in this time when there is no te
 class Writer:
     """Collects scalars on the device and writes their means every ``log_every`` steps: one wait for the device each time.
 
+    What is not finite is left out of the means; how many updates were skipped for it is a column of its own.
+
     A run that resumes leaves what an uninterrupted one would: whatever lies beyond its checkpoint is dropped, and so are
     the last row and picture of a run that was to end there, if they were not on its schedule. Everything that depends on
     the clock is under ``time/``.
@@ -56,12 +58,12 @@ class Writer:
 
         self.run_dir, self.progress = run_dir, progress
         self.log_every, self.total_steps = log_every, total_steps
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # of the scalars of these keys: (2, n), sums of n values and their counts
         (run_dir / "samples").mkdir(exist_ok=True)
         self._rewind_pictures(before)
         rows = self._rewind_rows(before)
         self.earlier, self.remedy = rows, remedy
+        self.skipping = False  # whether updates were, as of the last row
         self.seen = {key for row in rows for key in row}  # all that was ever logged
         self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
         self.file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")
@@ -111,24 +113,23 @@ class Writer:
 
     def add(self, logs: dict[str, Tensor]) -> None:
         """The logs of a step: scalars on any device."""
-        for key, value in logs.items():
-            total = self.sums.get(key)
-            if total is None:
-                self.sums[key] = value.detach().float().clone()
-            else:
-                total += value.detach()
-            self.counts[key] = self.counts.get(key, 0) + 1
+        keys, values = tuple(logs), torch.stack([value.detach().float() for value in logs.values()])
+        finite = torch.isfinite(values)
+        new = torch.stack([torch.where(finite, values, 0.0), finite.float()])
+        self.sums[keys] = self.sums[keys] + new if keys in self.sums else new
         self.bar.update(1)
 
-    def measure(self, scalars: Mapping[str, float | Tensor]) -> None:
+    def measure(self, scalars: Mapping[str, float]) -> None:
         """Scalars for the next row as they are, not as means over steps."""
-        for key, value in scalars.items():
-            self.sums[key] = torch.as_tensor(value).to(next(iter(self.sums.values())))
-            self.counts[key] = 1
+        self.sums |= {(key,): torch.tensor([[value], [1.0]]) for key, value in scalars.items()}
 
-    def load_state(self, counts: dict[str, int], sums: dict[str, Tensor], device: torch.device) -> None:
-        """Go on with a row that was not complete: ``sums`` over ``counts`` steps."""
-        self.counts, self.sums = dict(counts), {k: v.to(device) for k, v in sums.items()}
+    def state(self) -> dict[str, Tensor]:
+        """The row that is not complete, for a checkpoint."""
+        return {" ".join(keys): sums for keys, sums in self.sums.items()}
+
+    def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """Undo :meth:`state`."""
+        self.sums = {tuple(keys.split(" ")): sums.to(device) for keys, sums in state.items()}
 
     def row(self, *, keep_sums: bool = False) -> dict[str, Any]:
         """Write a row with the means since the last one.
@@ -137,17 +138,28 @@ class Writer:
             DivergedError: one of them is not finite; nothing is written.
         """
         progress = self.progress
-        keys = sorted(self.sums)
-        values = torch.stack([self.sums[k] for k in keys]).tolist() if keys else []
-        means = {k: v / self.counts[k] for k, v in zip(keys, values, strict=True)}
+        totals: dict[str, tuple[float, float]] = {}
+        for keys, sums in sorted(self.sums.items()):
+            for key, total, count in zip(keys, *sums.tolist(), strict=True):
+                before = totals.get(key, (0.0, 0.0))
+                totals[key] = before[0] + total, before[1] + count
+        means = {key: total / count for key, (total, count) in sorted(totals.items()) if count}
+        skipped = {key: means.pop(key, 0.0) for key in ("d/skipped", "g/skipped")}
+        for key, share in skipped.items():
+            if share:
+                means[key] = share
+                if not self.skipping:
+                    who, last = key[0].upper(), progress.step
+                    log.warning(
+                        "warning: updates of %s up to step %d were skipped, not being finite: %.0f%%", who, last, 100 * share
+                    )
+        self.skipping = any(skipped.values())
         lost = [key for key, value in means.items() if not math.isfinite(value)]
         if lost:
-            first = progress.step - max(self.counts.values()) + 1
-            since = f"since a step from {first} to {progress.step}" if first < progress.step else f"at step {first}"
-            todo = f"{self.remedy}; no checkpoint of it was saved"
-            raise DivergedError(f"training diverged: not finite {since}: {', '.join(lost)}", str(self.run_dir), todo)
+            what = f"training diverged: not finite at step {progress.step}: {', '.join(lost)}"
+            raise DivergedError(what, str(self.run_dir), f"{self.remedy}; no checkpoint of it was saved")
         if not keep_sums:
-            self.sums, self.counts = {}, {}
+            self.sums = {}
         now = time.monotonic()
         speed = (progress.images - self.row_images) / max(now - self.row_time, 1e-9)
         row = {

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import shlex
+import signal
 import sys
 import tarfile
 import tempfile
@@ -70,6 +71,7 @@ def isolated(cwd: Path) -> Iterator[None]:
     loggers = [logging.getLogger(), logging.getLogger("gan_cli")]
     before = [(x.handlers[:], x.level, x.propagate) for x in loggers]
     argv, path, environ, here, modules = sys.argv, sys.path[:], dict(os.environ), os.getcwd(), set(sys.modules)
+    answers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     os.chdir(cwd)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated environment
     os.environ["XDG_CACHE_HOME"] = CACHE.name
@@ -78,6 +80,8 @@ def isolated(cwd: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(here)
+        for number, answer in answers.items():
+            signal.signal(number, answer)
         sys.argv, sys.path[:] = argv, path
         os.environ.clear()
         os.environ.update(environ)

@@ -218,10 +218,10 @@ def test_rotation(tmp_path: Path, saved: list[int], keep: int, superseded: list[
 
 def test_rotation_spares_the_best(tmp_path: Path) -> None:
     save(tmp_path, 7, 10, 20, 30)
-    checkpoint.rotate(tmp_path, 30, 2, [7], best=7)
+    checkpoint.rotate(tmp_path, 30, 2, [7], spared=[7])
     assert checkpoint.steps(tmp_path) == [7, 20, 30]
     save(tmp_path, 40)
-    checkpoint.rotate(tmp_path, 40, 2, [7], best=30)
+    checkpoint.rotate(tmp_path, 40, 2, [7], spared=[30])
     assert checkpoint.steps(tmp_path) == [30, 40]
 
 
@@ -244,9 +244,10 @@ def test_what_a_kill_left_is_cleaned(tmp_path: Path) -> None:
     assert_intact(tmp_path, 1)
 
 
-def test_the_same_step_again_replaces_it(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 1, {"old": {"x": torch.zeros(1)}}, {"images": 0})
+def test_the_same_step_again_is_not_written(tmp_path: Path) -> None:
     save(tmp_path, 1)
+    with pytest.raises(DiskError, match="not empty"):
+        checkpoint.save(tmp_path, 1, {"other": {"x": torch.zeros(1)}}, {"images": 0})
     assert names(tmp_path) == ["checkpoints"] and checkpoint.steps(tmp_path) == [1]
     assert_intact(tmp_path, 1)
 
@@ -279,19 +280,9 @@ def test_a_full_disk_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [n for n in names(tmp_path / "checkpoints") if n != "step-00000003"] == ["step-00000001", "step-00000002"]
     for step in checkpoint.steps(tmp_path):
         assert_intact(tmp_path, step)
-    save(tmp_path, 3)
+    if 3 not in checkpoint.steps(tmp_path):  # it is there if only the last fsync failed
+        save(tmp_path, 3)
     assert_intact(tmp_path, 3)
-
-
-@pytest.mark.parametrize(("name", "at"), [("fsync", 0), ("fsync", 5), ("rename", 0), ("rename", 1)])
-def test_a_full_disk_while_a_step_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int) -> None:
-    save(tmp_path, 1)
-    with monkeypatch.context() as patch:
-        full_disk(patch, os, name, at)
-        with pytest.raises(DiskError, match="No space left"):
-            save(tmp_path, 1)
-    assert names(tmp_path) == ["checkpoints"]
-    assert_intact(tmp_path, 1)
 
 
 def test_loading_never_unpickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

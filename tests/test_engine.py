@@ -53,12 +53,14 @@ class Game:
         options = {"schedule": Constant(), "lr": 0.1, **player}
         lr = options.pop("lr")
         self.g = Player(
+            "g",
             self.generator,
             torch.optim.Adam(self.generator.parameters(), lr=lr),
             self.recorded("G", self.task.generator_loss),
             **options,
         )
         self.d = Player(
+            "d",
             self.critic,
             torch.optim.Adam(self.critic.parameters(), lr=lr, betas=(0.5, 0.9)),
             self.recorded("D", self.task.discriminator_loss),

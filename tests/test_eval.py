@@ -745,7 +745,7 @@ def test_weights_that_make_no_numbers(run: Path, gan: Any) -> None:
         manifest["files"]["generator_ema.safetensors"] = [len(data), hashlib.sha256(data).hexdigest()]
         (folder / "manifest.json").write_text(json.dumps(manifest))
     result = gan("gan-eval", "run_dir=run", *FAST)
-    assert result.code == 79 and "not finite" in result.errors[0]
+    assert result.code == 76 and "not finite" in result.errors[0]
     assert not (run / "evaluations").exists()
 
 

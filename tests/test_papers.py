@@ -448,7 +448,7 @@ def test_optimizers_batches_and_schedules(preset: str) -> None:
             assert optimizer.defaults[name] == wanted
             given = optimizer_node(config.optimizer, side)[name]
             assert (tuple(given) if isinstance(given, list) else given) == wanted
-        player = Player(network, optimizer, lambda batch: pytest.fail("not to be called"), schedule)
+        player = Player("g", network, optimizer, lambda batch: pytest.fail("not to be called"), schedule)
         for done in (0.0, 0.25, 0.5, 0.75, 1 - 1 / steps):
             player.set_learning_rate(round(done * steps))
             factor = 1.0 if falls is None or done <= falls else (1 - done) / (1 - falls)
@@ -963,7 +963,8 @@ def test_cyclegan_both_generators_move_first_then_both_discriminators() -> None:
     moved = [[not torch.equal(a, b) for a, b in zip(x, y, strict=True)] for x, y in pairwise(states)]
     assert moves == "GD" and moved == [[True, True, False, False], [False, False, True, True]]
     generators = {"g/loss", "g/adversarial", "g/cycle", "g/identity"}
-    assert set(logs) == generators | {"d/loss", "d/loss_a", "d/loss_b", "d/real", "d/fake", "d/accuracy"}
+    updates = {f"{player}/{what}" for player in "dg" for what in ("grad_norm", "skipped")}
+    assert set(logs) == updates | generators | {"d/loss", "d/loss_a", "d/loss_b", "d/real", "d/fake", "d/accuracy"}
 
 
 def test_cyclegan_discriminators_look_at_a_history_of_generated_images() -> None:

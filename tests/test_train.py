@@ -346,7 +346,7 @@ def test_moved_data_is_not(train: Any, tmp_path: Path, data_root: Path) -> None:
 def test_threads_stay_as_they_were(train: Any, read: Any, tmp_path: Path) -> None:
     train("total_steps=2", "run_dir=r", "threads=2", "max_hours=1e-9", code=75)
     result = train("total_steps=2", "run_dir=r", "threads=null")
-    assert read.info(tmp_path / "r")["threads"] == 2
+    assert read.info(tmp_path / "r")["machine"]["threads"] == 2
     assert "2 threads" in result.err
 
 

@@ -121,7 +121,14 @@ def play(task: Task, steps: int, look: Callable[[str], None] = lambda who: None,
         return call
 
     g, d = (
-        Player(network, torch.optim.Adam(network.parameters(), lr=0.01), watched(who, loss), Constant(), precision=precision)
+        Player(
+            who.lower(),
+            network,
+            torch.optim.Adam(network.parameters(), lr=0.01),
+            watched(who, loss),
+            Constant(),
+            precision=precision,
+        )
         for who, network, loss in (
             ("G", task.generator, task.generator_loss),
             ("D", task.discriminator, task.discriminator_loss),

@@ -1,0 +1,68 @@
+"""SIGINT, SIGTERM and SIGUSR1: end at once while there is nothing to save, else after the step. Must not import torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], None]
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm can be told to send before a time limit
+received: list[str] = []  # names of those that came so far
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came. Like its parent no ``Exception``, so that no library takes it for a failure of its own."""
+
+
+def note(number: int, frame: FrameType | None) -> None:
+    """Handler of the first signal: remember it. The second acts at once."""
+    received.append(signal.Signals(number).name)
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Within this block the first signal raises :class:`Interrupted`; after it none disturbs the end of the process."""
+    process = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:  # and not a forked worker
+            note(number, frame)
+            raise Interrupted(received[-1])
+
+    _handle(interrupt)
+    try:
+        yield
+    finally:
+        _handle(note)
+        received.clear()
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[list[str]]:
+    """A list that gets the name of the first signal and disturbs nothing else. The second acts at once."""
+    stop = list(received)  # one whose exception got lost, as in a destructor
+
+    def stop_later(number: int, frame: FrameType | None) -> None:
+        note(number, frame)
+        stop.append(received[-1])
+
+    before = _handle(stop_later)
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _handle(handler: Handler) -> dict[signal.Signals, Any]:
+    """Set it for all of them; returns what was there before. Python handles signals in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {each: signal.signal(each, handler) for each in SIGNALS}
