@@ -62,7 +62,7 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
     """
     final = run_dir / "checkpoints" / name(step)
     temporary = run_dir / f".saving-{step}-{os.getpid()}-{secrets.token_hex(4)}"
-    files = {f"{group}.safetensors": as_bytes(ts) for group, ts in tensors.items()}
+    files = {f"{group}.safetensors": as_bytes(ts, step) for group, ts in tensors.items()}
     files["state.json"] = json.dumps({"step": step, **info}, indent=1).encode()
     hashes = {file: [len(data), hashlib.sha256(data).hexdigest()] for file, data in files.items()}
     files["manifest.json"] = json.dumps({"format": FORMAT, "files": hashes}, indent=1).encode()
@@ -88,9 +88,9 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
     return final
 
 
-def as_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """A group of tensors as a checkpoint has it in a file."""
-    return save_tensors({key: _plain(tensor) for key, tensor in tensors.items()})
+def as_bytes(tensors: dict[str, Tensor], step: int) -> bytes:
+    """A group of tensors as the checkpoint of a step has it in a file."""
+    return save_tensors({key: _plain(tensor) for key, tensor in tensors.items()}, metadata={"step": str(step)})
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def load(run_dir: Path, step: int, wanted: Wanted | None = None) -> Checkpoint:
             raise ValueError(f"state.json is not that of step {step}")
         groups = [file.removesuffix(SUFFIX) for file in files if file.endswith(SUFFIX)]
         limits = dict.fromkeys(groups) if wanted is None else wanted(info)
-        tensors = {group: load_tensors(_content(path, group + SUFFIX, files, most)) for group, most in limits.items()}
+        tensors = {group: _tensors(_content(path, group + SUFFIX, files, most), step) for group, most in limits.items()}
     except Exception as error:  # whatever a damaged file makes a parser raise
         if before is None or _identity(path) != before:
             raise NotFoundError(f"there is no checkpoint of step {step} any more", str(run_dir), "Use another step=") from error
@@ -181,7 +181,8 @@ def verify(run_dir: Path, step: int) -> bool:
     try:
         for file, (size, digest) in _manifest(path).items():
             with opened(path / file, size) as content:
-                if hashlib.file_digest(content, "sha256").hexdigest() != digest:
+                whole = os.fstat(content.fileno()).st_size == size
+                if not whole or hashlib.file_digest(content, "sha256").hexdigest() != digest:
                     return False
     except (OSError, ValueError):
         return False
@@ -217,11 +218,19 @@ def _content(path: Path, file: str, files: dict[str, tuple[int, str]], most: int
         raise ValueError(f"there is no {file} in its manifest")
     size, digest = files[file]
     if most is not None and size > most:
-        raise ValueError(f"{file} has {size} bytes, {most} are the most for these networks")
+        raise ValueError(f"{file} has {size} bytes, {most} are the most")
     data = read_file(path / file, size)
     if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
         raise ValueError(f"{file} is not what was written")
     return data
+
+
+def _tensors(data: bytes, step: int) -> dict[str, Tensor]:
+    """Undo :func:`as_bytes`."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    if header.get("__metadata__", {}).get("step", str(step)) != str(step):
+        raise ValueError(f"weights of step {header['__metadata__']['step']} among those of step {step}")
+    return load_tensors(data)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ import signal
 import string
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -25,14 +25,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_cli import signals
-from gan_cli.errors import ConfigError, DiskError, GanError, MemoryFullError, NotFoundError, OutputError, PreemptedError
+from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, PreemptedError, of_system
 from gan_cli.schema import nearest
 
 CONFIG_PACKAGE = "gan_cli.conf"
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-FREE = "Free some, or raise the limits of this shell: ulimit -a shows them"
-MAX_YAML, MAX_VALUES, MAX_JOBS = 100_000, 10_000, 10_000
+MAX_JOBS = 10_000  # of a sweep
 
 
 def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resumable: bool = False) -> NoReturn:
@@ -43,15 +40,19 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
         config_name: primary config in conf/. name: of the program, for messages.
         resumable: the same command goes on where a signal ended it.
     """
-    _open_standard_streams()
-    try:
-        with signals.interrupting():
-            code = _run(app, config_name, name)
-    except signals.Interrupted as signal_name:
+
+    def leave(signal_name: str) -> int:
         todo = " before a step was made, nothing is lost. The same command starts again, or continues the run"
         with contextlib.suppress(OSError):
             print(f"{name}: interrupted by {signal_name}{todo if resumable else ''}", file=sys.stderr, flush=True)
-        code = PreemptedError.exit_code if resumable else 128 + signal.Signals[str(signal_name)]
+        return PreemptedError.exit_code if resumable else 128 + signal.Signals[signal_name]
+
+    _open_standard_streams()
+    try:
+        with signals.interrupting(leave):
+            code = _run(app, config_name, name)
+    except signals.Interrupted as interrupted:
+        code = leave(str(interrupted))
     sys.exit(code)
 
 
@@ -93,8 +94,8 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> int:
             return None
 
     try:
-        with _bounded_yaml(), warnings.catch_warnings():
-            warnings.filterwarnings("error", category=UserWarning, module="hydra")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", category=UserWarning, module=r"hydra\.")
             _main(job, config_name, name)
         sys.stdout.flush()
     except BrokenPipeError:  # gan-train ... | head
@@ -156,44 +157,6 @@ def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None
     hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=config_name, version_base="1.3")(job)()
 
 
-@contextlib.contextmanager
-def _bounded_yaml() -> Iterator[None]:
-    """OmegaConf writes aliases out: ten short lines of them would fill the memory. Within this block they are refused."""
-    load = OmegaConf.load
-
-    def bounded(file: Any) -> Any:
-        text = file.read(MAX_YAML + 1)
-        where = os.path.basename(str(getattr(file, "name", "a YAML file")))
-        if len(text) > MAX_YAML or ("*" in text and _values(text) > MAX_VALUES):
-            what = f"YAML of more than {MAX_YAML:,} characters or {MAX_VALUES:,} values, aliases written out"
-            raise ConfigError(what, where, "Make it smaller")
-        file.seek(0)
-        return load(file)
-
-    OmegaConf.load = bounded  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        OmegaConf.load = load  # type: ignore[method-assign]
-
-
-def _values(text: str) -> int:
-    """How many there are in YAML when its aliases are written out."""
-    totals, names, anchors = [0], [""], dict[str, int]()
-    for event in yaml.parse(text):
-        if isinstance(event, yaml.CollectionStartEvent):
-            totals.append(0)
-            names.append(event.anchor)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchors[names.pop()] = total = totals.pop() + 1
-            totals[-1] += total
-        elif isinstance(event, yaml.AliasEvent):
-            totals[-1] += anchors.get(event.anchor, 0)
-        elif isinstance(event, yaml.ScalarEvent):
-            totals[-1] += 1
-    return totals[0]
-
-
 def _refuse_huge_sweep(overrides: list[str]) -> None:
     """Hydra lists every job before the first one begins."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -204,7 +167,8 @@ def _refuse_huge_sweep(overrides: list[str]) -> None:
         if isinstance(sweep, ChoiceSweep):
             jobs *= len(sweep.list)
         elif isinstance(sweep, RangeSweep) and None not in (sweep.start, sweep.stop, sweep.step):
-            jobs *= abs(float(sweep.stop) - float(sweep.start)) / abs(float(sweep.step) or 1e-300)  # type: ignore[arg-type]
+            start, stop, step = float(sweep.start), float(sweep.stop), float(sweep.step)  # type: ignore[arg-type]
+            jobs *= max(1.0, abs(stop - start) / (abs(step) or 1e-300))
         if not jobs <= MAX_JOBS:
             raise ConfigError(f"a sweep of more than {MAX_JOBS:,} jobs", "command line", "Sweep fewer values at a time")
 
@@ -299,11 +263,12 @@ def _translate(error: Exception, config_name: str, *, composing: bool) -> GanErr
     if isinstance(error, GanError):
         return error
     text = str(error)
-    if _scarce(error):
-        return MemoryFullError(f"out of memory or of what the system grants: {first_line(text) or 'no memory'}", "memory", FREE)
+    exhausted = of_system(error, "output")
+    if exhausted is not None:
+        return exhausted
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, HydraException):
-        if error.errno in DISK_ERRORS:
-            return DiskError(f"cannot write: {error.strerror}", str(error.filename or "output"), "Free some space")
+        if composing and error.errno == errno.ENAMETOOLONG:
+            return ConfigError("a name that is too long for a file", "command line", "Choose an option of the group")
         todo = "Check the path; that of a sweep is set by hydra.sweep.dir="
         return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", str(error.filename), todo)
     first = first_line(text)
@@ -351,16 +316,6 @@ def _translate(error: Exception, config_name: str, *, composing: bool) -> GanErr
     if isinstance(error, HydraException) or composing:
         return ConfigError(first.rstrip(".") or type(error).__name__, "configuration", "--help shows how it is put together")
     return None
-
-
-def _scarce(error: Exception) -> bool:
-    """Also of open files, processes and threads, and of address space for a library."""
-    if isinstance(error, OSError) and error.errno in SCARCE:
-        return True
-    lacking = "failed to map segment|[Cc]annot allocate memory|can't start new thread"
-    return isinstance(error, MemoryError) or (
-        isinstance(error, ImportError | RuntimeError) and re.search(lacking, str(error)) is not None
-    )
 
 
 def first_line(text: str) -> str:

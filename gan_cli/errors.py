@@ -5,6 +5,13 @@ Every one of them is printed as one line: ``gan-train: error: <what> (<where>). 
 
 from __future__ import annotations
 
+import errno
+import re
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+LACKING = "out of memory|DefaultCPUAllocator|failed to map segment|annot allocate memory|can't start new thread"
+
 
 class GanError(Exception):
     """A foreseeable failure.
@@ -90,3 +97,21 @@ class DivergedError(GanError):
     """Training produced a value that is not finite."""
 
     exit_code = 79
+
+
+def of_system(error: BaseException, where: str) -> GanError | None:
+    """A disk that cannot be written, or a lack of memory, files or processes, as an error of ours; None if it is neither.
+
+    ``where``: for a message about the disk, if the error does not say it.
+    """
+    if isinstance(error, OSError) and error.errno in FULL:
+        todo = "Free some space; the checkpoints are untouched and the same command continues"
+        return DiskError(f"cannot write: {error.strerror}", str(error.filename or where), todo)
+    if isinstance(error, OSError) and error.errno in SCARCE:
+        what, todo = f"the system grants no more: {error.strerror}", "Free some, or raise the limits of this shell: ulimit -a"
+        return MemoryFullError(what, str(error.filename or "memory, files, processes"), todo)
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError | RuntimeError) and re.search(LACKING, str(error))):
+        reason = (str(error).strip() or "no more to be had").splitlines()[0][:200]
+        todo = "Lower batch_size or the width of the networks; ulimit -a shows limits"
+        return MemoryFullError(f"out of memory: {reason}", "memory", todo)
+    return None

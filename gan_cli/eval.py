@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from gan_cli import cli, results, schema
 from gan_cli.config import check_features, to_plain
-from gan_cli.errors import ConfigError, MemoryFullError
+from gan_cli.errors import ConfigError, MemoryFullError, of_system
 from gan_cli.metrics.names import Metric
 from gan_cli.ranges import ImageSize, PositiveInt, Seed
 
@@ -70,14 +70,14 @@ def app(cfg: DictConfig) -> None:
     import torch
 
     from gan_cli import eval_sources
-    from gan_cli.game import default_threads, out_of_memory
+    from gan_cli.game import default_threads
 
     torch.set_num_threads(config.threads or default_threads())
     try:
         case = eval_sources.of_run(config) if config.run_dir is not None else eval_sources.of_files(config)
         report(config, case)
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+        if of_system(error, "") is None:
             raise
         raise MemoryFullError("the images do not fit in memory", config.device, "Lower num_samples or batch_size") from error
 

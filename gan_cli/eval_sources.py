@@ -39,7 +39,8 @@ from gan_cli.metrics.lpips import LPIPS
 from gan_cli.metrics.names import FEATURES_NEEDED, LABELS_NEEDED, TARGETS_NEEDED
 from gan_cli.metrics.similarity import SMALLEST_IMAGE
 from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
-from gan_cli.runs import Run, build, check_trusted, choose_device, load_run
+from gan_cli.results import short
+from gan_cli.runs import Run, build, choose_device, fitting, load_run, own_dataset
 from gan_cli.tasks.inference import dropouts
 
 if TYPE_CHECKING:
@@ -416,25 +417,20 @@ def reference_node(run: Run, config: EvalConfig) -> Node:
     Raises:
         UntrustedError: the run names code that is not part of gan_cli.
     """
-    own: Node = run.config["dataset"]
     if config.real is None and config.dataset is None:
-        if not config.trust:
-            check_trusted(own, "the run's dataset")
-        if "download" in own and not config.trust:
-            own = {**own, "download": False}  # a stranger's run writes nothing where it likes
+        own = own_dataset(run, config.trust)
         if config.root is None:
             return own
         key = "path" if "path" in own else "root"
         if key not in own:
             raise ConfigError("the data set of the run needs no files", "root", "Leave root out")
         return {**own, key: config.root}
-    # Plain numbers only: what else a run names here would be built without having been checked.
-    size = {key: own.get(key) if isinstance(own.get(key), int) else None for key in ("image_size", "channels")}
+    own = fitting(run)
     if config.real is not None:
-        node = node_of_path(config.real, "real", size["image_size"], size["channels"])[0]
-        return {**node, "fit": own["fit"] if own.get("fit") in ("pad", "crop") else "resize"}
+        node = node_of_path(config.real, "real", own.get("image_size"), own.get("channels"))[0]
+        return {**node, "fit": own.get("fit", "resize")}
     assert config.dataset is not None
-    return {**config.dataset, **{k: v for k, v in size.items() if v is not None and k in config.dataset}}
+    return {**config.dataset, **{k: v for k, v in own.items() if k != "fit" and k in config.dataset}}
 
 
 def with_split(node: Node, split: str | None) -> tuple[Node, str]:
@@ -453,7 +449,7 @@ def with_split(node: Node, split: str | None) -> tuple[Node, str]:
 def describe(node: Node, split: str) -> str:
     """A data set in words."""
     place = node["root"] if node["_target_"].endswith(".image_folder") else node.get("path")
-    return str(place or f"{node['_target_'].rsplit('.', 1)[-1]}{f' {split}' if 'split' in node else ''}")
+    return short(place or f"{node['_target_'].rsplit('.', 1)[-1]}{f' {split}' if 'split' in node else ''}", 200)
 
 
 def set_mode(run: Run, config: EvalConfig) -> None:

@@ -99,7 +99,7 @@ class TrainingEvaluation:
 
     def weights_hash(self) -> str:
         """SHA-256 of the file that the averaged generator is saved to."""
-        return hashlib.sha256(checkpoint.as_bytes(self.game.ema.average.state_dict())).hexdigest()
+        return hashlib.sha256(checkpoint.as_bytes(self.game.ema.average.state_dict(), self.game.progress.step)).hexdigest()
 
     def images(self) -> tuple[Images, Images, ImageDataset | None, str | None]:
         """What the averaged generator makes now, and what it is compared with."""

@@ -19,7 +19,7 @@ from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.ema import EMA
 from gan_cli.engine import Player, Progress
-from gan_cli.errors import CheckpointError, ConfigError, DataError
+from gan_cli.errors import CheckpointError, ConfigError, DataError, of_system
 from gan_cli.networks import takes_label
 from gan_cli.randomness import seed_everything
 from gan_cli.runs import build, choose_device, has_convolutions, load_state, to_device
@@ -275,12 +275,6 @@ def choose_precision(precision: str, device: torch.device, task: nn.Module, save
     return "bf16", "faster for convolutions here; precision=fp32 forces the other"
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on whatever device."""
-    words = ("DefaultCPUAllocator", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
-
-
 def batch_keys(dataset: Any) -> list[str]:
     """What a batch of the data set holds."""
     if isinstance(dataset, TranslationDataset):
@@ -324,7 +318,7 @@ def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
         try:
             result: Tensor = network(*inputs)
         except Exception as error:  # a network of the user's own may raise anything
-            if out_of_memory(error):
+            if of_system(error, "") is not None:
                 raise
             reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
             raise ConfigError(f"the {where} fails on {shape}: {reason}", f"model.{where}", "Correct it") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from gan_cli import files
 
 MAKER = "gan_cli"
 
@@ -53,9 +54,8 @@ def write_png(path: Path, picture: Tensor) -> None:
 
     text = PngInfo()
     text.add_text("Software", MAKER)
-    temporary = path.with_name(f".{path.name}.tmp")
-    _pil(picture).save(temporary, format="PNG", pnginfo=text)
-    os.replace(temporary, path)
+    with files.written(path) as file:
+        _pil(picture).save(file, format="PNG", pnginfo=text)
 
 
 def is_ours(path: Path) -> bool:
@@ -65,12 +65,13 @@ def is_ours(path: Path) -> bool:
     from PIL import Image
 
     try:
-        if path.suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                return archive.comment == MAKER.encode()
-        with Image.open(path, formats=["PNG", "GIF"]) as picture:
-            return MAKER in (picture.info.get("Software"), picture.info.get("comment", b"").decode("latin-1"))
-    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile):
+        with files.opened(path) as file:
+            if path.suffix == ".npz":
+                with zipfile.ZipFile(file) as archive:
+                    return archive.comment == MAKER.encode()
+            with Image.open(file, formats=["PNG", "GIF"]) as picture:
+                return picture.info.get("Software") == MAKER or picture.info.get("comment") == MAKER.encode()
+    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError):
         return False
 
 
@@ -80,12 +81,10 @@ def write_npz(path: Path, arrays: dict[str, Any]) -> None:
 
     import numpy as np
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
+    with files.written(path) as file:
         np.savez(file, **arrays)
-    with zipfile.ZipFile(temporary, "a") as archive:
-        archive.comment = MAKER.encode()
-    os.replace(temporary, path)
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.comment = MAKER.encode()
 
 
 def write_gif(path: Path, pictures: Sequence[Tensor], milliseconds: int = 60) -> None:
@@ -106,8 +105,7 @@ def write_film(path: Path, pictures: Sequence[Path], milliseconds: int = 100) ->
 
 def _write_gif(path: Path, frames: Iterator[Any], milliseconds: int | list[int]) -> None:
     """``frames``: of Pillow, made as they are needed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    next(frames).save(
-        temporary, format="GIF", save_all=True, append_images=frames, duration=milliseconds, loop=0, comment=MAKER.encode()
-    )
-    os.replace(temporary, path)
+    with files.written(path) as file:
+        next(frames).save(
+            file, format="GIF", save_all=True, append_images=frames, duration=milliseconds, loop=0, comment=MAKER.encode()
+        )

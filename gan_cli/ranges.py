@@ -7,6 +7,7 @@ A constructor that says ``lr: Positive`` needs no check of its own: :mod:`gan_cl
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -64,6 +65,19 @@ class MultipleRange:
         return f"a multiple of {self.step} from {self.low} to {self.high}"
 
 
+@dataclass(frozen=True)
+class Items:
+    """A list of at most ``most``."""
+
+    most: int
+
+    def __contains__(self, value: Any) -> bool:
+        return len(value) <= self.most
+
+    def __str__(self) -> str:
+        return f"a list of at most {self.most}"
+
+
 Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
@@ -75,8 +89,23 @@ Seed = Annotated[int, Range(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Range(ge=0)]
 PositiveInt = Annotated[int, Range(ge=1)]
 Channels = Annotated[int, Range(ge=1, le=4)]  # of an image
+ConditionChannels = Annotated[int, Range(ge=0, le=64)]
 ImageSize = Annotated[int, Range(ge=4, le=2048)]  # side in pixels
+# What costs memory or time to build has an upper bound, far beyond any use: the config may be a stranger's.
 Width = Annotated[int, Range(ge=1, le=65536)]  # units or channels of a layer
+Hidden = Annotated[Sequence[Width], Items(64)]  # one layer after the other
+Classes = Annotated[int, Range(ge=1, le=65536)]
+Pieces = Annotated[int, Range(ge=1, le=64)]  # of a maxout unit
+Blocks = Annotated[int, Range(ge=1, le=64)]
+PoolSize = Annotated[int, Range(ge=0, le=10_000)]  # images
+Coordinate = Annotated[float, Range(ge=-1e6, le=1e6)]
+Spread = Annotated[float, Range(ge=1e-6, le=1e6)]  # standard deviation, or a distance
+Modes = Annotated[int, Range(ge=1, le=256)]
+ModesPerSide = Annotated[int, Range(ge=1, le=16)]
+Coordinates = Annotated[Sequence[Coordinate], Items(256)]  # of modes on a line
+Points = Annotated[Sequence[Annotated[Sequence[Coordinate], Items(16)]], Items(256)]  # of modes, one each
+Spreads = Annotated[Sequence[Spread], Items(256)]
+Shares = Annotated[Sequence[Positive], Items(256)]
 DCGANImageSize = Annotated[int, PowerOfTwoRange(16, 256)]
 ResNetImageSize = Annotated[int, PowerOfTwoRange(16, 256)]
 UNetImageSize = Annotated[int, PowerOfTwoRange(16, 1024)]

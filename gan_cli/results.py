@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import hashlib
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from gan_cli.errors import OutputError
+from gan_cli.files import read_file, write_file
 from gan_cli.metrics.names import direction
 
 # Which samples and references were measured, and on what machine; results that differ only here can be compared.
@@ -42,14 +41,10 @@ def write(
     if before is not None and {**before["protocol"], **anywhere} == {**protocol, **anywhere}:
         values = {**before["metrics"], **values}
     text = json.dumps({"metrics": values, "protocol": protocol}, indent=1, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        write_file(path, text + "\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise OutputError(f"the result cannot be written: {error.strerror}", str(path), todo) from error
     return values
 
@@ -57,7 +52,7 @@ def write(
 def read(path: Path) -> dict[str, Any] | None:
     """What :func:`write` wrote, or None if it is not there or not that."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(read_file(path))
         metrics, protocol = result["metrics"], result["protocol"]
         finite = all(isinstance(value, float | int) and math.isfinite(value) for value in metrics.values())
         return result if finite and isinstance(protocol, dict) else None

@@ -97,9 +97,9 @@ def app(cfg: DictConfig) -> None:
 
 def written(config: SampleConfig, output: Path) -> list[str]:
     """The files that will be written for a run that draws from noise; of single samples those that are there already."""
-    numbered = [path.name for path in output.glob("*.png") if path.stem.isdigit() and path.stem == f"{int(path.stem):05d}"]
+    there = [path.name for path in output.glob("*.png") if re.fullmatch("[0-9]{5}|[1-9][0-9]{5,17}", path.stem)]
     names = {"grid": ["grid.png"], "npz": ["samples.npz"], "gif": ["interpolation.gif"]}
-    names["png"] = [name for name in numbered if int(name.removesuffix(".png")) < config.num_samples]
+    names["png"] = [name for name in there if int(name.removesuffix(".png")) < config.num_samples]
     return [name for kind in config.formats or ["grid"] for name in names[kind]]
 
 

@@ -27,13 +27,22 @@ def note(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def interrupting() -> Iterator[None]:
-    """Within this block the first signal raises :class:`Interrupted`; after it none disturbs the end of the process."""
+def interrupting(leave: Callable[[str], int]) -> Iterator[None]:
+    """Within this block the first signal raises :class:`Interrupted`; after it none disturbs the end of the process.
+
+    ``leave``: is told the signal's name, says so and returns an exit code. Called by a signal during an import, which ends
+    the process there: torch's C++ code is not made for exceptions then.
+    """
     process = os.getpid()
+    received.clear()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if os.getpid() == process:  # and not a forked worker
             note(number, frame)
+            while frame is not None:
+                if frame.f_code.co_filename.startswith("<frozen importlib"):
+                    os._exit(leave(received[-1]))
+                frame = frame.f_back
             raise Interrupted(received[-1])
 
     _handle(interrupt)

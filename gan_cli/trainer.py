@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
+import os
 import shlex
 import sys
 import time
@@ -22,16 +22,16 @@ from gan_cli.cli import override, program
 from gan_cli.config import MAY_CHANGE, TrainConfig, differences, is_among, to_yaml
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.engine import train
-from gan_cli.errors import ConfigError, DiskError, DivergedError, GanError, MemoryFullError, OutputError, PreemptedError
+from gan_cli.errors import ConfigError, DiskError, DivergedError, GanError, OutputError, PreemptedError, of_system
 from gan_cli.files import write_file
-from gan_cli.game import Game, build_game, out_of_memory, refuse_incomplete, snapshot
+from gan_cli.game import Game, build_game, refuse_incomplete, snapshot
 from gan_cli.health import Health, against_divergence
 from gan_cli.images import write_film
 from gan_cli.metrics.names import VALUES
 from gan_cli.overfitting import Overfitting
 from gan_cli.randomness import seed_everything
 from gan_cli.results import number
-from gan_cli.runs import create, is_trusted, locked
+from gan_cli.runs import OWN_NAMES, create, is_trusted, locked
 from gan_cli.signals import stop_on_signal
 from gan_cli.writer import Writer, clock
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from gan_cli.eval_training import TrainingEvaluation
 
 log = logging.getLogger("gan_cli")
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 UNSAID = ("run_dir", "allow_change", "deviations")  # not worth a note when a run continues with another
 
 
@@ -53,25 +52,23 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
     Raises:
         GanError: anything foreseeable. PreemptedError: stopped early with its state saved.
     """
-    with translated(config, run_dir):
+    with translated(run_dir):
         return _train_run(config, run_dir, name, command)
 
 
 @contextmanager
-def translated(config: TrainConfig, run_dir: Path | None) -> Iterator[None]:
-    """Within this block a full disk and a full memory are errors of ours."""
+def translated(run_dir: Path | None) -> Iterator[None]:
+    """Within this block a full disk, a full memory and a run directory that cannot be used are errors of ours."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except (OSError, RuntimeError, MemoryError) as error:
+        known = of_system(error, str(run_dir))
+        if known is None and isinstance(error, OSError) and str(error.filename).startswith(f"{run_dir}{os.sep}"):
+            what = f"the run directory cannot be used: {error.strerror}"
+            known = DiskError(what, error.filename, "If it is still there, the same command continues")
+        if known is None:
             raise
-        todo = "Free some space; the checkpoints are untouched and the same command continues"
-        raise DiskError(f"cannot write: {error.strerror}", str(error.filename or run_dir), todo) from error
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        todo = "Lower batch_size or the width of the networks"
-        raise MemoryFullError("the networks and a batch do not fit in memory", config.device, todo) from error
+        raise known from error
 
 
 def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
@@ -108,7 +105,7 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
             evaluation.begin(run_dir, checkpoint.best_of(saved, run_dir))
         stack.enter_context(logged_to(run_dir / "train.log"))
         kept = status.Status(run_dir, config.total_steps, game.progress)
-        with kept.kept(), translated(config, run_dir):
+        with kept.kept(), translated(run_dir):
             return play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop)
 
 
@@ -188,7 +185,7 @@ def play(
         except DivergedError:
             raise
         except (GanError, RuntimeError, MemoryError) as error:  # a night's training is worth more
-            if not isinstance(error, GanError) and not out_of_memory(error):
+            if not isinstance(error, GanError) and of_system(error, "") is None:
                 raise
             log.warning("warning: there is no evaluation of step %d, the training goes on: %s", progress.step, error)
             return False
@@ -331,7 +328,8 @@ def refuse_foreign(run_dir: Path) -> None:
     if not run_dir.is_dir():
         raise OutputError("this is a file, not a directory", str(run_dir), "Choose another run_dir=")
     theirs = [p.name for p in run_dir.iterdir() if not p.name.startswith(".")]
-    if theirs and not ((run_dir / ".lock").exists() and (run_dir / "config.yaml").exists()) and not checkpoint.steps(run_dir):
+    begun = (run_dir / ".lock").exists() and ((run_dir / "config.yaml").exists() or set(theirs) <= OWN_NAMES)
+    if theirs and not begun and not checkpoint.steps(run_dir):
         raise OutputError(f"this directory holds other things ({sorted(theirs)[0]})", str(run_dir), "Choose another run_dir=")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,27 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["loss.adversarial=hinge"], r"loss\.adversarial"),
     (["model.generator=null"], r"model\.generator"),
     (["model.generator.latent_dim=${model.task.latent}"], r"'model\.task\.latent' not found \(model\.generator\.latent_dim\)"),
+    (["seed=${seed}"], r"Recursive interpolation detected \(seed\)"),
+    (["ema.half_life=${ema.ramp_up}", "ema.ramp_up=${ema.half_life}"], r"Recursive interpolation detected \(ema\.half_life\)"),
+    (["seed=???"], r"a value is needed \(seed\)\. Set seed=VALUE"),
+    (["seed=${oc.env:HOME}"], r"is not a whole number .* \(seed\)"),
+    (["batch_size=${model}"], r"characters\) is not a whole number >= 1 \(batch_size, from model\)"),
+    (["optimizer.discriminator=3"], r"3 is not a section of keys or null \(optimizer\.discriminator\)"),
+    (["model.generator._target_=gan_cli"], r"'gan_cli' is not the dotted name of a class \(model\.generator\._target_\)"),
+    (["model.generator._target_=a..b"], r"'a\.\.b' is not the dotted name of a class"),
+    # Hydra's own
+    (["hydra.run.dir=null"], r"hydra\.run\.dir"),
+    (["hydra.searchpath=[nowhere]"], r"nowhere is not available"),
+    (["hydra.mode=other"], r"'other'.*\(hydra\.mode\)"),
+    (["--resolve"], r"--resolve flag can only be used"),
+    (["--run", "-m"], r"Only one of --run, --multirun"),
+    (["--experimental-rerun", "no"], r"command line args are ignored|does not exist"),
+    (["-m", "seed=range(1,1e9)"], r"a sweep of more than 10,000 jobs"),
+    (["-m", "seed=" + "0,1," * 50 + "2", "threads=" + "1,2," * 50 + "3"], r"a sweep of more than 10,000 jobs"),
     # syntax
+    (["seed=" + "9" * 5000], r"4300 digits"),
+    (["+a=" + "[" * 3000 + "]" * 3000], r"nested too deep"),
+    (["@@@"], r"cannot read '@@@'"),
     (["optimizer.betas=[0.5"], r"cannot read 'optimizer\.betas=\[0\.5'"),
     (["total_steps"], r"cannot read 'total_steps'.*key=value"),
     (["--epochs", "3"], r"--epochs|unrecognized"),
@@ -89,7 +111,7 @@ def answer(result: Any, pattern: str, code: int = 2) -> None:
     assert "Traceback" not in result.out
 
 
-@pytest.mark.parametrize(("args", "pattern"), MISTAKES, ids=[" ".join(args) for args, _ in MISTAKES])
+@pytest.mark.parametrize(("args", "pattern"), MISTAKES, ids=[" ".join(args)[:60] for args, _ in MISTAKES])
 def test_one_line(args: list[str], pattern: str, gan: Any, tmp_path: Path) -> None:
     import torch
 
@@ -114,6 +136,23 @@ OWN_FILES = {
     "syntax": ("# @package _global_\nmodel: [1,\nseed: 3\n", "seed=0", r"mine\.yaml.*line \d"),
     "a tab": ("# @package _global_\nmodel:\n\tseed: 3\n", "seed=0", r"mine\.yaml.*line \d"),
     "a list": ("- 1\n- 2\n", "seed=0", r"experiment"),
+    "not UTF-8": ("# @package _global_\nrun_dir: \udce9\n", "seed=0", r"'utf-8' codec"),
+    "a NUL": ("seed: 3\0\n", "seed=0", r"YAML that cannot be read"),
+    "only a number": ("3", "seed=0", r"Invalid loaded object type: int"),
+    "code": ("seed: !!python/object/apply:os.system [touch canary]\n", "seed=0", r"mine\.yaml, line 1"),
+    "brackets": ("seed: " + "[" * 3000 + "]" * 3000, "seed=0", r"nested too deep"),
+    "indents": ("".join(" " * k + "a:\n" for k in range(400)), "seed=0", r"nested too deep|more than 100,000"),
+    "within itself": ("a: &a\n  b: *a\n", "seed=0", r"nested|itself|configuration"),
+    "aliases of aliases": (
+        "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+        + "\n".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]" for a, b in pairwise("abcdefgh")),
+        "seed=0", r"10,000 values, aliases written out \(mine\.yaml\)",
+    ),
+    "a very long file": ("# " + "x" * 50_000_000, "seed=0", r"more than 100,000 characters .*\(mine\.yaml\)"),
+    "defaults": ("defaults: [3]\n", "seed=0", r"Unsupported type in defaults"),
+    "itself among its defaults": ("defaults: [mine]\n", "seed=0", r"nested too deep or within itself"),
+    "a package of two": ("# @package a b\nseed: 3\n", "seed=0", r"Too many components"),
+    "a key of Hydra's": ("# @package _global_\nhydra: {run: 3}\n", "seed=0", r"error.*hydra|experiment/mine"),
     "two keys alike": ("# @package _global_\nseed: 3\nseed: 4\n", "batch_size=8", r"mine\.yaml.*seed|seed.*mine\.yaml"),
 }  # fmt: skip
 
@@ -121,8 +160,10 @@ OWN_FILES = {
 @pytest.mark.parametrize(("text", "arg", "pattern"), list(OWN_FILES.values()), ids=list(OWN_FILES))
 def test_in_a_file_of_the_users(text: str, arg: str, pattern: str, gan: Any, tmp_path: Path) -> None:
     (tmp_path / "my" / "experiment").mkdir(parents=True)
-    (tmp_path / "my" / "experiment" / "mine.yaml").write_text(text)
+    (tmp_path / "my" / "experiment" / "mine.yaml").write_text(text, errors="surrogateescape")
+    start = time.monotonic()
     answer(gan("gan-train", "--config-dir", "my", "experiment=mine", arg), pattern)
+    assert time.monotonic() - start < 5
     assert [p.name for p in tmp_path.iterdir()] == ["my"]
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,26 @@ def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
         if not is_refused(tmp_path, 1):
             missed.append(bytes(data[max(place - 12, 0) : place + 12]))
     assert missed == []
+
+
+def test_verify_reads_what_load_reads(tmp_path: Path) -> None:
+    save(tmp_path, 1, 2)
+    assert checkpoint.verify(tmp_path, 1) and not checkpoint.verify(tmp_path, 3)
+    damage(tmp_path, 1)
+    assert not checkpoint.verify(tmp_path, 1) and checkpoint.verify(tmp_path, 2)
+    (manifest,) = (tmp_path / "checkpoints").glob("*2/manifest.json")
+    manifest.write_text(re.sub(r"\[\s*(\d+)", r"[9\1", manifest.read_text(), count=1))
+    assert not checkpoint.verify(tmp_path, 2) and is_refused(tmp_path, 2)
+
+
+def test_what_is_wanted_is_read_and_no_more(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    saved = checkpoint.find(tmp_path, "last", lambda info: {"generator": 100 * info["images"]})
+    assert set(saved.tensors) == {"generator"}
+    with pytest.raises(CheckpointError, match=r"generator\.safetensors has \d+ bytes, 8 are the most"):
+        checkpoint.load(tmp_path, 1, lambda info: {"generator": 8})
+    with pytest.raises(CheckpointError, match=r"no other\.safetensors"):
+        checkpoint.load(tmp_path, 1, lambda info: {"other": None})
 
 
 @pytest.mark.parametrize("file", ["generator.safetensors", "manifest.json", "state.json"])

@@ -185,6 +185,7 @@ REFUSED = {
     "damaged manifest": (lambda run: flip(run, "manifest.json"), ["step=4"], 76, r"damaged"),
     "lost file": (lambda run: (run / "checkpoints/step-00000004/state.json").unlink(), ["step=4"], 76, r"damaged.*missing"),
     "all damaged": (lambda run: flip(run, "state.json"), [], 76, r"no checkpoint can be read"),
+    "a link": (lambda run: (run / "evaluations").symlink_to("/"), [], 77, r"a link .*run/evaluations.*add trust=true"),
     "formats": (
         lambda run: None,
         ["formats=[grib]"],

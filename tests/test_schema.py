@@ -350,3 +350,14 @@ def test_checking_a_config_does_not_load_torch() -> None:
     code = "import sys, gan_cli.schema, gan_cli.config, gan_cli.cli, gan_cli.train; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CONF.parent)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("target", ["", "Generator", "gan_cli", ".x", "x.", "a..b", "gan_cli.", "."])
+def test_a_target_is_a_dotted_name(target: str) -> None:
+    with pytest.raises(ConfigError, match="is not the dotted name of a class"):
+        schema.parameters(target)
+
+
+def test_a_long_value_is_shortened() -> None:
+    error = refusal("x" * 100_000, PositiveInt)
+    assert "(100,002 characters) is not a whole number" in str(error) and len(str(error)) < 400

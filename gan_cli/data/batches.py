@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import signal
+import traceback
 from collections.abc import Generator, Iterator
-from typing import Any
+from contextlib import ExitStack
+from itertools import cycle
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection
 
 import torch
-import torch.utils.data
 from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, TranslationDataset
-from gan_cli.errors import ConfigError, GanError
+from gan_cli.errors import ConfigError, GanError, MemoryFullError
 from gan_cli.randomness import derive
 
 Source = Generator[tuple[Tensor, Tensor | None], None, None]  # (B, ...) and int64 (B,), anywhere
@@ -102,7 +107,7 @@ class Batches:
 
     def _send(self, values: Tensor) -> Tensor:
         if self._device.type == "cuda" and not values.is_cuda:
-            values = values.pin_memory()  # returns the same tensor if a worker's batch is pinned already
+            values = values.pin_memory()
         return values.to(self._device, non_blocking=True)
 
     def _indices(self, n: int, stream: int, device: torch.device) -> Iterator[Tensor]:
@@ -118,19 +123,8 @@ class Batches:
 
     def _read(self, dataset: ImageDataset, stream: int, workers: int) -> Source:
         cpu = torch.device("cpu")
-        batches: Iterator[Tensor] = map(dataset.batch, self._indices(len(dataset), stream, cpu))
-        if workers > 0:
-            batches = _raise_errors(
-                torch.utils.data.DataLoader(
-                    _Decoder(dataset),
-                    batch_size=None,  # an index of ours is a whole batch
-                    sampler=self._indices(len(dataset), stream, cpu),
-                    num_workers=workers,
-                    worker_init_fn=_ignore_interrupt,
-                    pin_memory=self._device.type == "cuda",
-                    generator=torch.Generator(),  # or it draws from the global one
-                )
-            )
+        order = self._indices(len(dataset), stream, cpu)
+        batches = decode_in_processes(dataset, order, workers) if workers > 0 else map(dataset.batch, order)
         for indices, images in zip(self._indices(len(dataset), stream, cpu), batches, strict=True):
             yield images, None if dataset.labels is None else dataset.labels.index_select(0, indices)
 
@@ -166,27 +160,60 @@ def _fits(size_bytes: int, device: torch.device) -> bool:
     return size_bytes < min(MAX_RESIDENT_BYTES, free / 2)
 
 
-class _Decoder(torch.utils.data.Dataset[Any]):
-    """What a worker runs. An error of ours travels as a value, since the loader would wrap it in a traceback."""
+def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers: int) -> Iterator[Tensor]:
+    """``dataset.batch`` of each item of ``order``, computed ahead by processes.
 
-    def __init__(self, dataset: ImageDataset) -> None:
-        self.dataset = dataset
+    Batches come through one pipe for each process: a process that dies ends its pipe, so that this is never waited for, and
+    neither shared memory nor locks can fill up or stay behind. All processes are gone when the iterator is closed, and
+    they go by themselves when this process dies.
 
-    def __getitem__(self, indices: Tensor) -> Any:
+    Raises:
+        GanError: whatever ``dataset.batch`` raised.
+        MemoryFullError: a process cannot be started, or was killed.
+    """
+    with ExitStack() as stack:
+        atexit.register(stack.close)  # before multiprocessing's own, which would wait for them: they ignore SIGTERM
+        stack.callback(atexit.unregister, stack.close)
+        pipes = []
         try:
-            return self.dataset.batch(indices)
-        except GanError as error:
-            return type(error), error.what, error.where, error.todo
+            for _ in range(workers):
+                ours, theirs = Pipe()
+                pipes.append(stack.enter_context(ours))
+                process = Process(target=_decode, args=(dataset, theirs, ours), daemon=True)
+                with theirs:
+                    process.start()
+                stack.callback(process.join)
+                stack.callback(process.kill)
+        except OSError as error:
+            what = f"the processes that decode images cannot be started: {error.strerror}"
+            raise MemoryFullError(what, "workers", "Set workers=0 or fewer") from error
+        try:
+            for pipe in pipes:
+                pipe.send(next(order).numpy())
+            for pipe in cycle(pipes):
+                result = pipe.recv()
+                if isinstance(result, tuple):
+                    kind, *arguments = result
+                    raise kind(*arguments)
+                pipe.send(next(order).numpy())
+                yield torch.from_numpy(result)
+        except (EOFError, ConnectionError) as error:
+            what = "a process that decodes images was killed, most often for want of memory"
+            raise MemoryFullError(what, "workers", "Set workers=0 or fewer") from error
 
 
-def _raise_errors(results: Any) -> Iterator[Tensor]:
-    for result in results:
-        if not isinstance(result, Tensor):
-            kind, what, where, todo = result
-            raise kind(what, where, todo)
-        yield result
-
-
-def _ignore_interrupt(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; only the parent answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None:
+    """What a process runs. Arrays travel by value; tensors would go through shared memory."""
+    others.close()  # of the parent, or this process would not see the end of it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to every process of the job; only the parent answers
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
+        while True:
+            indices = torch.from_numpy(pipe.recv())
+            try:
+                pipe.send(dataset.batch(indices).numpy())
+            except GanError as error:
+                pipe.send((type(error), error.what, error.where, error.todo))
+            except Exception as error:
+                pipe.send((MemoryError if isinstance(error, MemoryError) else RuntimeError, traceback.format_exc()))

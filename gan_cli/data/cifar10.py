@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from gan_cli.data.archives import tar_files
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.download import ensure_files
 from gan_cli.data.fitting import fit_images
@@ -84,6 +85,8 @@ def read_batch(content: bytes, *, where: str) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        if not all(isinstance(label, int | np.integer) for label in batch[b"labels"]):
+            raise ValueError("its labels are not numbers")  # lists in lists could become any amount
         pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
     except Exception as error:  # a damaged pickle can fail in any way
         raise DataError(f"the batch cannot be read: {error}", where, "Delete the file and get it again") from error
@@ -131,15 +134,10 @@ def _read_archive(archive: Path, names: list[str]) -> list[tuple[str, bytes]]:
     wanted = {f"{FOLDER}/{name}": name for name in names}
     contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                if member.isfile() and member.name in wanted:
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    contents[wanted[member.name]] = file.read()
-                    if len(contents) == len(names):
-                        break
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        for path, file in tar_files(archive):
+            if path in wanted:
+                contents[wanted[path]] = file.read()
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         todo = "Delete the file and get it again"
         raise DataError(f"the archive cannot be read: {error}", str(archive), todo) from error
     missing = [name for name in names if name not in contents]

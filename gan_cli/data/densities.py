@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from gan_cli.ranges import Finite, Positive, PositiveInt
+from gan_cli.ranges import Coordinates, Modes, ModesPerSide, Points, Shares, Spread, Spreads
 
 
 class GaussianMixture(nn.Module):
@@ -28,9 +27,9 @@ class GaussianMixture(nn.Module):
 
     def __init__(
         self,
-        means: Sequence[Sequence[Finite]],
-        stds: Sequence[Positive],
-        weights: Sequence[Positive] | None = None,
+        means: Points,
+        stds: Spreads,
+        weights: Shares | None = None,
     ) -> None:
         super().__init__()
         shares = [1.0] * len(stds) if weights is None else list(weights)
@@ -94,9 +93,9 @@ class Mixture1D(GaussianMixture):
 
     def __init__(
         self,
-        means: Sequence[Finite] = (-2.0, 0.0, 2.0),
-        stds: Sequence[Positive] = (0.5, 0.5, 0.5),
-        weights: Sequence[Positive] | None = None,
+        means: Coordinates = (-2.0, 0.0, 2.0),
+        stds: Spreads = (0.5, 0.5, 0.5),
+        weights: Shares | None = None,
     ) -> None:
         super().__init__([[mean] for mean in means], stds, weights)
 
@@ -104,7 +103,7 @@ class Mixture1D(GaussianMixture):
 class Ring(GaussianMixture):
     """Equal Gaussians spread evenly on a circle (the 2-D experiment of Metz et al. 2017 and Srivastava et al. 2017)."""
 
-    def __init__(self, modes: PositiveInt = 8, radius: Positive = 2.0, std: Positive = 0.2) -> None:
+    def __init__(self, modes: Modes = 8, radius: Spread = 2.0, std: Spread = 0.2) -> None:
         angles = [2 * math.pi * k / modes for k in range(modes)]
         super().__init__([[radius * math.cos(a), radius * math.sin(a)] for a in angles], [std] * modes)
 
@@ -112,6 +111,6 @@ class Ring(GaussianMixture):
 class Grid(GaussianMixture):
     """``side`` x ``side`` equal Gaussians on a square lattice around 0 (Srivastava et al. 2017)."""
 
-    def __init__(self, side: PositiveInt = 5, spacing: Positive = 1.0, std: Positive = 0.2) -> None:
+    def __init__(self, side: ModesPerSide = 5, spacing: Spread = 1.0, std: Spread = 0.2) -> None:
         places = [spacing * (k - (side - 1) / 2) for k in range(side)]
         super().__init__([[x, y] for x in places for y in places], [std] * side**2)

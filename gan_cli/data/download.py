@@ -8,14 +8,13 @@ import logging
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
 import textwrap
 import urllib.request
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from gan_cli.data.archives import unpack
 from gan_cli.errors import NotFoundError
 
 log = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ def ensure_archive(
         archive = temporary / url.rsplit("/", 1)[-1]
         unpacked = temporary / "unpacked"
         get(url, archive)
-        _unpack(archive, unpacked)
+        unpack(archive, unpacked)
         return [(path, path.relative_to(unpacked)) for path in check(unpacked)]
 
     _ensure(find_missing, fetch, name=folder.name, root=root, folder=folder, download=download, instead=instead)
@@ -164,22 +163,3 @@ def get(url: str, target: Path) -> None:
                 bar.close()
         if total and file.tell() != total:
             raise OSError(f"{url} ended after {file.tell()} of {total} bytes")
-
-
-def _unpack(archive: Path, target: Path) -> None:
-    """Unpacks a ``.zip`` or a ``.tar.gz`` file into ``target``.
-
-    Raises:
-        Exception: of many kinds, if it is damaged, is something else, or has a member that would lie outside.
-    """
-    target.mkdir()
-    if archive.suffix != ".zip":
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(target, filter="data")
-        return
-    home = target.resolve()
-    with zipfile.ZipFile(archive) as file:
-        for name in file.namelist():
-            if not (home / name).resolve().is_relative_to(home):
-                raise ValueError(f"{name!r} in {archive.name} would lie outside of the folder")
-        file.extractall(target)

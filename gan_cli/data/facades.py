@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Literal
 
+from gan_cli.data.archives import tar_files
 from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.download import ensure_archive
 from gan_cli.data.image_files import SUFFIXES, ImageFiles, Part, find_images
@@ -143,14 +144,11 @@ def _read_archive(archive: Path, split: str) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     todo = "Delete the file and get it again"
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                name = member.name.removeprefix("./")
-                if member.isfile() and name.startswith(start) and name.lower().endswith(SUFFIXES):
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    contents[name.removeprefix("facades/")] = file.read()
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        for path, file in tar_files(archive):
+            name = path.removeprefix("./")
+            if name.startswith(start) and name.lower().endswith(SUFFIXES):
+                contents[name.removeprefix("facades/")] = file.read()
+    except (OSError, EOFError, ValueError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"the archive cannot be read: {error}", str(archive), todo) from error
     if not contents:
         raise DataError(f"no images of {start} in it", str(archive), todo)

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from gan_cli.data.archives import MAX_ARRAY_RATIO, refuse_bomb
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.download import ensure_files
 from gan_cli.data.fitting import fit_images
@@ -141,17 +142,20 @@ def read_idx(path: Path, *, dims: int) -> np.ndarray:
         return DataError(what, str(found), "Delete the file and get it again")
 
     try:
-        content = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        with gzip.open(found) if found.suffix == ".gz" else found.open("rb") as file:
+            header = file.read(4 + 4 * dims)
+            if len(header) < 4 + 4 * dims or header[:4] != bytes([0, 0, 8, dims]):
+                raise damaged(f"not an IDX file of bytes with {dims} dimensions")
+            shape = [int(size) for size in np.frombuffer(header, dtype=">u4", offset=4)]
+            count = math.prod(shape)
+            refuse_bomb(count, found.stat().st_size, MAX_ARRAY_RATIO)
+            content = bytearray(file.read(count + 1))
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise damaged(f"the file cannot be read: {error}") from error
-    header = 4 + 4 * dims
-    if len(content) < header or content[:4] != bytes([0, 0, 8, dims]):
-        raise damaged(f"not an IDX file of bytes with {dims} dimensions")
-    shape = [int(size) for size in np.frombuffer(content, dtype=">u4", count=dims, offset=4)]
-    count = math.prod(shape)
-    if count == 0 or len(content) != header + count:
-        raise damaged(f"{len(content)} bytes, but its header {shape} asks for {header + count}")
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape).copy()
+    if count == 0 or len(content) != count:
+        there = f"{len(content)} bytes" if len(content) <= count else "more"
+        raise damaged(f"its header {shape} asks for {count} bytes, and there are {there}")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
 def _find(path: Path) -> Path | None:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import logging
 import os
+import stat
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.data.fitting import fit_images
-from gan_cli.errors import DataError, NotFoundError
+from gan_cli.errors import DataError, MemoryFullError, NotFoundError
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # by content; no others, whatever the suffix says
 MAX_PIXELS = 100_000_000
+MAX_BYTES = 2**30  # of a file, more than MAX_PIXELS need unpacked
+MAX_DENSITY = 1000  # pixels per byte of a file, from DENSE_PIXELS on: flat colour reaches it, pictures never
+DENSE_PIXELS = 8_000_000
+LARGE_PIXELS = 32_000_000
+LARGE = threading.Lock()
 HASHED_BYTES = 2**28  # of a set of files, about, to tell it from others: a second's work
 PROGRESS_FROM = 2000  # samples
 HALVES_RATIO = (1.8, 2.2)  # width by height of two images side by side
@@ -83,7 +92,17 @@ class ImageFiles:
 
         Returns:
             32 hex digits.
+
+        Raises:
+            DataError: a file has gone meanwhile.
         """
+        try:
+            return self._digest()
+        except OSError as error:
+            what = f"an image has gone, or cannot be read any more: {error.strerror}"
+            raise DataError(what, str(error.filename), "Leave the files alone while they are used") from error
+
+    def _digest(self) -> str:
         names = [name for sample in self.samples for name in sample]
         sizes = [self._size(name) for name in names]
         digest = hashlib.blake2b(repr(sizes).encode(), digest_size=16)
@@ -99,6 +118,7 @@ class ImageFiles:
 
         Raises:
             BadFile: a file is damaged, of another format, or not of the right shape.
+            MemoryError, MemoryFullError: there is not enough memory, or too many files are open.
         """
         images, grey = [], []
         for name in sample:
@@ -107,7 +127,7 @@ class ImageFiles:
                 if self.parts != ("whole",):
                     _check_halves(pixels.shape[2], pixels.shape[1])
             except Exception as error:  # a damaged file can make a decoder fail in any way
-                raise BadFile(name, _reason(error)) from error
+                raise _blame(name, error) from error
             half = pixels.shape[2] // 2
             cuts = {"whole": pixels, "left": pixels[..., :half], "right": pixels[..., half:]}
             images += [
@@ -130,11 +150,18 @@ class ImageFiles:
                         _check_halves(*((height, width) if turned else (width, height)))
                     grey += [name] if _is_grey(image) else []
             except Exception as error:
-                raise BadFile(name, _reason(error)) from error
+                raise _blame(name, error) from error
         return None, grey
 
     def _open(self, name: str) -> Path | io.BytesIO:
-        return self.source / name if isinstance(self.source, Path) else io.BytesIO(self.source[name])
+        if not isinstance(self.source, Path):
+            return io.BytesIO(self.source[name])
+        status = (self.source / name).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a file")  # a pipe would be waited for
+        if status.st_size > MAX_BYTES:
+            raise ValueError(f"{status.st_size} bytes are more than {MAX_BYTES >> 20} MiB")
+        return self.source / name
 
     def _content(self, name: str) -> bytes:
         return (self.source / name).read_bytes() if isinstance(self.source, Path) else self.source[name]
@@ -228,9 +255,18 @@ class StreamedImages:
             DataError: a file cannot be read.
         """
         try:
-            return torch.stack([self._files.load(self._files.samples[index])[0] for index in indices.tolist()])
+            with quiet():
+                return torch.stack([self._files.load(self._files.samples[index])[0] for index in indices.tolist()])
         except BadFile as bad:
             raise DataError(f"the image cannot be read: {bad.reason}", str(self._files.where / bad.name), SKIP_HINT) from bad
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within this block nothing warns of odd metadata, nor of sizes, which are checked here. For all threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def find_images(folder: Path) -> list[str]:
@@ -240,13 +276,18 @@ def find_images(folder: Path) -> list[str]:
         NotFoundError: no such folder.
         DataError: not a folder, not readable, or without images.
     """
-    if not folder.exists():
-        raise NotFoundError("the folder does not exist", str(folder.absolute()), "Set dataset.root to a folder of images")
-    if not folder.is_dir():
-        raise DataError("not a folder", str(folder), "Set dataset.root to a folder of images")
 
-    def refuse(error: OSError) -> None:
-        raise DataError(f"the folder cannot be read: {error.strerror}", str(error.filename), "Check its permissions")
+    def refuse(error: OSError) -> NoReturn:
+        raise DataError(f"the folder cannot be read: {error.strerror}", str(error.filename), "Check its path and permissions")
+
+    todo = "Set dataset.root to a folder of images"
+    try:
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise DataError("not a folder", str(folder), todo)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError("the folder does not exist", str(folder.absolute()), todo) from error
+    except OSError as error:
+        refuse(error)
 
     names: list[str] = []
     seen: set[str] = set()  # links may lead in a circle
@@ -275,14 +316,17 @@ def decode_image(file: Path | io.BytesIO) -> tuple[Tensor, bool]:
     Raises:
         Exception: of many kinds, if the file is damaged, of another format or larger than ``MAX_PIXELS``.
     """
-    with Image.open(file, formats=FORMATS) as opened:
+    with Image.open(file, formats=FORMATS) as opened, _one_large_image(opened):
         _check_pixels(opened)
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):
-            wide = np.asarray(image).astype(np.int64)
+            wide = np.asarray(image)
             if wide.min() < 0 or wide.max() > 65535:
                 raise ValueError("its values are outside 0..65535")
-            pixels = np.rint(wide / 257).astype(np.uint8)
+            wide = wide.astype(np.uint32)
+            wide += 128
+            wide //= 257
+            pixels = wide.astype(np.uint8)
         elif image.mode == "F":
             raise ValueError("floating-point pixels have no defined range")
         elif image.has_transparency_data:
@@ -293,18 +337,38 @@ def decode_image(file: Path | io.BytesIO) -> tuple[Tensor, bool]:
         return torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1), _is_grey(opened)
 
 
+def _one_large_image(image: ImageFile.ImageFile) -> AbstractContextManager[Any]:
+    """Threads decode small images side by side, large ones one at a time, since each takes up to a few GB on the way."""
+    return LARGE if image.width * image.height > LARGE_PIXELS else nullcontext()
+
+
 def _is_grey(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 
 
-def _check_pixels(image: Image.Image) -> None:
+def _check_pixels(image: ImageFile.ImageFile) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS // 10**6} million")
+    if image.width * image.height > DENSE_PIXELS and image.fp is not None:
+        position = image.fp.tell()
+        size = image.fp.seek(0, os.SEEK_END)
+        image.fp.seek(position)
+        if image.width * image.height > MAX_DENSITY * size:
+            raise ValueError(f"{image.width}x{image.height} pixels in {size} bytes are no picture")
 
 
 def _check_halves(width: int, height: int) -> None:
     if width % 2 or not HALVES_RATIO[0] <= width / height <= HALVES_RATIO[1]:
         raise ValueError(f"{width}x{height} pixels are not two images side by side")
+
+
+def _blame(name: str, error: Exception) -> BadFile:
+    """What a decoder raised, as the file's fault, unless it is not."""
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        raise MemoryFullError(f"a file cannot be opened: {error.strerror}", name, "Set workers=0 or fewer, or raise ulimit -n")
+    return BadFile(name, _reason(error))
 
 
 def _reason(error: Exception) -> str:
@@ -316,8 +380,13 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split())[:100] or type(error).__name__
 
 
+def one_line(text: str) -> str:
+    """With what would break a line, or is no valid UTF-8, spelled out: file names may hold anything."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _first(names: list[str]) -> str:
-    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return one_line(f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
 
 
 Result = tuple[Tensor | None, list[str]]
@@ -334,8 +403,7 @@ def _for_all(examine: Callable[[tuple[str, ...]], Result], samples: list[tuple[s
 
     pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata, and about sizes that are checked here
+        with quiet():
             results = pool.map(attempt, samples)
             if len(samples) > PROGRESS_FROM and sys.stderr.isatty():
                 from tqdm import tqdm

@@ -30,7 +30,7 @@ def image_folder(
     """The images below ``root``, in the order of their relative paths.
 
     If all of them lie in subfolders of ``root``, these are the classes, sorted by name. If some lie in ``root`` itself,
-    the set is unlabelled. Hidden files and folders are left out, links are followed.
+    the set is unlabelled. Hidden files and folders are left out, as are folders without images; links are followed.
 
     Args:
         root: the folder.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gan_cli.data.archives import MAX_ARRAY_RATIO, refuse_bomb
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.fitting import CHUNK, fit_images
 from gan_cli.errors import DataError, NotFoundError
@@ -87,10 +88,14 @@ def _read(path: Path, images: str | None, labels: str | None) -> dict[str, np.nd
     try:
         with np.load(path, allow_pickle=False) as file:
             there = file.files
+            refuse_bomb(sum(member.file_size for member in file.zip.infolist()), path.stat().st_size, MAX_ARRAY_RATIO)
             image_name = images or next((name for name in IMAGE_NAMES if name in there), "images")
             label_name = labels or next((name for name in LABEL_NAMES if name in there), None)
             chosen = {"images": image_name, "labels": label_name, "class_names": "class_names"}
             arrays = {key: file[name] for key, name in chosen.items() if name in there}
+            for key, array in arrays.items():
+                if not isinstance(array, np.ndarray):  # other members of the archive are given as their bytes
+                    raise ValueError(f"{chosen[key]!r} is not an array")
     except Exception as error:  # a damaged archive can fail in any way; np.load gives an array for an .npy file
         reason = " ".join(str(error).split())[:200]
         raise DataError(

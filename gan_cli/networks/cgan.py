@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gan_cli.networks.layers import Maxout
-from gan_cli.ranges import Channels, Fraction, ImageSize, PositiveInt, Width
+from gan_cli.ranges import Channels, Classes, Fraction, ImageSize, Pieces, Width
 
 
 class Generator(nn.Module):
@@ -22,7 +22,7 @@ class Generator(nn.Module):
         latent_dim: Width,
         image_size: ImageSize,
         channels: Channels,
-        num_classes: PositiveInt,
+        num_classes: Classes,
         hidden_z: Width = 200,
         hidden_y: Width = 1000,
         hidden: Width = 1200,
@@ -54,13 +54,13 @@ class Discriminator(nn.Module):
         self,
         image_size: ImageSize,
         channels: Channels,
-        num_classes: PositiveInt,
+        num_classes: Classes,
         hidden_x: Width = 240,
-        pieces_x: PositiveInt = 5,
+        pieces_x: Pieces = 5,
         hidden_y: Width = 50,
-        pieces_y: PositiveInt = 5,
+        pieces_y: Pieces = 5,
         hidden: Width = 240,
-        pieces: PositiveInt = 4,
+        pieces: Pieces = 4,
         dropout: Fraction = 0.5,
     ) -> None:
         super().__init__()

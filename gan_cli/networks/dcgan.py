@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gan_cli.networks.layers import initialise, make_norm
-from gan_cli.ranges import Channels, DCGANImageSize, PositiveInt, Width
+from gan_cli.ranges import Channels, Classes, DCGANImageSize, Width
 
 
 def stage_widths(image_size: int, width: int) -> list[int]:
@@ -88,7 +88,7 @@ class ConditionalGenerator(nn.Module):
         latent_dim: Width,
         image_size: DCGANImageSize,
         channels: Channels,
-        num_classes: PositiveInt,
+        num_classes: Classes,
         width: Width = 64,
     ) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class ConditionalDiscriminator(nn.Module):
         self,
         image_size: DCGANImageSize,
         channels: Channels,
-        num_classes: PositiveInt,
+        num_classes: Classes,
         width: Width = 64,
         norm: Literal["batch", "layer", "instance", "none"] = "batch",
     ) -> None:

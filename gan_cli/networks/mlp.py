@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gan_cli.ranges import Channels, ImageSize, Width
+from gan_cli.ranges import Channels, Hidden, ImageSize, Width
 
 
 class Generator(nn.Module):
@@ -21,7 +20,7 @@ class Generator(nn.Module):
         latent_dim: Width,
         image_size: ImageSize,
         channels: Channels,
-        hidden: Sequence[Width] = (256, 256),
+        hidden: Hidden = (256, 256),
     ) -> None:
         super().__init__()
         self.shape = (channels, image_size, image_size)
@@ -43,7 +42,7 @@ class Discriminator(nn.Module):
     The tutorial's is 784-256-256-1; the WGAN tutorial's critic 784-512-256-1.
     """
 
-    def __init__(self, image_size: ImageSize, channels: Channels, hidden: Sequence[Width] = (256, 256)) -> None:
+    def __init__(self, image_size: ImageSize, channels: Channels, hidden: Hidden = (256, 256)) -> None:
         super().__init__()
         widths = [channels * image_size**2, *hidden]
         layers: list[nn.Module] = [nn.Flatten()]

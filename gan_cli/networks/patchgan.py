@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gan_cli.networks.layers import initialise, make_norm
-from gan_cli.ranges import Channels, Count, PatchLayers, Width
+from gan_cli.ranges import Channels, ConditionChannels, PatchLayers, Width
 
 
 class Discriminator(nn.Module):
@@ -26,7 +26,7 @@ class Discriminator(nn.Module):
     def __init__(
         self,
         channels: Channels,
-        condition_channels: Count = 0,
+        condition_channels: ConditionChannels = 0,
         layers: PatchLayers = 3,
         width: Width = 64,
         norm: Literal["batch", "layer", "instance", "none"] = "batch",

@@ -6,12 +6,11 @@ begin so smooth that D follows D* more slowly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from gan_cli.ranges import PositiveInt, Width
+from gan_cli.ranges import Hidden, Width
 
 SLOPE = 0.2  # of the discriminator's LeakyReLU
 
@@ -19,7 +18,7 @@ SLOPE = 0.2  # of the discriminator's LeakyReLU
 class Generator(nn.Module):
     """latent - hidden layers with ReLU - coordinates, which are not bounded."""
 
-    def __init__(self, latent_dim: Width, dim: PositiveInt, hidden: Sequence[Width] = (128, 128, 128)) -> None:
+    def __init__(self, latent_dim: Width, dim: Width, hidden: Hidden = (128, 128, 128)) -> None:
         super().__init__()
         self.layers = _layers([latent_dim, *hidden, dim], slope=0.0)
 
@@ -32,7 +31,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """coordinates - hidden layers with LeakyReLU 0.2 - one logit."""
 
-    def __init__(self, dim: PositiveInt, hidden: Sequence[Width] = (128, 128)) -> None:
+    def __init__(self, dim: Width, hidden: Hidden = (128, 128)) -> None:
         super().__init__()
         self.layers = _layers([dim, *hidden, 1], slope=SLOPE)
 

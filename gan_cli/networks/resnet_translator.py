@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gan_cli.networks.layers import initialise, make_norm
-from gan_cli.ranges import Channels, PositiveInt, TranslatorImageSize, Width
+from gan_cli.ranges import Blocks, Channels, TranslatorImageSize, Width
 
 TranslatorNorm = Literal["batch", "instance", "none"]
 
@@ -46,7 +46,7 @@ class Generator(nn.Module):
         image_size: TranslatorImageSize,
         channels: Channels,
         width: Width = 64,
-        blocks: PositiveInt | None = None,
+        blocks: Blocks | None = None,
         norm: Literal["batch", "instance", "none"] = "instance",
     ) -> None:
         super().__init__()

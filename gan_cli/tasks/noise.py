@@ -13,7 +13,7 @@ from gan_cli.images import make_grid, to_uint8
 from gan_cli.networks import apply
 from gan_cli.objective import Critic, Logs, Objective, judge, mixes_batch
 from gan_cli.randomness import sample_normal, sample_uniform
-from gan_cli.ranges import PositiveInt, Width
+from gan_cli.ranges import Classes, Width
 from gan_cli.tasks.inference import dropouts, one_by_one, training_behaviour
 
 GRID = 64  # samples in a picture, if they have no classes
@@ -53,7 +53,7 @@ class NoiseToImage(nn.Module):
         latent_dim: Width,
         prior: Literal["normal", "uniform"] = "normal",
         same_noise: bool = False,
-        num_classes: PositiveInt | None = None,
+        num_classes: Classes | None = None,
     ) -> None:
         super().__init__()
         self.generator, self.discriminator, self.objective = generator, discriminator, objective

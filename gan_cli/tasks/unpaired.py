@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gan_cli.networks.pair import Judges, Translators
 from gan_cli.objective import Logs, Objective, mixes_batch
-from gan_cli.ranges import Channels, Count, ImageSize, NonNegative
+from gan_cli.ranges import Channels, ImageSize, NonNegative, PoolSize
 from gan_cli.tasks.inference import one_by_one
 from gan_cli.tasks.translation import ROWS, held_out, sheet
 
@@ -28,7 +28,7 @@ class ImagePool(nn.Module):
     images: Tensor
     filled: Tensor
 
-    def __init__(self, size: Count, channels: Channels, image_size: ImageSize) -> None:
+    def __init__(self, size: PoolSize, channels: Channels, image_size: ImageSize) -> None:
         super().__init__()
         self.size = size
         self.register_buffer("images", torch.zeros(size, channels, image_size, image_size))
@@ -77,7 +77,7 @@ class UnpairedTranslation(nn.Module):
         image_size: ImageSize,
         cycle_weight: NonNegative = 10.0,
         identity_weight: NonNegative = 0.5,
-        pool_size: Count = 50,
+        pool_size: PoolSize = 50,
     ) -> None:
         super().__init__()
         self.generator, self.discriminator, self.objective = generator, discriminator, objective

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
 import time
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +22,7 @@ from PIL import Image
 from gan_cli.data.batches import Batches, permutation
 from gan_cli.data.dataset import ArrayDataset
 from gan_cli.data.image_folder import image_folder
-from gan_cli.errors import ConfigError, DataError
+from gan_cli.errors import ConfigError, DataError, MemoryFullError
 
 CPU = torch.device("cpu")
 
@@ -114,9 +121,6 @@ def test_workers_serve_the_same_batches_as_memory(folder: Path) -> None:
     for expected, *others in zip(memory, streamed, parallel, strict=True):
         for other in others:
             assert torch.equal(other["image"], expected["image"]) and torch.equal(other["label"], expected["label"])
-    deadline = time.monotonic() + 5
-    while multiprocessing.active_children() and time.monotonic() < deadline:
-        time.sleep(0.05)
     assert not multiprocessing.active_children()
 
 
@@ -129,3 +133,155 @@ def test_a_file_that_breaks_later_is_one_clear_error(folder: Path, workers: int)
         next(batches)
     assert "\n" not in str(error.value)
     batches.close()
+
+
+def stream(folder: Path, workers: int = 2) -> Batches:
+    dataset = image_folder(root=str(folder), image_size=8, memory_gb=0)
+    return Batches(dataset, batch_size=4, seed=2, device=CPU, workers=workers)
+
+
+def lives(pid: int) -> bool:
+    """Not gone, and not a zombie that nobody has asked about."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_killed_process_is_one_clear_error(folder: Path) -> None:
+    batches = stream(folder)
+    next(batches)
+    started = time.monotonic()
+    multiprocessing.active_children()[0].kill()
+    with pytest.raises(MemoryFullError, match=r"was killed, most often for want of memory \(workers\)\. Set workers=0"):
+        served(batches, 5)
+    assert time.monotonic() - started < 5 and not multiprocessing.active_children()
+
+
+def test_a_killed_process_ends_the_run_at_once(
+    train: Any, data_root: Path, tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gan_cli.writer import Writer
+
+    add = Writer.add
+
+    def kill(self: Any, logs: Any) -> None:
+        add(self, logs)
+        if self.progress.step == 3:
+            multiprocessing.active_children()[0].kill()
+
+    monkeypatch.setattr(Writer, "add", kill)
+    photos = ["dataset=image_folder", f"dataset.root={data_root}/photos", "dataset.image_size=16", "dataset.memory_gb=0"]
+    result = train(*photos, "workers=2", "total_steps=50", "save_every=2", "run_dir=run", code=71)
+    (line,) = result.errors
+    assert "was killed" in line and "Traceback" not in result.err
+    assert read.steps(tmp_path / "run") in ([2], [2, 4])  # its next batch may have been in the pipe
+    assert not multiprocessing.active_children()
+    monkeypatch.setattr(Writer, "add", add)
+    train(*photos, "workers=2", "total_steps=6", "save_every=2", "run_dir=run")
+    assert read.steps(tmp_path / "run")[-1] == 6
+
+
+def test_processes_that_cannot_be_started_are_one_clear_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forks, fork = [], os.fork
+
+    def fail() -> int:
+        forks.append(0)
+        if len(forks) == 2:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return fork()
+
+    monkeypatch.setattr(os, "fork", fail)
+    with pytest.raises(
+        MemoryFullError, match=r"cannot be started: Resource temporarily unavailable \(workers\)\. Set workers=0"
+    ):
+        next(stream(folder))
+    assert len(forks) == 2 and not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_file_handles_left_is_one_clear_error(folder: Path, workers: int) -> None:
+    batches = stream(folder, workers)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        with pytest.raises(MemoryFullError, match="Too many open files"):
+            next(batches)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(lowest)
+    assert not multiprocessing.active_children()
+
+
+def test_signals_to_the_whole_job_are_left_to_the_parent(folder: Path) -> None:
+    batches, undisturbed = stream(folder), stream(folder, workers=0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
+        assert torch.equal(next(batches)["image"], next(undisturbed)["image"])
+        for process in multiprocessing.active_children():
+            os.kill(process.pid or 0, number)
+    assert [torch.equal(next(batches)["image"], next(undisturbed)["image"]) for _ in range(8)] == [True] * 8
+    started = time.monotonic()
+    batches.close()
+    assert time.monotonic() - started < 1 and not multiprocessing.active_children()
+
+
+def test_processes_end_with_a_parent_that_is_killed(folder: Path) -> None:
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        batches = stream(folder, workers=3)
+        next(batches)
+        os.write(writing, " ".join(str(process.pid) for process in multiprocessing.active_children()).encode())
+        time.sleep(60)
+        os._exit(1)
+    pids = [int(pid) for pid in os.read(reading, 1000).split()]
+    assert len(pids) == 3 and all(map(lives, pids))
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    os.close(reading)
+    os.close(writing)
+    deadline = time.monotonic() + 10
+    while any(map(lives, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(lives, pids))
+
+
+def test_full_shared_memory_and_a_forgotten_close_do_no_harm(folder: Path) -> None:
+    program = f"""
+import gan_cli.data.batches, gan_cli.data.image_folder, torch
+dataset = gan_cli.data.image_folder.image_folder(root={str(folder)!r}, image_size=256, memory_gb=0)
+batches = gan_cli.data.batches.Batches(dataset, batch_size=10, seed=0, device=torch.device("cpu"), workers=2)
+assert all(next(batches)["image"].shape == (10, 3, 256, 256) for _ in range(4))
+batches.itself = batches  # only the end of the interpreter ends it
+"""
+    mount = 'mount -t tmpfs -o size=4k tmpfs /dev/shm && exec "$@"'
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount, "", "true"], capture_output=True).returncode != 0:
+        pytest.skip("no private mounts here")
+    command = ["unshare", "-rm", "sh", "-c", mount, "", sys.executable, "-c", program]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("content", [None, b"<html>", b""])
+def test_a_file_that_breaks_during_training_leaves_the_checkpoints(
+    workers: int, content: bytes | None, train: Any, folder: Path, tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gan_cli.writer import Writer
+
+    add = Writer.add
+
+    def damage(self: Any, logs: Any) -> None:
+        add(self, logs)
+        if self.progress.step == 3:
+            (folder / "class1" / "3.png").unlink()
+            if content is not None:
+                (folder / "class1" / "3.png").write_bytes(content)
+
+    monkeypatch.setattr(Writer, "add", damage)
+    photos = ["dataset=image_folder", f"dataset.root={folder}", "dataset.image_size=16", "dataset.memory_gb=0"]
+    result = train(*photos, f"workers={workers}", "total_steps=50", "save_every=2", "run_dir=run", code=65)
+    (line,) = result.errors
+    assert "3.png" in line and "Traceback" not in result.err
+    assert read.steps(tmp_path / "run")[0] == 2 and not multiprocessing.active_children()

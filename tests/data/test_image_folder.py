@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import os
+import resource
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import torch
 from PIL import Image
 
 from gan_cli.data.dataset import ArrayDataset
-from gan_cli.data.image_files import StreamedImages
+from gan_cli.data.image_files import ImageFiles, StreamedImages
 from gan_cli.data.image_folder import image_folder
 from gan_cli.errors import DataError, NotFoundError
 
@@ -41,12 +43,7 @@ def truncated_png(path: Path) -> None:
 
 def huge_png(path: Path, side: int) -> None:
     """A valid header, and next to no pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")))
+    path.write_bytes(png((side, side), 8, 2, b""))
 
 
 def test_subfolders_are_classes(tmp_path: Path) -> None:
@@ -213,3 +210,147 @@ def test_places_without_images(tmp_path: Path) -> None:
         image_folder(root=str(tmp_path))
     with pytest.raises(DataError, match="not a folder"):
         image_folder(root=str(tmp_path / "notes.txt"))
+
+
+def png(size: tuple[int, int], depth: int, colour: int, pixels: bytes) -> bytes:
+    """Written by hand: Pillow cannot write all kinds that it reads. ``pixels``: of one, or nothing of them all."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = zlib.compress((b"\0" + pixels * size[0]) * size[1] if pixels else b"", 9)
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("colour", "pixels", "expected"),
+    [
+        (0, bytes([127, 128]), [127, 127, 127]),
+        (2, bytes([127, 0, 10, 0, 200, 0]), [127, 10, 200]),
+        (4, bytes([127, 0, 255, 255]), [127, 127, 127]),
+        (6, bytes([127, 0, 10, 0, 200, 0, 255, 255]), [127, 10, 200]),
+        (6, bytes([127, 0, 10, 0, 200, 0, 0, 0]), [255, 255, 255]),
+    ],
+)
+def test_16_bits_of_every_kind(tmp_path: Path, colour: int, pixels: bytes, expected: list[int]) -> None:
+    (tmp_path / "a.png").write_bytes(png((8, 8), 16, colour, pixels))
+    assert (load_one(tmp_path).float().mean((1, 2)) - torch.tensor(expected)).abs().max() <= 1
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (8, 8), (200, 0, 0)), Image.new("RGB", (8, 8), (0, 200, 0))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert load_one(tmp_path)[:, 4, 4].tolist() == [200, 0, 0]
+
+
+def test_bombs_are_refused_in_little_memory(tmp_path: Path) -> None:
+    contents = {
+        "30000x30000": png((30_000, 30_000), 1, 0, b""),
+        "9999x9999 of nothing": png((9999, 9999), 8, 6, b""),
+        "flat": png((5000, 5000), 8, 0, b"\0"),
+        "0x10": png((0, 10), 8, 2, b""),
+        "10x0": png((10, 0), 8, 2, b""),
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.png").write_bytes(content)
+    (tmp_path / "1x100000.png").write_bytes(png((1, 100_000), 8, 2, bytes([10, 20, 30])))
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.write(png((8, 8), 8, 2, bytes(3)))
+        file.truncate(2**40)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for memory_gb in (4.0, 0.0):
+        dataset = image_folder(root=str(tmp_path), on_bad_image="skip", memory_gb=memory_gb)
+        assert len(dataset) == 1 and dataset.batch(torch.tensor([0]))[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 2**10
+    with pytest.raises(DataError, match="6 of 7 images"):
+        image_folder(root=str(tmp_path))
+
+
+ODD = [
+    b"a\nb.png",
+    b"q'u\"o`t.png",
+    b"a=b,c {x}.png",
+    b"n" * 251 + b".png",
+    b"\xff\xfe.png",
+    b"\x1b[31m.png",
+    b" .x.png",
+    b"-%s.png",
+]
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+def test_odd_names_are_names(tmp_path: Path, memory_gb: float, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ODD:
+        save(tmp_path / os.fsdecode(name), mode="L")
+    with caplog.at_level(logging.INFO):
+        dataset = image_folder(root=str(tmp_path), image_size=8, memory_gb=memory_gb)
+        assert (dataset.batch(torch.arange(len(ODD))) == 100).all()
+        for name in ODD[1:]:
+            (tmp_path / os.fsdecode(name)).write_text("<html>")
+        assert len(image_folder(root=str(tmp_path), memory_gb=memory_gb, on_bad_image="skip")) == 1
+    assert len(caplog.records) == 3
+    assert all(record.getMessage().isprintable() and record.getMessage().encode() for record in caplog.records)
+    with pytest.raises(DataError) as error:
+        image_folder(root=str(tmp_path), memory_gb=memory_gb)
+    assert str(error.value).isprintable()
+
+
+def test_classes_with_odd_names_and_without_images(tmp_path: Path) -> None:
+    for name in (b"\xff", b"a\nb", b"c=d,e"):
+        save(tmp_path / os.fsdecode(name) / "1.png")
+    (tmp_path / "empty").mkdir()
+    dataset = image_folder(root=str(tmp_path), num_classes=3)
+    assert dataset.class_names == ["a\nb", "c=d,e", "\udcff"] and len(dataset.fingerprint) == 32
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, memory_gb: float) -> None:
+    save(tmp_path / "good.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.symlink("/dev/zero", tmp_path / "zero.png")
+    os.symlink("loop.png", tmp_path / "loop.png")
+    os.symlink("nowhere", tmp_path / "dangling.png")
+    assert len(image_folder(root=str(tmp_path), memory_gb=memory_gb, on_bad_image="skip")) == 1
+    with pytest.raises(
+        DataError, match=r"4 of 5 images cannot be read: dangling.png .*, loop.png .*levels of.*, pipe.png .not a file"
+    ):
+        image_folder(root=str(tmp_path), memory_gb=memory_gb)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "a.png").chmod(0)
+    with pytest.raises(DataError, match="a.png .Permission denied"):
+        image_folder(root=str(tmp_path))
+
+
+def test_folders_that_cannot_be_one(tmp_path: Path) -> None:
+    os.symlink("loop", tmp_path / "loop")
+    for name, kind in (("loop", DataError), ("n" * 5000, DataError), ("a/b", NotFoundError)):
+        with pytest.raises(kind):
+            image_folder(root=str(tmp_path / name))
+
+
+def test_a_file_that_goes_while_the_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png")
+    digest = ImageFiles.digest
+
+    def late(self: ImageFiles) -> str:
+        path.unlink()
+        return digest(self)
+
+    monkeypatch.setattr(ImageFiles, "digest", late)
+    with pytest.raises(DataError, match=r"gone.*No such file.*a\.png"):
+        image_folder(root=str(tmp_path))
+
+
+def test_want_of_memory_is_not_the_fault_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png")
+
+    def fail(*args: Any, **keywords: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(MemoryError):
+        image_folder(root=str(tmp_path), on_bad_image="skip")
