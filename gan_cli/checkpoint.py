@@ -7,6 +7,7 @@ another program), ``state.json`` with everything else, and ``manifest.json`` wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ from gan_cli.files import TEMPORARY, TEXT_LIMIT, opened, read_file, write_file
 
 FORMAT = 1
 SUFFIX = ".safetensors"
+NOT_DAMAGE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 RETRIES = 20  # of a reader while a training writes and rotates
 log = logging.getLogger("gan_cli")
 TensorGroups = dict[str, dict[str, Tensor]]
@@ -169,7 +171,7 @@ def load(run_dir: Path, step: int, wanted: Wanted | None = None) -> Checkpoint:
     except Exception as error:  # whatever a damaged file makes a parser raise
         if before is None or _identity(path) != before:
             raise NotFoundError(f"there is no checkpoint of step {step} any more", str(run_dir), "Use another step=") from error
-        if isinstance(error, GanError):
+        if isinstance(error, GanError | MemoryError) or (isinstance(error, OSError) and error.errno in NOT_DAMAGE):
             raise
         raise CheckpointError(f"checkpoint is damaged: {_reason(error)}", str(path), "Use another step=") from error
     return Checkpoint(step, tensors, info, {file: digest for file, (_, digest) in files.items()})

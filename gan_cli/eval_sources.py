@@ -40,8 +40,9 @@ from gan_cli.metrics.names import FEATURES_NEEDED, LABELS_NEEDED, TARGETS_NEEDED
 from gan_cli.metrics.similarity import SMALLEST_IMAGE
 from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
 from gan_cli.results import short
-from gan_cli.runs import Run, build, choose_device, fitting, load_run, own_dataset
+from gan_cli.runs import Run, build, choose_device, load_run
 from gan_cli.tasks.inference import dropouts
+from gan_cli.trust import fitting, own_dataset
 
 if TYPE_CHECKING:
     from gan_cli.eval import EvalConfig
@@ -418,14 +419,14 @@ def reference_node(run: Run, config: EvalConfig) -> Node:
         UntrustedError: the run names code that is not part of gan_cli.
     """
     if config.real is None and config.dataset is None:
-        own = own_dataset(run, config.trust)
+        own = own_dataset(run.config, config.trust)
         if config.root is None:
             return own
         key = "path" if "path" in own else "root"
         if key not in own:
             raise ConfigError("the data set of the run needs no files", "root", "Leave root out")
         return {**own, key: config.root}
-    own = fitting(run)
+    own = fitting(run.config)
     if config.real is not None:
         node = node_of_path(config.real, "real", own.get("image_size"), own.get("channels"))[0]
         return {**node, "fit": own.get("fit", "resize")}

@@ -193,13 +193,20 @@ def refuse_incomplete(saved: Checkpoint) -> None:
         value: Any = saved.info
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
-        if type(value) is not kind or (isinstance(value, int) and value < 0):
+        least = 1 if key.startswith("config.") else 0
+        if type(value) is not kind or (isinstance(value, int) and not least <= value < 2**53):
             what = f"the checkpoint does not say {key} as this version does"
             raise CheckpointError(what, f"step {saved.step}", "Use the version that made it, or another run_dir=")
     there = {group: sorted(tensors) for group, tensors in saved.tensors.items()}
-    if saved.info["tensors"] != there or "best" not in saved.info:
+    best = saved.info.get("best", "missing")
+    if saved.info["tensors"] != there or not (best is None or (isinstance(best, dict) and isinstance(best.get("step"), int))):
         what = "the checkpoint does not hold all that was saved"
         raise CheckpointError(what, f"step {saved.step}", "Use the version that made it, or another run_dir=")
+    for group, tensors in saved.tensors.items():
+        lost = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+        if lost:
+            what = f"the checkpoint holds a value that is not finite: {group} {lost[0]}"
+            raise CheckpointError(what, f"step {saved.step}", "Use another step, or another run_dir=")
 
 
 def has_same_moments(then: Node, now: Node) -> bool:

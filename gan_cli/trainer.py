@@ -31,8 +31,9 @@ from gan_cli.metrics.names import VALUES
 from gan_cli.overfitting import Overfitting
 from gan_cli.randomness import seed_everything
 from gan_cli.results import number
-from gan_cli.runs import OWN_NAMES, create, is_trusted, locked
+from gan_cli.runs import create, locked
 from gan_cli.signals import stop_on_signal
+from gan_cli.trust import OWN_NAMES, is_trusted, refuse_links
 from gan_cli.writer import Writer, clock
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
         if run_dir is not None and run_dir.exists():
             new = False
             refuse_foreign(run_dir)
+            refuse_links(run_dir, "Remove it")
             stack.enter_context(locked(run_dir))
             checkpoint.clean(run_dir)
             saved = checkpoint.load_newest(run_dir)

@@ -15,9 +15,10 @@ from torch import Tensor
 from gan_cli.data.image_files import BadFile, ImageFiles, find_images
 from gan_cli.errors import ConfigError, DataError, GanError, NotFoundError
 from gan_cli.images import enlarge, is_ours, to_uint8, write_npz, write_png
-from gan_cli.runs import Run, build, fitting, own_dataset
+from gan_cli.runs import Run, build
 from gan_cli.sample import SampleConfig, allocate, refuse_taken, remove_numbered
 from gan_cli.tasks.translation import held_out, sheet
+from gan_cli.trust import fitting, own_dataset
 
 log = logging.getLogger("gan_cli")
 SHEET_ROWS = 8
@@ -114,7 +115,7 @@ def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
     names = [n for n in names if not ((folder / n).resolve().is_relative_to(within) and is_ours(folder / n))]
     if not names:  # results of an earlier time are no sources
         raise DataError("no images in it but results of gan-sample", str(folder.absolute()), todo)
-    data = fitting(run)
+    data = fitting(run.config)
     if not {"image_size", "channels"} <= data.keys():
         todo = "Use load_run(...).translate from Python"
         raise ConfigError("the run's data set does not say how images are fitted", "dataset.image_size", todo)
@@ -168,7 +169,7 @@ def held_out_images(run: Run, n: int, key: str, trust: bool) -> Sources:
     Raises:
         GanError: the data set is not there any more.
     """
-    node = own_dataset(run, trust)
+    node = own_dataset(run.config, trust)
     cheap = {"download": False, "memory_gb": 0.0}  # nothing new comes, and of the training part only headers are read
     try:
         dataset = build(node | {k: v for k, v in cheap.items() if k in node}, "dataset")

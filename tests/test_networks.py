@@ -370,7 +370,11 @@ def test_there_are_players_to_check() -> None:
         ("unet.Generator", {"image_size": 64, "channels": 3, "norm": "layer"}, "Choose one of batch, instance, none"),
         ("unet.Generator", {"image_size": 64, "channels": 3, "dropout": 1.5}, "a number >= 0 and <= 1"),
         ("resnet_translator.Generator", {"image_size": 130, "channels": 3}, "a multiple of 4 from 8 to 2048"),
-        ("resnet_translator.Generator", {"image_size": 128, "channels": 3, "blocks": 0}, "a whole number >= 1 and <= 64 or null"),
+        (
+            "resnet_translator.Generator",
+            {"image_size": 128, "channels": 3, "blocks": 0},
+            "a whole number >= 1 and <= 64 or null",
+        ),
         ("patchgan.Discriminator", {"channels": 3, "layers": 7}, "a whole number >= 0 and <= 6"),
         ("resnet.Generator", {"latent_dim": 128, "image_size": 8, "channels": 3}, "a power of two from 16 to 256"),
         ("cgan.Generator", {"latent_dim": 9, "image_size": 28, "channels": 1, "num_classes": 0}, "a whole number >= 1"),

@@ -24,7 +24,7 @@ from safetensors.torch import save as save_tensors
 from gan_cli import load_run
 from gan_cli.errors import GanError
 from gan_cli.files import read_file, write_file, written
-from gan_cli.runs import own_dataset
+from gan_cli.trust import own_dataset
 
 from .strangers import MEGABYTES, SECONDS, Watch, newest, sign  # type: ignore[import-not-found]
 
@@ -448,12 +448,12 @@ def test_classes_of_the_users_own_need_a_word(run: Path) -> None:
 def test_nothing_is_downloaded(run: Path) -> None:
     config("dataset", {"_target_": "gan_cli.data.cifar10.cifar10", "root": "x", "memory_gb": 1e9})(run)
     with pytest.raises(GanError, match="memory_gb"):
-        own_dataset(load_run(run, device="cpu"), trust=False)
+        own_dataset(load_run(run, device="cpu").config, trust=False)
     config("dataset", {"_target_": "gan_cli.data.cifar10.cifar10", "root": "x"})(run)
-    assert own_dataset(load_run(run, device="cpu"), trust=False)["download"] is False
+    assert own_dataset(load_run(run, device="cpu").config, trust=False)["download"] is False
     node = {"_target_": "gan_cli.data.image_folder.image_folder", "root": "x", "memory_gb": 1e9}
     config("dataset", node)(run)
-    assert "memory_gb" not in own_dataset(load_run(run, device="cpu"), trust=False)
+    assert "memory_gb" not in own_dataset(load_run(run, device="cpu").config, trust=False)
 
 
 def test_nothing_is_written_through_what_lies_there(run: Path, gan: Any) -> None:

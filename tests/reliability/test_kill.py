@@ -39,12 +39,13 @@ def last_row(run_dir: Path) -> int:
     return 0
 
 
-def in_save(run_dir: Path) -> bool:
+def saving(run_dir: Path) -> set[str]:
+    """What a save or a rotation has under way, or left there when it was killed."""
     try:
         with os.scandir(run_dir) as entries:
-            return any(entry.name.startswith((".saving-", ".deleting-")) for entry in entries)
+            return {entry.name for entry in entries if entry.name.startswith((".saving-", ".deleting-"))}
     except FileNotFoundError:
-        return False
+        return set()
 
 
 def wait_to_kill(command: Command, run_dir: Path, rng: random.Random) -> None:
@@ -53,9 +54,9 @@ def wait_to_kill(command: Command, run_dir: Path, rng: random.Random) -> None:
         command.live(rng.uniform(0, LIFE))
         return
     for _ in range(rng.randrange(1, 8)):
-        if not command.until(lambda: in_save(run_dir)) or not command.until(lambda: not in_save(run_dir)):
+        if not command.until(lambda: saving(run_dir)) or not command.until(lambda: not saving(run_dir)):
             return
-    command.until(lambda: in_save(run_dir))
+    command.until(lambda: saving(run_dir))
     command.live(rng.uniform(0, 0.004))
 
 
@@ -68,6 +69,7 @@ def chain(home: Path, kind: str, args: list[str], kills: int, seed: int, read: A
         name = f"run{counts['completed']}"
         run_dir, before, done = home / name, 0, False
         while not done:
+            earlier = saving(run_dir)
             command = Command(home, *TINY[kind], *args, *OFTEN, f"run_dir={name}", real=SOAK)
             if counts["kills"] < kills:
                 wait_to_kill(command, run_dir, rng)
@@ -77,7 +79,7 @@ def chain(home: Path, kind: str, args: list[str], kills: int, seed: int, read: A
             assert code in (0, -signal.SIGKILL), command.text
             done = code == 0
             counts["kills"] += not done
-            counts["in a save"] += not done and in_save(run_dir)
+            counts["in a save"] += not done and bool(saving(run_dir) - earlier)
             step, written = newest(run_dir), last_row(run_dir)
             assert step >= before, "a checkpoint was lost"
             assert written - step <= SAVE_EVERY, f"lost {written - step} steps"

@@ -148,8 +148,8 @@ def test_a_second_one_ends_it_at_once(number: int, delay: float, tmp_path: Path,
     time.sleep(delay)
     sent = time.monotonic()
     command.send(number)
-    assert command.end(30) in (75, -number), command.text
-    assert time.monotonic() - sent < 2
+    code = command.end(30)
+    assert code == 75 or (code == -number and time.monotonic() - sent < 2), command.text  # 75: two that were sent as one
     assert newest(tmp_path / "r") >= before and "Traceback" not in command.text
     if SOAK:
         finish(args, tmp_path / "r")

@@ -1,0 +1,199 @@
+"""What a run directory may hold and name: it is data that people exchange, and nothing in it may choose code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from gan_cli import schema
+from gan_cli.config import INJECTED, Node
+from gan_cli.errors import CheckpointError, ConfigError, UntrustedError
+from gan_cli.ranges import ImageSize
+from gan_cli.results import short
+
+# What gan-sample and gan-eval may build to translate held-out images or compare with real ones.
+DATASETS = frozenset(
+    f"gan_cli.data.{name}"
+    for name in (
+        "paired.paired",
+        "facades.facades",
+        "facades.facades_unpaired",
+        "unpaired.unpaired",
+        "unpaired.cyclegan_set",
+        "digit_styles.digits_paired",
+        "digit_styles.digits_unpaired",
+        "digits.digits",
+        "idx.mnist",
+        "idx.fashion_mnist",
+        "idx.kmnist",
+        "cifar10.cifar10",
+        "image_folder.image_folder",
+        "npz.npz",
+    )
+)
+# What gan_cli reads or writes in a run directory.
+OWN_NAMES = frozenset(["checkpoints", "evaluations", "generated", "samples", "tensorboard"]) | frozenset(
+    ["best.json", "config.yaml", "metrics.jsonl", "status.json", "train.log", ".lock"]
+)
+PARTS = ("model.task", "model.generator")  # of a run's config that are built
+# Where a class must be defined that a run's config names, and those within it; None: one of DATASETS.
+MODULES = {"model.task": "gan_cli.tasks.", "model.generator": "gan_cli.networks.", "dataset": None}
+INNER = {"model.task": "gan_cli.data.densities.", "model.generator": "gan_cli.networks.", "dataset": "gan_cli.data.densities."}
+MOST_VALUES, MOST_TARGETS, DEEPEST = 10_000, 16, 16  # of a node in a run's config
+
+
+def refuse_links(run_dir: Path, todo: str = "Remove it or, if you put it there, add trust=true") -> None:
+    """Refuse a run directory with a link, pipe or device among what gan_cli reads or writes in it.
+
+    Raises:
+        UntrustedError: naming it.
+    """
+    folders = [run_dir]
+    while folders:
+        folder = folders.pop()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:  # rotated away, no run
+            for entry in entries:
+                if folder == run_dir and entry.name not in OWN_NAMES:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+                    raise UntrustedError(f"{kind} in a run directory may lead anywhere", entry.path, todo)
+
+
+def check_trusted(config: dict[str, Any], part: str) -> None:
+    """Refuse a config from a run directory that could run code which is not part of gan_cli, or is no plain config.
+
+    Only networks, tasks and data sets of the package may be named, each where it is due, and what counts is where they are
+    defined: ``gan_cli.runs.os.system`` begins well and is refused all the same. Interpolations were resolved when the run
+    began.
+
+    Args:
+        config: of the run. part: ``model.task``, ``model.generator`` or ``dataset``.
+
+    Raises:
+        UntrustedError: naming the class or value.
+    """
+    todo, targets = "Do not use this run", 0
+    node = config["dataset"] if part == "dataset" else config["model"][part.removeprefix("model.")]
+    for count, (place, key, value) in enumerate(_walk(node, part)):
+        targets += key == "_target_"
+        size = count + (len(value) if isinstance(value, dict | list) else 0)
+        if size > MOST_VALUES or targets > MOST_TARGETS or place.count(".") > DEEPEST:
+            raise UntrustedError("no run's config is as large or as deep as this", part, todo)
+        if key == "_target_":
+            _check_target(str(value), place, (MODULES if place == part else INNER)[part])
+        elif str(key).startswith("_"):
+            raise UntrustedError(f"the key {short(key)} is not allowed in a run's config", short(place, 200), todo)
+        elif isinstance(value, str) and ("${" in value or value == "???"):
+            raise UntrustedError(f"the value {short(value)} is not allowed in a run's config", short(place, 200), todo)
+
+
+def _walk(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
+    """Everything in nested plain data: the place, the key there or None in a list, the value."""
+    pending = [(where, None, node)]
+    while pending:
+        place, key, value = pending.pop()
+        yield place, key, value
+        if isinstance(value, dict):
+            pending += [(f"{place}.{k}" if k != "_target_" else place, k, v) for k, v in value.items()]
+        elif isinstance(value, list):
+            pending += [(f"{place}.{k}", None, v) for k, v in enumerate(value)]
+
+
+def _check_target(target: str, where: str, module: str | None) -> None:
+    """``module``: in which the class is defined; None: it is a data set."""
+    if module is None and target in DATASETS:
+        return
+    if module is not None and target.startswith(module):
+        try:
+            found = schema.locate(target)
+        except (ImportError, AttributeError):
+            found = None
+        ours = f"{getattr(found, '__module__', '')}.".startswith(module)
+        if ours and isinstance(found, type) and issubclass(found, nn.Module):
+            return
+    todo = "If you know whose code that is, add trust=true"
+    raise UntrustedError(f"the run uses {short(target, 80)}, which is not part of gan_cli", short(where, 200), todo)
+
+
+def is_trusted(config: dict[str, Any], dataset: bool) -> bool:
+    """Whether sampling from a run with this config needs no ``trust=true``. ``dataset``: from its own images."""
+    try:
+        for part in (*PARTS, "dataset") if dataset else PARTS:
+            check_trusted(config, part)
+    except UntrustedError:
+        return False
+    return True
+
+
+def checked(info: dict[str, Any], trust: bool) -> tuple[dict[str, Node], bool]:
+    """The nodes of a run's task and generator, and whether all they name is part of gan_cli, so that they are checked.
+
+    Raises:
+        CheckpointError: something is missing, or out of range. UntrustedError: they name classes of somebody's own.
+    """
+    todo = "Use another step="
+    try:
+        config, names = info["config"], info["class_names"]
+        kinds = [(info["images"], int), (info["data"], str), (config["total_steps"], int), (names, list)]
+        nodes = {key: config["model"][key] for key in ("task", "generator")}
+        kinds += [(config["dataset"]["_target_"], str), *((node["_target_"], object) for node in nodes.values())]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the checkpoint does not say what it is of: {error} is missing", "state.json", todo) from error
+    if not all(isinstance(value, kind) for value, kind in kinds) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError("the checkpoint does not say in plain words what it is of", "state.json", todo)
+    if trust and not is_trusted(config, dataset=False):
+        return nodes, False
+    for part in PARTS:
+        check_trusted(config, part)
+    nodes = {key: valid(node, f"model.{key}") for key, node in nodes.items()}
+    for key in ("latent_dim", "num_classes"):
+        if nodes["task"].get(key) != nodes["generator"].get(key):
+            raise CheckpointError(f"the run's task and generator do not have the same {key}", f"model.task.{key}", todo)
+    if len(names) > (nodes["task"].get("num_classes") or len(names)):
+        raise CheckpointError(f"there are {len(names)} names for fewer classes", "state.json", todo)
+    if "pool_size" in nodes["task"]:
+        nodes["task"]["pool_size"] = 0  # of images that only the training needs
+    return nodes, True
+
+
+def valid(node: Node, where: str) -> Node:
+    """A node of a run's config whose arguments are of the types and in the ranges that gan-train would allow.
+
+    Raises:
+        CheckpointError: naming the key.
+    """
+    try:
+        return schema.check(node, where, INJECTED)
+    except ConfigError as error:
+        what = f"the run's config: {short(error.what, 300)}"
+        raise CheckpointError(what, short(error.where, 200), "Use the version that made it") from error
+
+
+def own_dataset(config: dict[str, Any], trust: bool) -> Node:
+    """Of the images that a run was trained on, as it may be built. Of a stranger's run it downloads and creates nothing.
+
+    Raises:
+        UntrustedError, CheckpointError: it may not be.
+    """
+    node: Node = config["dataset"]
+    if trust:
+        return node
+    check_trusted(config, "dataset")
+    node = {key: value for key, value in valid(node, "dataset").items() if key != "memory_gb"}
+    return {**node, "download": False} if "download" in (schema.parameters(node["_target_"]) or {}) else node
+
+
+def fitting(config: dict[str, Any]) -> Node:
+    """``image_size``, ``channels`` and ``fit`` of the images that a run was trained on, where they are said and in range."""
+    kinds = {"image_size": ImageSize, "channels": Literal[1, 3], "fit": Literal["pad", "resize", "crop"]}
+    data = config["dataset"]
+    plain = {key: data[key] for key in kinds if isinstance(data.get(key), int | str)}  # what else could name a class
+    return {key: schema.convert(value, kinds[key], f"dataset.{key}") for key, value in plain.items()}
