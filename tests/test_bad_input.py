@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +140,8 @@ OWN_FILES = {
     "only a number": ("3", "seed=0", r"Invalid loaded object type: int"),
     "code": ("seed: !!python/object/apply:os.system [touch canary]\n", "seed=0", r"mine\.yaml, line 1"),
     "brackets": ("seed: " + "[" * 3000 + "]" * 3000, "seed=0", r"nested too deep"),
-    "indents": ("".join(" " * k + "a:\n" for k in range(400)), "seed=0", r"nested too deep|more than 100,000"),
+    "indents": ("".join(" " * k + "a:\n" for k in range(400)), "seed=0", r"nested too deep"),
     "within itself": ("a: &a\n  b: *a\n", "seed=0", r"nested|itself|configuration"),
-    "aliases of aliases": (
-        "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
-        + "\n".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]" for a, b in pairwise("abcdefgh")),
-        "seed=0", r"10,000 values, aliases written out \(mine\.yaml\)",
-    ),
-    "a very long file": ("# " + "x" * 50_000_000, "seed=0", r"more than 100,000 characters .*\(mine\.yaml\)"),
     "defaults": ("defaults: [3]\n", "seed=0", r"Unsupported type in defaults"),
     "itself among its defaults": ("defaults: [mine]\n", "seed=0", r"nested too deep or within itself"),
     "a package of two": ("# @package a b\nseed: 3\n", "seed=0", r"Too many components"),

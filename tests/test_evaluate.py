@@ -148,7 +148,7 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(results.OutputError, match="cannot be written: No space left"):
         results.write(path, {"fid": 5.0}, PROTOCOL)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.json"]

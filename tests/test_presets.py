@@ -261,7 +261,7 @@ def test_who_moves_first_makes_a_difference(name: str, data_root: Path, train: A
         args = [*tiny(name, data_root), f"loss.first={first}", "total_steps=2"]
         train(f"experiment={name}", *args, f"run_dir={first}", tiny="own")
     a, b = read.tensors(tmp_path / "generator"), read.tensors(tmp_path / "discriminator")
-    assert a.keys() == b.keys()
+    assert len({frozenset(key for key in run if not key.startswith("log_sums.")) for run in (a, b)}) == 1
     assert any(a[key].tobytes() != b[key].tobytes() for key in a if key.startswith("generator."))
 
 

@@ -304,7 +304,6 @@ PICKLES = {
     "code": pickle.dumps({b"data": Hostile(), b"labels": []}),
     "code of builtins": b"c__builtin__\neval\n(S'1'\ntR.",
     "an attribute of something allowed": b"cnumpy\ndtype.__base__\n.",
-    "a memo of 8 GB": b"\x80\x02]r\xff\xff\xff\x3f.",
     "a string of 1 TB": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"few.",
     "lists in themselves": batch(b"]q\x00(" + b"h\x00" * 9 + b"e"),
     "ten billion labels": batch(
