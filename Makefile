@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint type tensorboard clean distclean
+.PHONY: help install train test soak lint type tensorboard clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -24,6 +24,9 @@ train: $(READY) ## train the default, DCGAN on the embedded digits (about 3 minu
 
 test: $(READY) ## run the test suite
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+soak: $(READY) ## prove what docs/reliability.md says, in full size (about an hour on 2 cores)
+	@GAN_CLI_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rP tests/reliability
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
