@@ -23,7 +23,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from gan_cli.errors import CheckpointError, DiskError, GanError, NotFoundError
+from gan_cli.errors import CheckpointError, DiskError, GanError, NewerError, NotFoundError
 from gan_cli.files import TEMPORARY, TEXT_LIMIT, opened, read_file, write_file
 
 FORMAT = 1
@@ -186,7 +186,9 @@ def verify(run_dir: Path, step: int) -> bool:
                 whole = os.fstat(content.fileno()).st_size == size
                 if not whole or hashlib.file_digest(content, "sha256").hexdigest() != digest:
                     return False
-    except (OSError, ValueError):
+    except (OSError, ValueError, NewerError) as error:
+        if isinstance(error, OSError) and error.errno in NOT_DAMAGE:
+            raise
         return False
     return True
 
@@ -203,8 +205,9 @@ def _manifest(path: Path) -> dict[str, tuple[int, str]]:
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("its manifest is not one") from error
     if version != FORMAT:
-        newer = isinstance(version, int) and version > FORMAT
-        raise ValueError("it was made by a newer gan_cli" if newer else f"its manifest is not one of format {FORMAT}")
+        if isinstance(version, int) and version > FORMAT:
+            raise NewerError("the checkpoint was made by a newer gan_cli", str(path), "Use that version")
+        raise ValueError(f"its manifest is not one of format {FORMAT}")
     for file, (size, digest) in files.items():
         known = Path(file).name == file and (file == "state.json" or file.endswith(SUFFIX))
         if not known or not isinstance(size, int) or size < 0 or not isinstance(digest, str):
@@ -263,6 +266,8 @@ def load_newest(run_dir: Path, wanted: Wanted | None = None) -> Checkpoint | Non
             for step in reversed(present):
                 try:
                     return load(run_dir, step, wanted)
+                except NewerError:
+                    raise
                 except CheckpointError as error:
                     log.warning("warning: %s", CheckpointError(error.what, error.where, "Trying the one before"))
                     reason = reason or error.what
@@ -271,7 +276,7 @@ def load_newest(run_dir: Path, wanted: Wanted | None = None) -> Checkpoint | Non
         if not present:
             return None
         what = f"no checkpoint can be read; the newest: {reason}"
-        raise CheckpointError(what, str(run_dir), "Delete the run directory to start over")
+        raise CheckpointError(what, str(run_dir), "Bring a copy back; another run_dir= starts over")
     raise CheckpointError("the checkpoints change faster than they can be read", str(run_dir), "Try again")
 
 

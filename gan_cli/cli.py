@@ -12,6 +12,7 @@ import shutil
 import signal
 import string
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from importlib import resources
@@ -108,8 +109,10 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> int:
             print(f"{name}: {len(failed)} failed: {'; '.join(failed)}", file=sys.stderr)
             return getattr(error, "exit_code", 1)
         known = _translate(error, config_name, composing=not begun)
-        if want_traceback or known is None:
+        if known is None:
             raise
+        if want_traceback:
+            traceback.print_exc()
         _say(name, known)
         return known.exit_code
     finally:
@@ -270,7 +273,8 @@ def _translate(error: Exception, config_name: str, *, composing: bool) -> GanErr
         if composing and error.errno == errno.ENAMETOOLONG:
             return ConfigError("a name that is too long for a file", "command line", "Choose an option of the group")
         todo = "Check the path; that of a sweep is set by hydra.sweep.dir="
-        return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", str(error.filename), todo)
+        where = os.fsdecode(error.filename or "")
+        return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", where, todo)
     first = first_line(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")

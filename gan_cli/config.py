@@ -211,6 +211,11 @@ def _optimizer(node: Node) -> Node:
 
 
 def _combinations(top: dict[str, Any]) -> None:
+    keys = [".".join(key.split(".")[:k]) for key in flatten(top) for k in range(1, key.count(".") + 2)]
+    for name in top["allow_change"]:
+        if name != "data" and name not in keys:
+            near = schema.nearest(name, keys).strip() or "Name keys or groups, such as [optimizer.lr], or data"
+            raise ConfigError(f"there is no key {name!r} that could change", "allow_change", near)
     if top["eval_every"] is not None and top["eval_every"] > top["total_steps"]:
         what = f"there would be no evaluation in {top['total_steps']} steps"
         raise ConfigError(what, f"eval_every={top['eval_every']}", f"Set eval_every={top['total_steps']} or less")

@@ -61,7 +61,7 @@ class Player:
     """One side of the game: its network, its optimizer, its loss, and what holds after each of its updates.
 
     An update whose loss or gradient is not finite is skipped: one such gradient would stay in the weights, and in Adam's
-    moments, for good. Whether it is, is decided on the device, so that the host need not wait.
+    moments, for good. A fused Adam or AdamW decides it on the device; for other optimizers the host waits for the answer.
 
     Attributes:
         name: ``d`` or ``g``, before the keys of what it logs.
@@ -97,25 +97,26 @@ class Player:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self.gradient_norm()
         finite = torch.isfinite(loss.detach() + norm)
-        if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused kernels skip by themselves, as for GradScaler
-            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        skip = (~finite).float()
+        if isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW) and self.optimizer.defaults["fused"]:
+            self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # the kernel skips by itself, as for GradScaler
             self.optimizer.step()
         elif finite:
             self.optimizer.step()
         self.skipped = torch.where(finite, 0, self.skipped + 1)
         if self.constraint is not None:
             self.constraint(self.network)
-        return logs | {f"{self.name}/grad_norm": norm, f"{self.name}/skipped": (~finite).float()}
+        return logs | {f"{self.name}/grad_norm": norm, f"{self.name}/skipped": skip}
 
     def gradient_norm(self) -> Tensor:
         """L2 norm over all weights of the gradient of the last update, a scalar on the device."""
         return nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
 
     def not_finite(self) -> str:
-        """``loss``, or where the gradient of the last update is not finite."""
+        """What was not finite in the last update, or where."""
         lost = (name for name, p in self.network.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
         name = next(lost, None)
-        return "loss" if name is None else f"gradient of {name}"
+        return "loss, or the norm of its gradient," if name is None else f"gradient of {name}"
 
 
 @dataclass
@@ -154,8 +155,8 @@ def train(
     """Run the game from ``progress`` to ``total_steps``.
 
     A step is n_critic updates of D, each on a batch of its own, and one of G, in the order the objective says.
-    ``after_step`` gets the step's logs (scalars on the device) and says whether to go on; nothing else in the loop waits
-    for the device. Of several critic updates the last one's logs are kept.
+    ``after_step`` gets the step's logs (scalars on the device) and says whether to go on; with a fused Adam nothing else in
+    the loop waits for the device. Of several critic updates the last one's logs are kept, and the share that was skipped.
     """
 
     def move_generator(batch: Batch) -> dict[str, Tensor]:
@@ -169,11 +170,14 @@ def train(
         generator.set_learning_rate(progress.step)
         discriminator.set_learning_rate(progress.step)
         logs: dict[str, Tensor] = {}
+        skipped: list[Tensor] = []
         for turn in range(task.objective.turns(progress.step)):
             batch = next(batches)
             if turn == 0 and generator_first:
                 logs |= move_generator(batch)
             logs |= discriminator.update(batch)
+            skipped.append(logs[f"{discriminator.name}/skipped"])
+        logs[f"{discriminator.name}/skipped"] = torch.stack(skipped).mean()
         if not generator_first:
             logs |= move_generator(batch)
         shown, progress.images = batches.position - progress.images, batches.position

@@ -10,7 +10,9 @@ import re
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-LACKING = "out of memory|DefaultCPUAllocator|failed to map segment|annot allocate memory|can't start new thread"
+LACKING = (
+    "DefaultCPUAllocator|(CUDA|MPS backend) out of memory|Cannot allocate memory|failed to map segment|can't start new thread"
+)
 
 
 class GanError(Exception):
@@ -87,6 +89,10 @@ class CheckpointError(GanError):
     exit_code = 76
 
 
+class NewerError(CheckpointError):
+    """A checkpoint is whole, and of a version to come."""
+
+
 class UntrustedError(GanError):
     """A run directory asks for code that is not part of gan_cli or torch."""
 
@@ -105,7 +111,7 @@ def of_system(error: BaseException, where: str) -> GanError | None:
     ``where``: for a message about the disk, if the error does not say it.
     """
     if isinstance(error, OSError) and error.errno in FULL:
-        todo = "Free some space; the checkpoints are untouched and the same command continues"
+        todo = "Free some space and repeat the command; checkpoints are as they were"
         return DiskError(f"cannot write: {error.strerror}", str(error.filename or where), todo)
     if isinstance(error, OSError) and error.errno in SCARCE:
         what, todo = f"the system grants no more: {error.strerror}", "Free some, or raise the limits of this shell: ulimit -a"

@@ -42,6 +42,7 @@ NEEDED: dict[str, type] = {
     "config.log_every": int,
     "config.sample_every": int,
     "config.save_every": int,
+    "config.model": dict,
     "config.optimizer": dict,
     "config.schedule": dict,
 }
@@ -178,6 +179,11 @@ def restore(task: nn.Module, ema: EMA, players: dict[str, Player], saved: Checkp
                 load_optimizer(player, groups.get(f"optimizer_{side}", {}), saved.info["optimizer_scalars"][side])
             else:
                 log.info("note: the %s has another optimizer than before, which begins anew", side)
+    except CheckpointError as error:
+        if saved.info["config"]["model"] == config.model:
+            raise
+        todo = "Networks of another shape need another run_dir="
+        raise CheckpointError(error.what, where, todo) from error
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         what = f"the checkpoint does not hold what the run needs: {type(error).__name__} {error}"
         raise CheckpointError(what, where, "Use the version that made it, or another run_dir=") from error

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from gan_cli.errors import OutputError
+from gan_cli.errors import OutputError, of_system
 from gan_cli.files import read_file, write_file
 from gan_cli.metrics.names import direction
 
@@ -45,7 +45,8 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, text + "\n")
     except OSError as error:
-        raise OutputError(f"the result cannot be written: {error.strerror}", str(path), todo) from error
+        known = of_system(error, str(path))
+        raise known or OutputError(f"the result cannot be written: {error.strerror}", str(path), todo) from error
     return values
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gan_cli import checkpoint
 from gan_cli.config import INJECTED, Node
-from gan_cli.errors import CheckpointError, ConfigError, DeviceError, GanError, OutputError
+from gan_cli.errors import CheckpointError, ConfigError, DeviceError, GanError, OutputError, of_system
 from gan_cli.randomness import SAMPLE_BLOCK
 from gan_cli.trust import checked, is_trusted, refuse_links
 
@@ -68,6 +69,7 @@ def locked(run_dir: Path) -> Iterator[None]:
             raise OutputError(
                 f"the run directory is in use by {owner}", str(run_dir), "Wait for it, or set run_dir="
             ) from error
+        os.register_at_fork(after_in_child=handle.close)  # or processes that decode images would hold it too
         handle.truncate(0)
         handle.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         handle.flush()
@@ -241,14 +243,19 @@ def load_run(
         refuse_links(run_dir)
     where = choose_device(device)
 
+    nodes: dict[str, Node] = {}
+    ours, generator = False, None
+
     def wanted(info: dict[str, Any]) -> dict[str, int | None]:
+        nonlocal nodes, ours, generator
         nodes, ours = checked(info, trust)
-        own = _outline(nodes["generator"]).state_dict().values() if ours else []
-        return {weights: MOST_HEADER + sum(tensor.nbytes + MOST_HEADER for tensor in own) if ours else None}
+        generator = _outline(nodes["generator"]) if ours else None
+        most = 0 if generator is None else sum(t.nbytes + MOST_HEADER for t in generator.state_dict().values()) + MOST_HEADER
+        return {weights: most or None}
 
     saved = checkpoint.find(run_dir, str(step), wanted)
-    nodes, ours = checked(saved.info, trust)
-    generator = _outline(nodes["generator"]) if ours else build(nodes["generator"], "model.generator")
+    if generator is None:
+        generator = build(nodes["generator"], "model.generator")
     # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
     nobody = dict.fromkeys(INJECTED - {"params"}, None) | {"generator": generator, "discriminator": nn.Identity()}
     task = build(nodes["task"], "model.task", **nobody)
@@ -256,40 +263,49 @@ def load_run(
         run_dir, saved.info["config"], saved.step, saved.info["images"], task, generator, where, saved.info["class_names"],
         saved.hashes[f"{weights}.safetensors"], saved.info["data"],
     )  # fmt: skip
-    if ours:
-        _try_out(run)
     load_state(generator, saved.tensors[weights], str(run_dir))
     to_device(generator, where).eval().requires_grad_(False)
+    if ours:
+        _try_out(run)
     return run
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out initial values. On the meta device they mean nothing, and take a second to import what makes them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "fill_", "zero_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _outline(node: Node) -> nn.Module:
     """A network with shapes but no values, which costs nothing whatever its size."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         network: nn.Module = build(node, "model.generator")
     return network
 
 
 def _try_out(run: Run) -> None:
-    """What generator, task and data do not agree about shows in two samples without values.
+    """What generator, task and data do not agree about shows in two samples.
 
     Raises:
         CheckpointError: they do not fit together.
     """
-    device, run.device = run.device, torch.device("meta")
     data = run.config["dataset"]
     try:
         if not run.translates:
             made = run.sample(2)
             fits = made.shape == (2, run.task.density.dim) if hasattr(run.task, "draw_points") else made.dim() == 4
         elif {"channels", "image_size"} <= data.keys() or is_trusted(run.config, dataset=True):
-            given = torch.empty(1, data["channels"], data["image_size"], data["image_size"], device="meta")
+            given = torch.zeros(1, data["channels"], data["image_size"], data["image_size"], device=run.device)
             fits = all(run.translate(given, way).shape == given.shape for way in run.task.directions or [None])
         else:  # a data set of the user's own
             fits = True
     except Exception as error:  # a stranger's combination can fail in any way
+        if of_system(error, "") is not None:
+            raise
         what = f"the networks, task and data of the run do not fit together: {type(error).__name__}: {error}"[:300]
         raise CheckpointError(what, str(run.run_dir), "Use the version that made it") from error
     if not fits:
         raise CheckpointError("the run does not make what its data is", str(run.run_dir), "Use the version that made it")
-    run.device = device

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from gan_cli import cli, schema
 from gan_cli.config import to_plain
-from gan_cli.errors import ConfigError, OutputError
+from gan_cli.errors import ConfigError, OutputError, of_system
 from gan_cli.ranges import PositiveInt, Seed
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def app(cfg: DictConfig) -> None:
         for kind in dict.fromkeys(config.formats or ["grid"]):
             log.info("%s", WRITERS[kind](output, samples, run, config))
     except OSError as error:
-        raise OutputError(
-            f"cannot write: {error.strerror or error}", str(output), "Set output= to a folder you can write"
-        ) from error
+        known = of_system(error, str(output))
+        what, todo = f"cannot write: {error.strerror or error}", "Set output= to a folder you can write"
+        raise known or OutputError(what, str(output), todo) from error
 
 
 def written(config: SampleConfig, output: Path) -> list[str]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-Handler = Callable[[int, FrameType | None], None]
+Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm can be told to send before a time limit
 received: list[str] = []  # names of those that came so far
 
@@ -49,7 +49,7 @@ def interrupting(leave: Callable[[str], int]) -> Iterator[None]:
     try:
         yield
     finally:
-        _handle(note)
+        _handle(signal.SIG_IGN)  # the interpreter would set handlers of Python back to the default on its way out
         received.clear()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from gan_cli.errors import DivergedError, GanError, PreemptedError
+from gan_cli.files import read_file, write_file
 
 State = Literal["running", "complete", "preempted", "failed", "diverged"]
 
@@ -49,10 +50,8 @@ class Status:
             "since": self.since,
             "updated": _now(),
         }
-        temporary = self.path.with_name(".status.json.tmp")
         with contextlib.suppress(OSError):
-            temporary.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
-            os.replace(temporary, self.path)
+            write_file(self.path, json.dumps(status, indent=1) + "\n")
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -71,7 +70,7 @@ class Status:
 def read(run_dir: Path) -> dict[str, Any] | None:
     """What the run says of itself, or None if it says nothing."""
     try:
-        status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
+        status = json.loads(read_file(run_dir / "status.json"))
         return status if isinstance(status, dict) and isinstance(status.get("state"), str) else None
     except (OSError, ValueError, RecursionError):
         return None

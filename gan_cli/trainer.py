@@ -21,8 +21,17 @@ from gan_cli.checkpoint import Checkpoint
 from gan_cli.cli import override, program
 from gan_cli.config import MAY_CHANGE, TrainConfig, differences, is_among, to_yaml
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
-from gan_cli.engine import train
-from gan_cli.errors import ConfigError, DiskError, DivergedError, GanError, OutputError, PreemptedError, of_system
+from gan_cli.engine import Progress, train
+from gan_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    DiskError,
+    DivergedError,
+    GanError,
+    OutputError,
+    PreemptedError,
+    of_system,
+)
 from gan_cli.files import write_file
 from gan_cli.game import Game, build_game, refuse_incomplete, snapshot
 from gan_cli.health import Health, against_divergence
@@ -34,7 +43,7 @@ from gan_cli.results import number
 from gan_cli.runs import create, locked
 from gan_cli.signals import stop_on_signal
 from gan_cli.trust import OWN_NAMES, is_trusted, refuse_links
-from gan_cli.writer import Writer, clock
+from gan_cli.writer import Writer, clock, read_rows
 
 if TYPE_CHECKING:
     from gan_cli.eval_training import TrainingEvaluation
@@ -64,9 +73,9 @@ def translated(run_dir: Path | None) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, MemoryError) as error:
         known = of_system(error, str(run_dir))
-        if known is None and isinstance(error, OSError) and str(error.filename).startswith(f"{run_dir}{os.sep}"):
+        if known is None and isinstance(error, OSError) and os.fsdecode(error.filename or "").startswith(f"{run_dir}{os.sep}"):
             what = f"the run directory cannot be used: {error.strerror}"
-            known = DiskError(what, error.filename, "If it is still there, the same command continues")
+            known = DiskError(what, os.fsdecode(error.filename), "If it is still there, the same command continues")
         if known is None:
             raise
         raise known from error
@@ -78,10 +87,15 @@ def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Ca
         if run_dir is not None and run_dir.exists():
             new = False
             refuse_foreign(run_dir)
-            refuse_links(run_dir, "Remove it")
+            refuse_links(run_dir, "Remove it; run_dir itself may be a link")
             stack.enter_context(locked(run_dir))
             checkpoint.clean(run_dir)
-            saved = checkpoint.load_newest(run_dir)
+            try:
+                saved = checkpoint.load_newest(run_dir)
+            except CheckpointError as error:  # no signal or time limit any more: nobody should repeat the command
+                at = Progress(max(checkpoint.steps(run_dir), default=0))
+                status.Status(run_dir, config.total_steps, at).write("failed", str(error), error.exit_code)
+                raise
             if saved is not None:
                 refuse_incomplete(saved)
                 changes = refuse_drift(saved, config, run_dir)
@@ -204,29 +218,32 @@ def play(
     def after_step(logs: dict[str, Tensor]) -> bool:
         writer.add(logs)
         step, last = progress.step, progress.step >= config.total_steps
+        if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
+            stop.append(f"max_hours={config.max_hours:g}")
+        row_due = step % config.log_every == 0 or last
+        save_due = step % config.save_every == 0 or step in config.milestones or last or bool(stop)
+        evaluation_due = config.eval_every is not None and step % config.eval_every == 0
+        # Here, and nowhere else, the host waits for the device.
+        skipping = (row_due or save_due or evaluation_due) and bool(game.discriminator.skipped or game.generator.skipped)
         if step % config.sample_every == 0 or last:
             draw()
         if step % config.sample_every == 0:  # what is measured goes into the next row
             writer.measure(measure())
-        better = config.eval_every is not None and step % config.eval_every == 0 and evaluate()
-        if step % config.log_every == 0 or last:
+        better = evaluation_due and not skipping and evaluate()
+        if row_due:
             row = writer.row(keep_sums=step % config.log_every != 0)
-            skipping(game, config, run_dir)
             for line in health.update(row):
                 log.warning(line)
             measured = str(config.optimized_metric).removeprefix("metric/")
             due = step >= config.sample_every or measured == config.optimized_metric
             if due and not last and measured not in VALUES:  # at the end when the run is saved
                 refuse_unknown_metric(config.optimized_metric, writer.seen)
-        if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
-            stop.append(f"max_hours={config.max_hours:g}")
-        if last or stop:
+        if skipping or writer.skipping:
+            refuse_divergence(game, config, run_dir)
+        if skipping and save_due and not (last or stop):
+            log.warning("warning: no checkpoint of step %d, updates are being skipped", step)
+        elif save_due or better:
             save()
-        elif better or step % config.save_every == 0 or step in config.milestones:
-            if skipping(game, config, run_dir):
-                log.warning("warning: no checkpoint of step %d, updates are being skipped", step)
-            else:
-                save()
         return not stop
 
     try:
@@ -244,12 +261,13 @@ def play(
     return final_metric(run_dir, config)
 
 
-def skipping(game: Game, config: TrainConfig, run_dir: Path) -> bool:
-    """Whether updates are being skipped now.
+def refuse_divergence(game: Game, config: TrainConfig, run_dir: Path) -> None:
+    """Called while updates are skipped, or have been since the last row.
 
     Raises:
-        DivergedError: too many in a row have been.
+        DivergedError: too many in a row, or what is not finite has reached the statistics of a network.
     """
+    remedy = against_divergence(config.loss, config.optimizer)
     counts = {"discriminator": int(game.discriminator.skipped), "generator": int(game.generator.skipped)}
     if max(counts.values()) >= config.max_skipped_updates:
         lost = []
@@ -262,9 +280,8 @@ def skipping(game: Game, config: TrainConfig, run_dir: Path) -> bool:
                 lost.append(f"the {side}'s {getattr(game, side).not_finite()} since step {step + 1} ({count} in a row)")
         present = checkpoint.steps(run_dir)
         left = f"the last checkpoint is that of step {present[-1]}" if present else "there was no checkpoint yet"
-        todo = f"{against_divergence(config.loss, config.optimizer)}; {left}"
-        raise DivergedError(f"training diverged: not finite are {' and '.join(lost)}", str(run_dir), todo)
-    return any(counts.values())
+        raise DivergedError(f"training diverged: not finite are {' and '.join(lost)}", str(run_dir), f"{remedy}; {left}")
+    refuse_non_finite({"networks": game.task.state_dict()}, run_dir, game.progress.step, remedy)
 
 
 def film(config: TrainConfig, run_dir: Path) -> None:
@@ -284,9 +301,12 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
     if saved is not None:
         log.info("continues from step %d", saved.step)
         then, now = saved.info.get("machine", {}), game.machine()
-        other = [f"{key} {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
+        other = [f"{key}: {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
         if other:
-            log.info("note: not bit-identical to a run never stopped, since it goes on with another %s", ", ".join(other))
+            log.info(
+                "note: not bit-identical to a run never stopped, since it goes on with %s",
+                ", ".join(other),
+            )
     for change in game.changes:
         log.info("note: changed since it began, %s", change)
     for deviation in config.deviations:
@@ -343,14 +363,16 @@ def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> list[
     """
     changed = differences(saved.info["config"], config.as_dict())
     harmless = [f"{key}: {change}" for key, change in changed.items() if is_among(key, MAY_CHANGE) and key not in UNSAID]
-    allowed = {key for key in changed if is_among(key, config.allow_change) and not is_among(key, MAY_CHANGE)}
+    shared = {key: key.replace("optimizer.discriminator.", "optimizer.") for key in changed}  # which it is taken from
+    allowed = {key for key in changed if {True} & {is_among(name, config.allow_change) for name in (key, shared[key])}}
+    allowed -= {key for key in changed if is_among(key, MAY_CHANGE)}
     refused = [key for key in changed if not is_among(key, {*MAY_CHANGE, *allowed})]
     if refused:
         lines = [f"{key}: {changed[key]}" for key in refused]
         shown = "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
-        names = ",".join(dict.fromkeys(key if len(refused) <= 3 else key.split(".")[0] for key in refused))
+        names = ",".join(dict.fromkeys(shared[key] if len(refused) <= 3 else key.split(".")[0] for key in refused))
         todo = f"Repeat the command it was started with, choose another run_dir=, or go on all the same: allow_change=[{names}]"
-        if "schedule.total_steps" in refused:
+        if refused == ["schedule.total_steps"]:
             kept = saved.info["config"]["schedule"].get("total_steps", saved.info["config"]["total_steps"])
             todo = f"Its schedule depends on total_steps: set schedule.total_steps={kept} too, or choose another run_dir="
         raise ConfigError(f"the run was started with another config: {shown}", str(run_dir), todo)
@@ -383,8 +405,6 @@ def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
     Raises:
         ConfigError: the run does not log it.
     """
-    import json
-
     key, best = config.optimized_metric, checkpoint.read_best(run_dir)
     if config.eval_every is not None and best is not None and key in (None, f"metric/{best['metric']}"):
         return float(best["value"])
@@ -392,7 +412,7 @@ def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
         return None
     if config.eval_every is not None and key.removeprefix("metric/") in VALUES:
         return None  # no evaluation came off
-    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(run_dir)
     refuse_unknown_metric(key, {k for row in rows for k in row})
     return float(next(row[key] for row in reversed(rows) if key in row))
 

@@ -196,4 +196,7 @@ def fitting(config: dict[str, Any]) -> Node:
     kinds = {"image_size": ImageSize, "channels": Literal[1, 3], "fit": Literal["pad", "resize", "crop"]}
     data = config["dataset"]
     plain = {key: data[key] for key in kinds if isinstance(data.get(key), int | str)}  # what else could name a class
-    return {key: schema.convert(value, kinds[key], f"dataset.{key}") for key, value in plain.items()}
+    try:
+        return {key: schema.convert(value, kinds[key], f"dataset.{key}") for key, value in plain.items()}
+    except ConfigError as error:
+        raise CheckpointError(f"the run's config: {error.what}", error.where, "Use the version that made it") from error

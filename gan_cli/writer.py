@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from gan_cli.engine import Progress
-from gan_cli.errors import DivergedError
+from gan_cli.errors import CheckpointError, DivergedError
+from gan_cli.files import write_file
 from gan_cli.images import enlarge, write_png
 
 log = logging.getLogger("gan_cli")
@@ -88,18 +89,8 @@ class Writer:
 
     def _rewind_rows(self, before: tuple[int, int] | None) -> list[dict[str, Any]]:
         """Keep the rows that an uninterrupted run would have by now."""
-        path = self.run_dir / "metrics.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # the line a crash cut off
-            if self._stays(row["step"], before and before[0]):
-                rows.append(row)
-        temporary = path.with_name(".metrics.jsonl.tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(temporary, path)
+        rows = [row for row in read_rows(self.run_dir) if self._stays(row["step"], before and before[0])]
+        write_file(self.run_dir / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         return rows
 
     def _rewind_pictures(self, before: tuple[int, int] | None) -> None:
@@ -125,11 +116,18 @@ class Writer:
 
     def state(self) -> dict[str, Tensor]:
         """The row that is not complete, for a checkpoint."""
-        return {" ".join(keys): sums for keys, sums in self.sums.items()}
+        return {"\n".join(keys): sums for keys, sums in self.sums.items()}
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Undo :meth:`state`."""
-        self.sums = {tuple(keys.split(" ")): sums.to(device) for keys, sums in state.items()}
+        """Undo :meth:`state`.
+
+        Raises:
+            CheckpointError: it is not such a state.
+        """
+        for keys, sums in state.items():
+            if sums.shape != (2, len(keys.split("\n"))):
+                raise CheckpointError("the checkpoint's row of the log is not one", "log_sums", "Use another run_dir=")
+        self.sums = {tuple(keys.split("\n")): sums.to(device) for keys, sums in state.items()}
 
     def row(self, *, keep_sums: bool = False) -> dict[str, Any]:
         """Write a row with the means since the last one.
@@ -170,7 +168,7 @@ class Writer:
             "time/images_per_second": round(speed, 2),
         }
         self.row_time, self.row_images = now, progress.images
-        self.seen |= row.keys()
+        self.seen |= row.keys() | totals.keys()
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         self._to_tensorboard(row)
@@ -209,6 +207,19 @@ class Writer:
         self.bar.close()
         self.file.close()
         self.tensorboard.close()
+
+
+def read_rows(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.jsonl``, each with its ``step``; a line that a crash cut off is left out."""
+    path, rows = run_dir / "metrics.jsonl", []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
 
 
 def clock(seconds: float) -> str:

@@ -411,3 +411,32 @@ def test_optimized_metric_that_is_not_logged(train: Any) -> None:
     result = train("total_steps=1", "sample_every=1", "run_dir=r", "optimized_metric=metric/nothing", code=2)
     assert len(result.errors) == 1
     assert "metric/nothing" in result.errors[0] and "d/loss" in result.errors[0]
+
+
+@pytest.mark.parametrize("line", [b"5\n", b'{"a": 1}\n', b"\xff\n", b'{"step": 2, "im', b"[" * 100_000])
+def test_a_line_that_is_no_row_is_left_out(line: bytes, train: Any, read: Any, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "r")
+    with open(tmp_path / "r" / "metrics.jsonl", "ab") as file:
+        file.write(line)
+    train("total_steps=6", "save_every=2", "log_every=2", "sample_every=2", "run_dir=r", "optimized_metric=d/loss")
+    assert [row["step"] for row in read.rows(tmp_path / "r")] == [2, 4, 6]
+
+
+def test_processes_that_decode_do_not_hold_the_lock(tmp_path: Path) -> None:
+    import fcntl
+
+    from gan_cli.runs import locked
+
+    begun, ready = os.pipe()
+    with locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.write(ready, b"x")
+            signal.pause()
+        os.read(begun, 1)
+    try:
+        with open(tmp_path / ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

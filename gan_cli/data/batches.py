@@ -20,6 +20,7 @@ from gan_cli.errors import ConfigError, GanError, MemoryFullError
 from gan_cli.randomness import derive
 
 Source = Generator[tuple[Tensor, Tensor | None], None, None]  # (B, ...) and int64 (B,), anywhere
+PATIENCE = 600.0  # seconds that a batch may take to decode
 MAX_RESIDENT_BYTES = 2 * 2**30  # a larger set stays in host memory
 
 
@@ -191,6 +192,10 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
             for pipe in pipes:
                 pipe.send(next(order).numpy())
             for pipe in cycle(pipes):
+                if not pipe.poll(PATIENCE):
+                    raise MemoryFullError(
+                        "a process that decodes images does not answer", "workers", "Look at the disk, or set workers=0"
+                    )
                 result = pipe.recv()
                 if isinstance(result, tuple):
                     kind, *arguments = result
@@ -215,5 +220,8 @@ def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None
                 pipe.send(dataset.batch(indices).numpy())
             except GanError as error:
                 pipe.send((type(error), error.what, error.where, error.todo))
+            except OSError as error:
+                pipe.send((OSError, error.errno, error.strerror, str(error.filename)))
             except Exception as error:
-                pipe.send((MemoryError if isinstance(error, MemoryError) else RuntimeError, traceback.format_exc()))
+                kind = MemoryError if isinstance(error, MemoryError) else RuntimeError
+                pipe.send((kind, str(error) if kind is MemoryError else traceback.format_exc()))
