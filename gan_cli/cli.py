@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_cli import signals
-from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, PreemptedError, of_system
+from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, PreemptedError, file_of, of_system
 from gan_cli.schema import nearest
 
 CONFIG_PACKAGE = "gan_cli.conf"
@@ -273,7 +273,7 @@ def _translate(error: Exception, config_name: str, *, composing: bool) -> GanErr
         if composing and error.errno == errno.ENAMETOOLONG:
             return ConfigError("a name that is too long for a file", "command line", "Choose an option of the group")
         todo = "Check the path; that of a sweep is set by hydra.sweep.dir="
-        where = os.fsdecode(error.filename or "")
+        where = file_of(error)
         return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", where, todo)
     first = first_line(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

@@ -6,6 +6,7 @@ Every one of them is printed as one line: ``gan-train: error: <what> (<where>). 
 from __future__ import annotations
 
 import errno
+import os
 import re
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
@@ -105,6 +106,11 @@ class DivergedError(GanError):
     exit_code = 79
 
 
+def file_of(error: OSError) -> str:
+    """The file an error is about, or an empty text."""
+    return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+
+
 def of_system(error: BaseException, where: str) -> GanError | None:
     """A disk that cannot be written, or a lack of memory, files or processes, as an error of ours; None if it is neither.
 
@@ -112,10 +118,10 @@ def of_system(error: BaseException, where: str) -> GanError | None:
     """
     if isinstance(error, OSError) and error.errno in FULL:
         todo = "Free some space and repeat the command; checkpoints are as they were"
-        return DiskError(f"cannot write: {error.strerror}", str(error.filename or where), todo)
+        return DiskError(f"cannot write: {error.strerror}", file_of(error) or where, todo)
     if isinstance(error, OSError) and error.errno in SCARCE:
         what, todo = f"the system grants no more: {error.strerror}", "Free some, or raise the limits of this shell: ulimit -a"
-        return MemoryFullError(what, str(error.filename or "memory, files, processes"), todo)
+        return MemoryFullError(what, file_of(error) or "memory, files, processes", todo)
     if isinstance(error, MemoryError) or (isinstance(error, ImportError | RuntimeError) and re.search(LACKING, str(error))):
         reason = (str(error).strip() or "no more to be had").splitlines()[0][:200]
         todo = "Lower batch_size or the width of the networks; ulimit -a shows limits"

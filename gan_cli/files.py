@@ -47,10 +47,10 @@ def read_file(path: Path, limit: int = TEXT_LIMIT) -> bytes:
 
 
 @contextmanager
-def written(path: Path, *, sync: bool = False) -> Iterator[BufferedRandom]:
+def written(path: Path) -> Iterator[BufferedRandom]:
     """A new binary file (read and write) that takes the place of ``path`` when the block ends, and goes if it fails.
 
-    A link at ``path`` is replaced, not followed. ``sync``: the content is on the disk before it takes the place.
+    A link at ``path`` is replaced, not followed.
 
     Raises:
         OSError: it cannot be written.
@@ -60,9 +60,6 @@ def written(path: Path, *, sync: bool = False) -> Iterator[BufferedRandom]:
     try:
         with open(os.open(temporary, flags, 0o664), "w+b") as file:
             yield file
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -70,11 +67,11 @@ def written(path: Path, *, sync: bool = False) -> Iterator[BufferedRandom]:
         raise
 
 
-def write_file(path: Path, content: str | bytes, *, sync: bool = False) -> None:
+def write_file(path: Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes, whole or not at all; see :func:`written`.
 
     Raises:
         OSError: it cannot be written.
     """
-    with written(path, sync=sync) as file:
+    with written(path) as file:
         file.write(content if isinstance(content, bytes) else content.encode("utf-8"))

@@ -30,6 +30,7 @@ from gan_cli.errors import (
     GanError,
     OutputError,
     PreemptedError,
+    file_of,
     of_system,
 )
 from gan_cli.files import write_file
@@ -52,6 +53,21 @@ log = logging.getLogger("gan_cli")
 UNSAID = ("run_dir", "allow_change", "deviations")  # not worth a note when a run continues with another
 
 
+@contextmanager
+def translated(run_dir: Path | None) -> Iterator[None]:
+    """Within this block a full disk, a full memory and a run directory that cannot be used are errors of ours."""
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError) as error:
+        known = of_system(error, str(run_dir))
+        if known is None and isinstance(error, OSError) and file_of(error).startswith(f"{run_dir}{os.sep}"):
+            what = f"the run directory cannot be used: {error.strerror}"
+            known = DiskError(what, file_of(error), "If it is still there, the same command continues")
+        if known is None:
+            raise
+        raise known from error
+
+
 def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
     """Train, or continue, one run; return the value of ``optimized_metric``.
 
@@ -62,26 +78,6 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
     Raises:
         GanError: anything foreseeable. PreemptedError: stopped early with its state saved.
     """
-    with translated(run_dir):
-        return _train_run(config, run_dir, name, command)
-
-
-@contextmanager
-def translated(run_dir: Path | None) -> Iterator[None]:
-    """Within this block a full disk, a full memory and a run directory that cannot be used are errors of ours."""
-    try:
-        yield
-    except (OSError, RuntimeError, MemoryError) as error:
-        known = of_system(error, str(run_dir))
-        if known is None and isinstance(error, OSError) and os.fsdecode(error.filename or "").startswith(f"{run_dir}{os.sep}"):
-            what = f"the run directory cannot be used: {error.strerror}"
-            known = DiskError(what, os.fsdecode(error.filename), "If it is still there, the same command continues")
-        if known is None:
-            raise
-        raise known from error
-
-
-def _train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
     with ExitStack() as stack:
         saved, changes, new = None, [], True
         if run_dir is not None and run_dir.exists():

@@ -487,7 +487,7 @@ def test_files_are_read_and_written_without_following_anything(tmp_path: Path) -
         read_file(canary, 5)
     assert read_file(canary, 6) == b"canary"
     for name in ("link", "pipe", "new"):
-        write_file(tmp_path / name, "ä", sync=True)
+        write_file(tmp_path / name, "ä")
         assert read_file(tmp_path / name) == b"\xc3\xa4"
     with pytest.raises(TypeError), written(tmp_path / "new") as file:
         file.writelines([b"half", "text"])  # type: ignore[list-item]
