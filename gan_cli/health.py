@@ -123,7 +123,7 @@ class Health:
 def against_divergence(loss: Node, optimizer: Node) -> str:
     """Settings to try where values are no longer finite, for the configs of a loss and of an optimizer."""
     lr = optimizer.get("lr")
-    slower = f"optimizer.lr={lr / 10:g}" if isinstance(lr, float | int) else "a lower learning rate"
+    slower = f"optimizer.lr={min(lr / 10, 1e-3):g}" if isinstance(lr, float | int) else "a lower learning rate"
     other = "loss=wgan_gp optimizer=adam_wgan_gp"
     if loss.get("penalty"):
         other = "another loss.penalty.weight"

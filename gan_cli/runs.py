@@ -20,7 +20,7 @@ from gan_cli import checkpoint
 from gan_cli.config import INJECTED, Node
 from gan_cli.errors import CheckpointError, ConfigError, DeviceError, GanError, OutputError, of_system
 from gan_cli.randomness import SAMPLE_BLOCK
-from gan_cli.trust import checked, is_trusted, refuse_links
+from gan_cli.trust import checked, fitting, is_trusted, refuse_links
 
 log = logging.getLogger("gan_cli")
 MOST_HEADER = 512  # bytes of a file of weights that tell of a tensor
@@ -292,7 +292,7 @@ def _try_out(run: Run) -> None:
     Raises:
         CheckpointError: they do not fit together.
     """
-    data = run.config["dataset"]
+    data = fitting(run.config)
     try:
         if not run.translates:
             made = run.sample(2)
