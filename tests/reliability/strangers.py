@@ -27,21 +27,31 @@ def sign(run: Path, **files: bytes) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def kilobytes(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+def fresh_peak() -> int:
+    """The memory of this process now, in kB; its peak begins here."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return kilobytes("VmRSS")
+
+
+def peak() -> int:
+    """The largest since :func:`fresh_peak`, in kB."""
+    return kilobytes("VmHWM")
+
+
 class Watch:
     """How much time of the processor something takes, and how much more memory than before; what hangs is ended."""
 
     def __enter__(self) -> Watch:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
         signal.alarm(120)
-        self.began, self.before = time.process_time(), self.kilobytes("VmRSS")
+        self.began, self.before = time.process_time(), fresh_peak()
         return self
 
     def __exit__(self, *_: object) -> None:
         signal.alarm(0)
         self.seconds = time.process_time() - self.began
-        self.megabytes = (self.kilobytes("VmHWM") - self.before) / 1024
-
-    @staticmethod
-    def kilobytes(key: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith(key)).split()[1])
+        self.megabytes = (peak() - self.before) / 1024
