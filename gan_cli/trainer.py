@@ -217,10 +217,12 @@ def play(
         if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
             stop.append(f"max_hours={config.max_hours:g}")
         row_due = step % config.log_every == 0 or last
-        save_due = step % config.save_every == 0 or step in config.milestones or last or bool(stop)
+        save_due = step % config.save_every == 0 or step in config.milestones
         evaluation_due = config.eval_every is not None and step % config.eval_every == 0
         # Here, and nowhere else, the host waits for the device.
-        skipping = (row_due or save_due or evaluation_due) and bool(game.discriminator.skipped or game.generator.skipped)
+        skipping = (row_due or save_due or evaluation_due or stop) and bool(
+            game.discriminator.skipped or game.generator.skipped
+        )
         if step % config.sample_every == 0 or last:
             draw()
         if step % config.sample_every == 0:  # what is measured goes into the next row
@@ -236,11 +238,12 @@ def play(
                 refuse_unknown_metric(config.optimized_metric, writer.seen)
         if skipping or writer.skipping:
             refuse_divergence(game, config, run_dir)
-        if skipping and save_due and not (last or stop):
+        ending = last or bool(stop)  # a signal that comes later waits for the next step
+        if skipping and save_due and not ending:
             log.warning("warning: no checkpoint of step %d, updates are being skipped", step)
-        elif save_due or better:
+        elif save_due or better or ending:
             save()
-        return not stop
+        return not ending
 
     try:
         train(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -440,3 +441,38 @@ def test_processes_that_decode_do_not_hold_the_lock(tmp_path: Path) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("during", ["picture", "sync"])
+def test_a_signal_at_any_moment_of_a_step_ends_in_a_checkpoint_of_it(
+    during: str, train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gan_cli.writer import Writer
+
+    original = getattr(Writer, during)
+
+    def noisy(self: Any, *args: Any) -> None:
+        original(self, *args)
+        if self.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Writer, during, noisy)
+    train("total_steps=6", "sample_every=2", "log_every=5", "save_every=2", "run_dir=r", code=75)
+    said = json.loads((tmp_path / "r" / "status.json").read_text())
+    assert said["step"] == read.steps(tmp_path / "r")[-1] == {"picture": 2, "sync": 3}[during]
+
+
+def test_a_signal_while_a_picture_is_drawn_off_the_schedule(
+    train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from gan_cli.writer import Writer
+
+    original = Writer.picture
+
+    def noisy(self: Any, picture: Any) -> None:
+        original(self, picture)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Writer, "picture", noisy)
+    train("total_steps=6", "sample_every=3", "log_every=5", "save_every=100", "run_dir=r", code=75)
+    assert read.steps(tmp_path / "r") == [3]

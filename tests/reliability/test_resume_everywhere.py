@@ -119,4 +119,4 @@ def test_another_machine_is_said(kinds: Any, forge: Any, tmp_path: Path) -> None
         kind.train(run, max_hours=1e-9)
         notes = [line for line in log.read_text().splitlines() if note in line]
         assert len(notes) == bool(key)
-        assert not key or f"{key} {value} -> " in notes[0]
+        assert not key or f"{key}: {value} -> " in notes[0]
