@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gan_cli import evaluate, results
 from gan_cli.data.dataset import ArrayDataset
-from gan_cli.errors import ConfigError
+from gan_cli.errors import ConfigError, DiskError
 from gan_cli.evaluate import LPIPS_PAIRS, Images, advice, centre, cropped, effective_classes, of_dataset, some, some_pairs
 from gan_cli.metrics.names import VALUES, is_better
 
@@ -149,7 +149,7 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(results.OutputError, match="cannot be written: No space left"):
+    with pytest.raises(DiskError, match="cannot write: No space left"):
         results.write(path, {"fid": 5.0}, PROTOCOL)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.json"]
 
