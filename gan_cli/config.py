@@ -25,6 +25,7 @@ MAY_CHANGE = frozenset(
         "run_dir",
         "device",
         "threads",
+        "compile",
         "workers",
         "total_steps",
         "log_every",
@@ -75,6 +76,7 @@ class TrainConfig:
     seed: Seed
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto", True, False]
     threads: PositiveInt | None
     total_steps: PositiveInt
     batch_size: PositiveInt

@@ -23,7 +23,8 @@ class Task(Protocol):
     """What two players minimise, and how it is looked at. All state is in parameters and buffers.
 
     ``batch_keys``: what the data set must give. A task with a ``judge`` too has D's overfitting watched, see
-    :class:`gan_cli.overfitting.Overfitting`.
+    :class:`gan_cli.overfitting.Overfitting`. One with ``one_pass = True`` uses the graph of one pass of G in both turns of a
+    step, see :mod:`gan_cli.compiling`.
     """
 
     generator: nn.Module
@@ -66,6 +67,7 @@ class Player:
     Attributes:
         name: ``d`` or ``g``, before the keys of what it logs.
         skipped: int64 scalar on the device: updates skipped in a row, until now.
+        loss_and_gradient: :meth:`plain_loss_and_gradient`, or the same compiled, see :mod:`gan_cli.compiling`.
     """
 
     name: str
@@ -77,8 +79,10 @@ class Player:
     precision: torch.dtype = torch.float32
     base_lrs: list[float] = field(init=False)
     skipped: Tensor = field(init=False)
+    loss_and_gradient: Loss = field(init=False)
 
     def __post_init__(self) -> None:
+        self.loss_and_gradient = self.plain_loss_and_gradient
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.skipped = torch.zeros((), dtype=torch.int64, device=next(self.network.parameters()).device)
 
@@ -91,12 +95,9 @@ class Player:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One gradient step, unless it is skipped. Returns what to log, still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
-        device_type = next(iter(batch.values())).device.type
-        with torch.autocast(device_type, self.precision, enabled=self.precision is not torch.float32):
-            loss, logs = self.loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, logs = self.loss_and_gradient(batch)
         norm = self.gradient_norm()
-        finite = torch.isfinite(loss.detach() + norm)
+        finite = torch.isfinite(loss + norm)
         skip = (~finite).float()
         if isinstance(self.optimizer, torch.optim.Adam | torch.optim.AdamW) and self.optimizer.defaults["fused"]:
             self.optimizer.found_inf = skip  # type: ignore[attr-defined]  # the kernel skips by itself, as for GradScaler
@@ -107,6 +108,14 @@ class Player:
         if self.constraint is not None:
             self.constraint(self.network)
         return logs | {f"{self.name}/grad_norm": norm, f"{self.name}/skipped": skip}
+
+    def plain_loss_and_gradient(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, detached, and what to log; the gradient is left in the weights. This is what gets compiled."""
+        device_type = next(iter(batch.values())).device.type
+        with torch.autocast(device_type, self.precision, enabled=self.precision is not torch.float32):
+            loss, logs = self.loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach(), logs
 
     def gradient_norm(self) -> Tensor:
         """L2 norm over all weights of the gradient of the last update, a scalar on the device."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import gan_cli
 from gan_cli.checkpoint import Checkpoint, TensorGroups
+from gan_cli.compiling import choose_compile, compile_game
 from gan_cli.config import Node, TrainConfig, optimizer_node
 from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
@@ -35,6 +36,7 @@ NEEDED: dict[str, type] = {
     "machine.threads": int,
     "machine.device": str,
     "machine.precision": str,
+    "machine.compiled": bool,
     "data": str,
     "changes": list,
     "tensors": dict,
@@ -65,14 +67,17 @@ class Game:
     threads: int
     precision: str
     precision_reason: str
+    compiled: bool
+    compile_reason: str
     changes: list[str]  # made to the run since it began, in words
 
-    def machine(self) -> dict[str, str | int]:
+    def machine(self) -> dict[str, str | int | bool]:
         """What the last bits of a result depend on besides the config."""
         return {
             "threads": self.threads,
             "device": str(self.device),
             "precision": self.precision,
+            "compiled": self.compiled,
             "torch": torch.__version__,
             "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         }
@@ -117,6 +122,20 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         dataset, batch_size=config.batch_size, seed=config.seed, device=device, position=progress.images,
         workers=config.workers,
     )  # fmt: skip
+    compiled, compile_reason = choose_compile(config.compile, device, task, total_steps=config.total_steps, saved=saved)
+    if compiled:
+        movers = (players["discriminator"], players["generator"])
+        sample = Batches(dataset, batch_size=config.batch_size, seed=config.seed, device=device)
+        try:
+            compiled, problem = compile_game(
+                task,
+                movers if objective.first == "discriminator" else (movers[1], movers[0]),
+                next(sample),
+                forced=config.compile is True,
+            )
+        finally:
+            sample.close()
+        compile_reason = problem or compile_reason
     return Game(
         task=task,
         generator=players["generator"],
@@ -130,6 +149,8 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         threads=threads,
         precision=precision,
         precision_reason=reason,
+        compiled=compiled,
+        compile_reason=compile_reason,
         changes=changes,
     )
 

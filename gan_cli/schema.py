@@ -243,7 +243,7 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
             if value == option and isinstance(value, bool) == isinstance(option, bool):
                 return option
         near = nearest(str(value), [str(a) for a in args]).strip()
-        todo = f"Choose one of {', '.join(map(str, args))}" + (f". {near}" if near else "")
+        todo = f"Choose {describe(kind)}" + (f". {near}" if near else "")
         raise ConfigError(f"{shown(value)} is not an option", path, todo)
     if origin in (list, tuple, Sequence):
         if not isinstance(value, list | tuple):
@@ -294,7 +294,7 @@ def describe(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe(a) for a in args)
     if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
+        return "one of " + ", ".join(str(a).lower() if isinstance(a, bool) else str(a) for a in args)
     if origin is tuple and args[-1] is not ...:
         return f"a list of {len(args)}, each {describe(args[0])}"
     if origin in (list, tuple, Sequence):

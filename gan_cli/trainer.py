@@ -297,6 +297,7 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
         log.info("%s: %s, %s parameters", network, config.model[network]["_target_"], f"{count:,}")
     log.info("data: %s, %s", describe(game.dataset), config.dataset["_target_"])
     log.info("device: %s, %d threads, %s (%s)", game.device, game.threads, game.precision, game.precision_reason)
+    log.info("compile: %s (%s)", "yes" if game.compiled else "no", game.compile_reason)
     if saved is not None:
         log.info("continues from step %d", saved.step)
         then, now = saved.info.get("machine", {}), game.machine()

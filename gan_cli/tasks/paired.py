@@ -29,6 +29,7 @@ class PairedTranslation(nn.Module):
     """
 
     batch_keys = ("source", "target")
+    one_pass = True  # both turns of a step go through one graph of G
     directions = ()  # one way only, that of the data set
 
     def __init__(

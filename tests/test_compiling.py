@@ -1,0 +1,183 @@
+"""compile=true: the same numbers, a stop and a resume bit for bit, and eager steps where compiling does not work."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gan_cli import compiling
+from gan_cli.compiling import choose_compile, disagreement
+
+from .test_presets import PRESETS, run_twice, tiny  # type: ignore[import-not-found]
+
+SOAK = "GAN_CLI_SOAK" in os.environ  # every preset with the real backend: a C++ compiler needs up to a minute for each
+KINDS = [
+    "gan_fashion_mnist",
+    "wgan_cifar10",
+    "wgan_gp_mnist",
+    "cgan_mnist",
+    "cdcgan_mnist",
+    "pix2pix_facades",
+    "cyclegan_facades",
+]
+STEPS = 4
+CLOSE = 1e-4  # relative, of all weights of a network together
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The functions are traced and differentiated as always, but run by PyTorch's own kernels: seconds instead of a minute."""
+    if not SOAK:
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+        monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(torch.nn.Module.compile, backend="aot_eager"))
+    yield
+    torch._dynamo.reset()
+
+
+def distance(a: dict[str, Any], b: dict[str, Any], group: str) -> float:
+    first, second = (
+        np.concatenate([v.ravel().astype(np.float64) for k, v in sorted(x.items()) if k.startswith(f"{group}.")])
+        for x in (a, b)
+    )
+    return float(np.linalg.norm(first - second) / np.linalg.norm(first))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("name", PRESETS if SOAK else KINDS)
+def test_the_same_training(name: str, data_root: Path, train: Any, read: Any, tmp_path: Path) -> None:
+    args = [f"experiment={name}", *tiny(name, data_root), f"total_steps={STEPS}", f"log_every={STEPS}"]
+    assert "compile: no (as set)" in train(*args, "compile=false", "run_dir=plain", tiny="own").err
+    assert "compile: yes (as set)" in train(*args, "compile=true", "run_dir=compiled", tiny="own").err
+    plain, compiled = read.tensors(tmp_path / "plain"), read.tensors(tmp_path / "compiled")
+    assert plain.keys() == compiled.keys()
+    for group in ("generator", "discriminator", "generator_ema"):
+        assert distance(plain, compiled, group) < CLOSE
+    (row,), (other,) = read.rows(tmp_path / "plain"), read.rows(tmp_path / "compiled")
+    assert row.keys() == other.keys()
+    assert other["d/loss"] == pytest.approx(row["d/loss"], rel=1e-3) and other["g/loss"] == pytest.approx(
+        row["g/loss"], rel=1e-3
+    )
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("name", ["gan_fashion_mnist", "cyclegan_facades"])
+def test_goes_on_as_if_never_stopped(
+    name: str, data_root: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch, read: Any, tmp_path: Path
+) -> None:
+    patched = torch.compile, torch.nn.Module.compile
+    args = [f"experiment={name}", *tiny(name, data_root), "compile=true", "total_steps=6", "save_every=3", "log_every=4"]
+
+    def undo() -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(torch, "compile", patched[0])
+        monkeypatch.setattr(torch.nn.Module, "compile", patched[1])
+
+    runs = run_twice(tmp_path, stop_at, undo, *args, stop=3)
+    read.assert_same(runs.whole, runs.hops)
+
+
+@pytest.mark.skipif(not SOAK, reason="a minute of C++; GAN_CLI_SOAK=1 runs it")
+def test_goes_on_compiled_by_inductor(data_root: Path, stop_at: Any, monkeypatch: Any, read: Any, tmp_path: Path) -> None:
+    args = [
+        "experiment=gan_fashion_mnist",
+        *tiny("gan_fashion_mnist", data_root),
+        "compile=true",
+        "total_steps=6",
+        "save_every=3",
+    ]
+    runs = run_twice(tmp_path, stop_at, monkeypatch.undo, *args, stop=3)
+    read.assert_same(runs.whole, runs.hops)
+
+
+def break_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **keywords: object) -> None:
+        raise RuntimeError("No working C++ compiler\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", fails)
+
+
+def test_no_compiler(train: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    break_compile(monkeypatch)
+    (line,) = train("compile=true", "total_steps=1", "run_dir=run", code=2).errors
+    assert line.startswith(
+        "gan-train: error: the step cannot be compiled: RuntimeError: No working C++ compiler (compile=true)."
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_auto_goes_on_without_a_compiler(train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    train("total_steps=1", "run_dir=plain")
+    break_compile(monkeypatch)
+    monkeypatch.setattr(compiling, "choose_compile", lambda *_, **__: (True, "tried"))
+    monkeypatch.setattr("gan_cli.game.choose_compile", compiling.choose_compile)
+    result = train("total_steps=1", "run_dir=run")
+    assert "compile: no (it cannot be compiled here: RuntimeError: No working C++ compiler)" in result.err
+    read.assert_same_weights(tmp_path / "plain", tmp_path / "run")
+
+
+def test_a_wrong_result_is_not_used(train: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a compiler that loses a term would give."""
+
+    def wrong(function: Any, **keywords: object) -> Any:
+        def run(batch: Any) -> Any:
+            loss, logs = function(batch)
+            for parameter in function.__self__.network.parameters():
+                parameter.grad.mul_(1.1)
+            return loss, logs
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", wrong)
+    (line,) = train("compile=true", "total_steps=1", "run_dir=run", code=2).errors
+    assert "the compiled gradient of D differs by 10.0%" in line
+
+
+def test_the_trial_leaves_no_trace(train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Batch norm and image pools change in a forward pass."""
+    monkeypatch.setattr(torch, "compile", lambda function, **keywords: function)
+    for chosen in ("true", "false"):
+        train("total_steps=2", f"compile={chosen}", f"run_dir=compile-{chosen}")
+    read.assert_same_weights(tmp_path / "compile-true", tmp_path / "compile-false")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "steps", "convolutions", "began", "chosen", "reason"),
+    [
+        (True, "cpu", 1, True, None, True, "as set"),
+        (False, "cuda", 10**6, False, None, False, "as set"),
+        ("auto", "cpu", 300_000, False, None, True, "a long run"),
+        ("auto", "cpu", 2_000, False, None, False, "pays on a CPU from about 100,000 steps"),
+        ("auto", "cpu", 300_000, True, None, False, "no gain for convolutions"),
+        ("auto", "cuda", 10, True, None, True, "faster on a GPU"),
+        ("auto", "mps", 300_000, False, None, False, "not tried on mps"),
+        ("auto", "cpu", 10, False, True, True, "as the run began"),
+        ("auto", "cpu", 300_000, False, False, False, "as the run began"),
+    ],
+)
+def test_auto(wanted: Any, device: str, steps: int, convolutions: bool, began: Any, chosen: bool, reason: str) -> None:
+    network = torch.nn.Conv2d(1, 1, 1) if convolutions else torch.nn.Linear(1, 1)
+    saved: Any = None if began is None else SimpleNamespace(info={"machine": {"device": device, "compiled": began}})
+    found, why = choose_compile(wanted, torch.device(device), network, total_steps=steps, saved=saved)
+    assert found is chosen and why.startswith(reason)
+
+
+def test_disagreement() -> None:
+    players: Any = [SimpleNamespace(name="d", precision=torch.float32), SimpleNamespace(name="g", precision=torch.bfloat16)]
+    gradient = torch.tensor([3.0, 4.0])
+    plain = [(torch.tensor(1.0), gradient)] * 2
+    assert disagreement(plain, plain, players) is None
+    assert disagreement(plain, [plain[0], (torch.tensor(1.05), gradient * 1.05)], players) is None, "bf16"
+    for wrong in [
+        (torch.tensor(1.05), gradient),
+        (torch.tensor(1.0), gradient * 1.05),
+        (torch.tensor(1.0), gradient * torch.nan),
+    ]:
+        assert "gradient of D differs" in str(disagreement(plain, [wrong, plain[1]], players))
