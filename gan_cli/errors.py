@@ -27,6 +27,7 @@ class GanError(Exception):
 
     exit_code = 1
     stop = "."  # after the advice
+    heard = False  # said by other processes of a training than the first
 
     def __init__(self, what: str, where: str, todo: str) -> None:
         self.what, self.where, self.todo = what, where, todo
@@ -63,6 +64,12 @@ class OutputError(GanError):
     """The run directory or an output cannot be created, written or locked."""
 
     exit_code = 73
+
+
+class PeerError(GanError):
+    """Another process of a training by several ended."""
+
+    exit_code = 70
 
 
 class MemoryFullError(GanError):
