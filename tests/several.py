@@ -9,6 +9,7 @@ with go to ``<name>-two.<k>.npz``, what the layers did to ``layers-two.<k>.npz``
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -41,6 +42,7 @@ def train_all(runs: dict[str, list[str]], suffix: str) -> None:
         return kept["game"]
 
     Batches.__next__, trainer.build_game = record, build  # type: ignore[method-assign]
+    trainer.log.setLevel(logging.INFO)
     try:
         for name, overrides in runs.items():
             with initialize_config_module("gan_cli.conf", version_base="1.3"):
