@@ -86,6 +86,9 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
         from hydra.types import RunMode
 
         begun.append(cfg)
+        _setup_logging(logging.CRITICAL if silent else logging.INFO)  # a launcher may run this in another process
+        if here not in sys.path:
+            sys.path.append(here)
         try:
             return app(cfg)
         except Exception as error:

@@ -35,6 +35,10 @@ class GanError(Exception):
         text = f"{what} ({where}). {todo}{self.stop if todo[-1:] not in '?.' else ''}"
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
+    def __reduce__(self) -> tuple[type[GanError], tuple[str, str, str]]:
+        """To another process, as the launchers of sweeps send it."""
+        return type(self), (self.what, self.where, self.todo)
+
 
 class ConfigError(GanError):
     """A key, a value or a combination in the configuration is wrong."""
