@@ -51,6 +51,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
         runs[preset] = [f"experiment={preset}", *args, *EVERY, f"total_steps={STEPS}"]
     dcgan = runs["dcgan_digits"]
     runs |= {"bf16": [*dcgan, "precision=bf16"], "apart": [*dcgan, "sync_batch_norm=false"], "resumed": dcgan}
+    runs["files"] = [*runs["pix2pix_facades"], "dataset.memory_gb=0", "workers=1"]
     (home / "runs.json").write_text(json.dumps(runs))
     here = os.getcwd()
     os.chdir(home)
@@ -74,7 +75,7 @@ def kept(home: Path, name: str) -> tuple[Any, list[Any]]:
     return np.load(home / f"{name}-one.0.npz"), [np.load(home / f"{name}-two.{rank}.npz") for rank in range(2)]
 
 
-@pytest.mark.parametrize("preset", CHOSEN)
+@pytest.mark.parametrize("preset", [*CHOSEN, "files"])
 def test_the_same_data_in_the_same_order(preset: str, pairs: Path) -> None:
     one, two = kept(pairs, preset)
     batches = [key for key in one.files if key[:5].isdecimal()]
@@ -195,8 +196,10 @@ def test_jitter_and_order_of_a_part() -> None:
         [(("a",), images[0]), (("b",), images[1])],
         image_size=16, channels=3, jitter=Jitter(18, 16, flip=True), held_out=None,
     )  # fmt: skip
-    made = [Batches(data, batch_size=6, seed=0, device=torch.device("cpu"), rank=r, world=w) for r, w in
-            [(0, 1), (0, 3), (1, 3), (2, 3)]]  # fmt: skip
+    made = [
+        Batches(data, batch_size=6, seed=0, device=torch.device("cpu"), rank=rank, world=world)
+        for rank, world in ((0, 1), (0, 3), (1, 3), (2, 3))
+    ]
     for _ in range(4):
         whole, *parts = [next(batches) for batches in made]
         for key in ("a", "b"):
