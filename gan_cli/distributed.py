@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from gan_cli import torchrun
-from gan_cli.errors import DeviceError, GanError, PeerError, PreemptedError, of_system
+from gan_cli.errors import ConfigError, DeviceError, GanError, PeerError, PreemptedError, of_system
 from gan_cli.signals import SIGNALS
 
 PATIENCE = timedelta(hours=6)  # with a process that evaluates or saves; one that ends is noticed at once
@@ -329,18 +329,30 @@ def average(network: nn.Module, loss: Tensor, logs: dict[str, Tensor]) -> tuple[
     return loss, dict(zip(logs, values, strict=True))
 
 
-class _Gathered(torch.autograd.Function):
-    """The tensors of all processes, (world, ...). Each gets the gradients that all of them have for its own."""
+class _Normalise(torch.autograd.Function):
+    """Batch norm by given statistics, which are those of the batches of all processes, so that gradients flow through them."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        assert _group is not None
-        return _gather(_group, tensor)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            todo = "Set sync_batch_norm=false, or choose another norm"
+            raise ConfigError("batch norm of several processes cannot be differentiated twice", "sync_batch_norm", todo)
+        x, weight, mean, var = ctx.saved_tensors
+        direct, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            gradients[0], x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
+        )
         assert _group is not None
-        return cast(Tensor, _Gathered.apply(gradients[0])).sum(0)[_group.rank]  # type: ignore[no-untyped-call]
+        count = _group.world * x.numel() // x.shape[1]
+        sums = _gather(_group, torch.stack([by_weight, by_bias])).sum(0)
+        slope, shift = -weight * torch.rsqrt(var + ctx.eps) / count * sums
+        through = F.batch_norm(x, mean, var, slope, shift, eps=ctx.eps)  # the statistics: slope * normalised x + shift
+        return direct + through, by_weight, by_bias, None, None, None
 
 
 class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -356,19 +368,18 @@ class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if _group is None or not _group.together or not use_batch:
             return super().forward(input)
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
-        x = input.float()
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        var, mean = torch.var_mean(x, axes, correction=0)
-        means, variances = cast(Tensor, _Gathered.apply(torch.stack([mean, var]))).unbind(1)  # type: ignore[no-untyped-call]
-        mean = means.mean(0)
-        var = (variances + (means - mean).square()).mean(0)
+        weight = torch.ones(input.shape[1], device=input.device) if self.weight is None else self.weight
+        bias = torch.zeros_like(weight) if self.bias is None else self.bias
+        with torch.no_grad():
+            _, mean, inverse = torch.native_batch_norm(input, weight, bias, None, None, True, 0.0, self.eps)
+            var = (inverse.square().reciprocal() - self.eps).clamp_min(0)
+            means, variances = _gather(_group, torch.stack([mean, var])).unbind(1)
+            mean = means.mean(0)
+            var = (variances + (means - mean).square()).mean(0)
         if self.training and self.track_running_stats:
-            self._remember(mean.detach(), var.detach(), _group.world * x.numel() // x.shape[1])
-        scale = torch.rsqrt(var + self.eps)
-        scale = scale if self.weight is None else scale * self.weight
-        shift = -mean * scale if self.bias is None else self.bias - mean * scale
-        return torch.addcmul(shift.view(shape), x, scale.view(shape)).to(input.dtype)
+            self._remember(mean, var, _group.world * input.numel() // input.shape[1])
+        normalised: Tensor = _Normalise.apply(input, weight, bias, mean, var, self.eps)  # type: ignore[no-untyped-call]
+        return normalised
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
