@@ -94,7 +94,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     objective = build(config.loss, "loss")
     refuse_batch_norm(objective, networks["discriminator"])
     task = build(config.model["task"], "model.task", **networks, objective=objective).to(device)
-    precision, reason = choose_precision(config.precision, device, task, saved)
+    precision, reason = distributed.from_first(choose_precision(config.precision, device, task, saved))
     ema = EMA(task.generator, **config.ema)
     schedule = build(config.schedule, "schedule")
     players = {

@@ -23,6 +23,7 @@ from torch import nn
 from gan_cli import distributed, trainer
 from gan_cli.config import check
 from gan_cli.data.batches import Batches
+from gan_cli.errors import ConfigError
 
 ROWS = 8  # of a whole batch
 
@@ -100,7 +101,16 @@ def layers(suffix: str) -> None:
             kept |= {f"{name}.buffer.{key}": value.clone() for key, value in network.named_buffers()}
         alone = network(real)  # outside of an update: as if there were no others
         kept |= {"alone": alone.detach(), "noise": distributed.own(lambda n: torch.randn(n, 2), 3)}
-        arrays = {key: value.numpy() for key, value in kept.items()}
+        x = torch.randn(2, 3, requires_grad=True)
+        norm = nn.Sequential(nn.BatchNorm1d(3))
+        distributed.prepare(norm, batch_size=2 * distributed.world(), sync_batch_norm=True)
+        with distributed.together():
+            try:
+                torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
+                twice = "possible"
+            except ConfigError as error:
+                twice = str(error)
+        arrays = {key: value.numpy() for key, value in kept.items()} | {"twice": np.array(twice)}
         np.savez(f"layers-{suffix}.{os.environ.get('RANK', 0)}.npz", **arrays)
 
 

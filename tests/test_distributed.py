@@ -184,6 +184,13 @@ def test_outside_of_an_update_nothing_is_shared(pairs: Path) -> None:
         assert rank["alone"].shape == one["alone"].shape and rank["noise"].shape == one["noise"].shape == (3, 2)
 
 
+def test_a_penalty_through_synchronised_batch_norm_is_refused(pairs: Path) -> None:
+    one, two = kept(pairs, "layers")
+    assert str(one["twice"]) == "possible"
+    for rank in two:
+        assert "cannot be differentiated twice (sync_batch_norm). Set sync_batch_norm=false" in str(rank["twice"])
+
+
 def test_jitter_and_order_of_a_part() -> None:
     import torch
 
