@@ -342,7 +342,7 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
         log.info("processes: %s", game.processes)
     if saved is not None:
         log.info("continues from step %d", saved.step)
-        then, now = {"processes": 1} | saved.info.get("machine", {}), game.machine()
+        then, now = saved.info.get("machine", {}), game.machine()
         other = [f"{key}: {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
         if other:
             log.info(
