@@ -25,7 +25,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_cli import signals
+from gan_cli import signals, torchrun
 from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, PreemptedError, file_of, of_system
 from gan_cli.schema import nearest
 
@@ -42,22 +42,33 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
         resumable: the same command goes on where a signal ended it.
     """
 
+    silent = resumable and torchrun.rank() > 0  # of several processes that train, the first one speaks
+    if resumable and torchrun.world() > 1:
+        torchrun.end_with_parent()
+
     def leave(signal_name: str) -> int:
         todo = " before a step was made, nothing is lost. The same command starts again, or continues the run"
-        with contextlib.suppress(OSError):
-            print(f"{name}: interrupted by {signal_name}{todo if resumable else ''}", file=sys.stderr, flush=True)
+        if not silent:
+            with contextlib.suppress(OSError):
+                print(f"{name}: interrupted by {signal_name}{todo if resumable else ''}", file=sys.stderr, flush=True)
         return PreemptedError.exit_code if resumable else 128 + signal.Signals[signal_name]
 
     _open_standard_streams()
     try:
         with signals.interrupting(leave):
-            code = _run(app, config_name, name)
+            code = _run(app, config_name, name, silent=silent)
     except signals.Interrupted as interrupted:
         code = leave(str(interrupted))
+    except SystemExit as ended:
+        if not (resumable and torchrun.world() > 1 and isinstance(ended.code, int)):
+            raise
+        code = ended.code
+    if resumable and torchrun.world() > 1:
+        os._exit(code)  # threads of a group that lost a process may wait for it for hours
     sys.exit(code)
 
 
-def _run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> int:
+def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silent: bool) -> int:
     try:
         here = os.getcwd()
     except OSError as error:
@@ -66,7 +77,7 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> int:
     sys.path.append(here)  # a user's own class may lie next to their YAML; last, so that it shadows nothing installed
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand its exceptions on instead of printing them
-    _setup_logging()
+    _setup_logging(logging.CRITICAL if silent else logging.INFO)
     begun: list[DictConfig] = []
     failed: dict[str, Exception] = {}
 
@@ -75,6 +86,9 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> int:
         from hydra.types import RunMode
 
         begun.append(cfg)
+        _setup_logging(logging.CRITICAL if silent else logging.INFO)  # a launcher may run this in another process
+        if here not in sys.path:
+            sys.path.append(here)
         try:
             return app(cfg)
         except Exception as error:
@@ -113,7 +127,8 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> int:
             raise
         if want_traceback:
             traceback.print_exc()
-        _say(name, known)
+        if not silent or known.heard:
+            _say(name, known)
         return known.exit_code
     finally:
         for stream in (sys.stdout, sys.stderr):
@@ -122,7 +137,8 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str) -> int:
             except OSError:  # a full disk, said already; the interpreter would say it again
                 _forget(stream)
     for failure in failed.values():
-        _say(name, failure)
+        if not silent or getattr(failure, "heard", False):
+            _say(name, failure)
         return getattr(failure, "exit_code", 1)
     return 0
 
@@ -157,6 +173,9 @@ def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None
         print(_help(args.config_name or config_name, args))
         return
     _refuse_huge_sweep(args.overrides)
+    if args.multirun and torchrun.world() > 1:
+        todo = "Leave out -m and start one torchrun for each job, or leave out torchrun"
+        raise ConfigError("several processes cannot sweep together", "-m under torchrun", todo)
     hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=config_name, version_base="1.3")(job)()
 
 
@@ -250,11 +269,11 @@ class _Console(logging.Handler):
                 print(text, file=sys.stderr, flush=True)
 
 
-def _setup_logging() -> None:
+def _setup_logging(level: int) -> None:
     logger = logging.getLogger("gan_cli")
     if not logger.handlers:
         logger.addHandler(_Console())
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
         logger.propagate = False
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gan_cli import distributed
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.engine import Batch, Loss, Player, frozen
 from gan_cli.errors import ConfigError, of_system
@@ -33,6 +34,8 @@ def choose_compile(
         return bool(wanted), "as set"
     if saved is not None and saved.info["machine"]["device"] == str(device):
         return bool(saved.info["machine"].get("compiled")), "as the run began"
+    if distributed.world() > 1:
+        return False, "several processes; compile=true tries it"
     if device.type == "cuda":
         return True, "faster on a GPU; compile=false leaves it out"
     if device.type != "cpu":
@@ -59,7 +62,7 @@ def compile_game(task: Any, players: tuple[Player, Player], batch: Batch, *, for
         ConfigError: it was forced and cannot be done.
     """
     try:
-        with _settings():
+        with _settings(), distributed.together():
             plain = trial(task, players, batch)
             _compile(task, players)
             problem = disagreement(plain, trial(task, players, batch), players)

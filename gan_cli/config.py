@@ -27,6 +27,7 @@ MAY_CHANGE = frozenset(
         "threads",
         "compile",
         "workers",
+        "sync_batch_norm",
         "total_steps",
         "log_every",
         "sample_every",
@@ -81,6 +82,7 @@ class TrainConfig:
     total_steps: PositiveInt
     batch_size: PositiveInt
     workers: Count
+    sync_batch_norm: bool
     log_every: PositiveInt
     sample_every: PositiveInt
     save_every: PositiveInt

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gan_cli import distributed
 from gan_cli.data.batches import Batches
 from gan_cli.ema import EMA
 from gan_cli.objective import Objective
@@ -96,6 +97,7 @@ class Player:
         """One gradient step, unless it is skipped. Returns what to log, still on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         loss, logs = self.loss_and_gradient(batch)
+        loss, logs = distributed.average(self.network, loss, logs)
         norm = self.gradient_norm()
         finite = torch.isfinite(loss + norm)
         skip = (~finite).float()
@@ -169,8 +171,12 @@ def train(
     """
 
     def move_generator(batch: Batch) -> dict[str, Tensor]:
-        with frozen(task.discriminator):
+        with frozen(task.discriminator), distributed.together():
             return generator.update(batch)
+
+    def move_discriminator(batch: Batch) -> dict[str, Tensor]:
+        with distributed.together():
+            return discriminator.update(batch)
 
     generator_first = task.objective.first == "generator"
     go_on = True
@@ -184,7 +190,7 @@ def train(
             batch = next(batches)
             if turn == 0 and generator_first:
                 logs |= move_generator(batch)
-            logs |= discriminator.update(batch)
+            logs |= move_discriminator(batch)
             skipped.append(logs[f"{discriminator.name}/skipped"])
         logs[f"{discriminator.name}/skipped"] = torch.stack(skipped).mean()
         if not generator_first:

@@ -27,12 +27,17 @@ class GanError(Exception):
 
     exit_code = 1
     stop = "."  # after the advice
+    heard = False  # said by other processes of a training than the first
 
     def __init__(self, what: str, where: str, todo: str) -> None:
         self.what, self.where, self.todo = what, where, todo
         # One line always, whatever a file name or a value holds.
         text = f"{what} ({where}). {todo}{self.stop if todo[-1:] not in '?.' else ''}"
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
+
+    def __reduce__(self) -> tuple[type[GanError], tuple[str, str, str]]:
+        """To another process, as the launchers of sweeps send it."""
+        return type(self), (self.what, self.where, self.todo)
 
 
 class ConfigError(GanError):
@@ -63,6 +68,12 @@ class OutputError(GanError):
     """The run directory or an output cannot be created, written or locked."""
 
     exit_code = 73
+
+
+class PeerError(GanError):
+    """Another process of a training by several ended."""
+
+    exit_code = 70
 
 
 class MemoryFullError(GanError):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import gan_cli
+from gan_cli import distributed, torchrun
 from gan_cli.checkpoint import Checkpoint, TensorGroups
 from gan_cli.compiling import choose_compile, compile_game
 from gan_cli.config import Node, TrainConfig, optimizer_node
@@ -70,10 +71,12 @@ class Game:
     compiled: bool
     compile_reason: str
     changes: list[str]  # made to the run since it began, in words
+    processes: str | None = None  # that train it together, in words
 
     def machine(self) -> dict[str, str | int | bool]:
         """What the last bits of a result depend on besides the config."""
         return {
+            "processes": distributed.world(),
             "threads": self.threads,
             "device": str(self.device),
             "precision": self.precision,
@@ -86,7 +89,8 @@ class Game:
 def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     """Networks, optimizers, data and their state: that of ``saved``, or a new one that depends on the seed only."""
     device = choose_device(config.device)
-    threads = config.threads or (saved and int(saved.info["machine"]["threads"])) or default_threads()
+    alike = saved is not None and saved.info["machine"].get("processes", 1) == distributed.world()
+    threads = config.threads or (saved is not None and alike and int(saved.info["machine"]["threads"])) or default_threads()
     torch.set_num_threads(threads)
     networks = {}
     for side in ("generator", "discriminator"):
@@ -95,7 +99,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     objective = build(config.loss, "loss")
     refuse_batch_norm(objective, networks["discriminator"])
     task = build(config.model["task"], "model.task", **networks, objective=objective).to(device)
-    precision, reason = choose_precision(config.precision, device, task, saved)
+    precision, reason = distributed.from_first(choose_precision(config.precision, device, task, saved))
     ema = EMA(task.generator, **config.ema)
     schedule = build(config.schedule, "schedule")
     players = {
@@ -110,7 +114,8 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         )
         for side in networks
     }
-    dataset = build(config.dataset, "dataset")
+    with distributed.first_goes_first():  # it may download
+        dataset = build(config.dataset, "dataset")
     refuse_wrong_data(task, dataset)
     refuse_wrong_shapes(task, dataset, device)
     progress, changes = Progress(), []
@@ -118,14 +123,20 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         changes = [*saved.info.get("changes", []), *data_change(saved, dataset.fingerprint, config.allow_change)]
         progress = Progress(saved.step, int(saved.info["images"]))
         restore(task, ema, players, saved, config)
+    for module in (task, ema.average):
+        distributed.make_alike(module)
+    processes = distributed.prepare(task, batch_size=config.batch_size, sync_batch_norm=config.sync_batch_norm)
     batches = Batches(
         dataset, batch_size=config.batch_size, seed=config.seed, device=device, position=progress.images,
-        workers=config.workers,
+        workers=config.workers, rank=distributed.rank(), world=distributed.world(),
     )  # fmt: skip
     compiled, compile_reason = choose_compile(config.compile, device, task, total_steps=config.total_steps, saved=saved)
     if compiled:
         movers = (players["discriminator"], players["generator"])
-        sample = Batches(dataset, batch_size=config.batch_size, seed=config.seed, device=device)
+        sample = Batches(
+            dataset, batch_size=config.batch_size, seed=config.seed, device=device,
+            rank=distributed.rank(), world=distributed.world(),
+        )  # fmt: skip
         try:
             compiled, problem = compile_game(
                 task,
@@ -152,6 +163,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         compiled=compiled,
         compile_reason=compile_reason,
         changes=changes,
+        processes=processes,
     )
 
 
@@ -285,10 +297,13 @@ def load_optimizer(player: Player, tensors: dict[str, Tensor], scalars: dict[str
 
 
 def default_threads() -> int:
-    """OMP_NUM_THREADS, or the cores this process may use. Not torch's present count, which an earlier job may have set."""
+    """OMP_NUM_THREADS, or the cores this process may use, shared with the others that torchrun started on this machine.
+
+    Not torch's present count, which an earlier job may have set.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else cores
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else max(1, cores // torchrun.local_world())
 
 
 def choose_precision(precision: str, device: torch.device, task: nn.Module, saved: Checkpoint | None) -> tuple[str, str]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from gan_cli import torchrun
+
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm can be told to send before a time limit
 received: list[str] = []  # names of those that came so far
@@ -20,10 +22,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def note(number: int, frame: FrameType | None) -> None:
-    """Handler of the first signal: remember it. The second acts at once."""
+    """Handler of the first signal: remember it. The second acts at once, but not under torchrun.
+
+    There a signal for all comes twice, and torchrun itself ends what does not end in time.
+    """
     received.append(signal.Signals(number).name)
     for each in SIGNALS:
-        signal.signal(each, signal.SIG_DFL)
+        signal.signal(each, signal.SIG_IGN if torchrun.world() > 1 else signal.SIG_DFL)
 
 
 @contextmanager

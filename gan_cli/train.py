@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from omegaconf import DictConfig
 
-from gan_cli import cli, signals
+from gan_cli import cli, signals, torchrun
 from gan_cli.config import check
 from gan_cli.errors import ConfigError, PreemptedError
 
@@ -22,6 +22,10 @@ def app(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     config = check(cfg)  # before torch is imported
+    if config.batch_size % torchrun.world():
+        near = max(1, round(config.batch_size / torchrun.world())) * torchrun.world()
+        what = f"batch_size={config.batch_size} cannot be divided among {torchrun.world()} processes"
+        raise ConfigError(what, "batch_size", f"Set batch_size={near}, or start another number of processes")
     from gan_cli.trainer import train_run
 
     if config.run_dir == "":
@@ -62,7 +66,12 @@ def continue_command(overrides: list[str], run_dir: Path) -> str:
             flags += sys.argv[k : k + 2]
         elif argument.startswith(("--config-dir=", "--config-name=")):
             flags.append(argument)
-    return shlex.join([cli.program("gan-train"), *flags, *overrides, cli.override("run_dir", run_dir)])
+    start = [cli.program("gan-train")]
+    if torchrun.world() > 1:
+        nodes = torchrun.world() // torchrun.local_world()
+        several = [f"--nnodes={nodes}"] if nodes > 1 else []
+        start = [cli.program("torchrun"), *several, f"--nproc-per-node={torchrun.local_world()}", "-m", "gan_cli.train"]
+    return shlex.join([*start, *flags, *overrides, cli.override("run_dir", run_dir)])
 
 
 def continue_sweep(sweep_dir: str) -> str:

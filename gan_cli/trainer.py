@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gan_cli import checkpoint, status
+from gan_cli import checkpoint, distributed, status
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.cli import override, program
 from gan_cli.config import MAY_CHANGE, TrainConfig, differences, is_among, to_yaml
@@ -28,6 +28,7 @@ from gan_cli.errors import (
     DiskError,
     DivergedError,
     GanError,
+    NotFoundError,
     OutputError,
     PreemptedError,
     file_of,
@@ -41,7 +42,7 @@ from gan_cli.metrics.names import VALUES
 from gan_cli.overfitting import Overfitting
 from gan_cli.randomness import seed_everything
 from gan_cli.results import number
-from gan_cli.runs import create, locked
+from gan_cli.runs import choose_device, create, locked
 from gan_cli.signals import stop_on_signal
 from gan_cli.trust import OWN_NAMES, is_trusted, refuse_links
 from gan_cli.writer import Writer, clock, read_rows
@@ -71,6 +72,8 @@ def translated(run_dir: Path | None) -> Iterator[None]:
 def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
     """Train, or continue, one run; return the value of ``optimized_metric``.
 
+    Of several processes the first one does what is said here, the others update the same networks beside it.
+
     Args:
         run_dir: its directory; None makes a new one called after ``name``.
         command: the command line that continues the run in a directory.
@@ -78,6 +81,42 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
     Raises:
         GanError: anything foreseeable. PreemptedError: stopped early with its state saved.
     """
+    with distributed.joined(lambda: choose_device(config.device)):
+        if distributed.rank() == 0:
+            return lead(config, run_dir, name, command)
+        follow(config)
+        return None
+
+
+def follow(config: TrainConfig) -> None:
+    """What every process but the first does: the updates, and nothing else.
+
+    Raises:
+        PreemptedError: stopped early, the state saved by the first process.
+    """
+    begin = distributed.from_first(None)
+    if begin is None:  # finished before
+        return
+    run_dir, step = begin
+    try:
+        saved = checkpoint.load(run_dir, step) if step is not None else None
+    except (CheckpointError, NotFoundError) as error:
+        raise CheckpointError(error.what, error.where, "Every process must be able to read the run directory") from error
+    with translated(run_dir), stop_on_signal() as stop:
+        game = build_game(config, saved)
+        try:
+            train(
+                game.task, game.generator, game.discriminator, game.ema, game.batches, game.progress,
+                total_steps=config.total_steps, seed=config.seed, after_step=lambda logs: not distributed.agree(stop),
+            )  # fmt: skip
+        finally:
+            game.batches.close()
+    if game.progress.step < config.total_steps:
+        raise PreemptedError(f"stopped by {stop[0]}", "another process", "The first one saves")
+
+
+def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
+    """See :func:`train_run`."""
     with ExitStack() as stack:
         saved, changes, new = None, [], True
         if run_dir is not None and run_dir.exists():
@@ -101,8 +140,10 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
                         status.Status(run_dir, config.total_steps, saved).write("complete", exit_code=0)
                     checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
                     film(config, run_dir)
+                    distributed.from_first(None)
                     return final_metric(run_dir, config)
                 checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
+        distributed.from_first((run_dir and run_dir.absolute(), None if saved is None else saved.step))
         game = build_game(config, saved)
         game.changes += changes
         evaluation = evaluation_of(config, game)
@@ -238,7 +279,7 @@ def play(
                 refuse_unknown_metric(config.optimized_metric, writer.seen)
         if skipping or writer.skipping:
             refuse_divergence(game, config, run_dir)
-        ending = last or bool(stop)  # a signal that comes later waits for the next step
+        ending = distributed.agree(stop) or last  # a signal that comes later waits for the next step
         if skipping and save_due and not ending:
             log.warning("warning: no checkpoint of step %d, updates are being skipped", step)
         elif save_due or better or ending:
@@ -298,6 +339,8 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
     log.info("data: %s, %s", describe(game.dataset), config.dataset["_target_"])
     log.info("device: %s, %d threads, %s (%s)", game.device, game.threads, game.precision, game.precision_reason)
     log.info("compile: %s (%s)", "yes" if game.compiled else "no", game.compile_reason)
+    if game.processes is not None:
+        log.info("processes: %s", game.processes)
     if saved is not None:
         log.info("continues from step %d", saved.step)
         then, now = saved.info.get("machine", {}), game.machine()

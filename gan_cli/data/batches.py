@@ -34,16 +34,19 @@ class Batches:
     * An :class:`ImageDataset`: ``image``, and int64 ``label`` (B,) unless the set is unlabelled.
     * A :class:`TranslationDataset`: ``source`` and ``target``, or ``a`` and ``b``.
 
+    Of ``world`` processes each has an iterator over its part of every batch, and reads nothing else.
+
     Images are float32 (B, C, H, W) in [-1, 1]; samples that are float32 in the data set stay as they are. Everything is
     on ``device``.
 
     Args:
         dataset: what to serve. A set in memory is moved to an accelerator where it fits easily.
-        batch_size: samples per batch and stream, at most the length of the shortest stream.
+        batch_size: samples per batch and stream, of all processes together, at most the length of the shortest stream.
         seed: of the order and the jitter.
         device: where the batches go.
         position: samples of each stream served before, the ``position`` of the iterator to continue.
         workers: processes that decode files, shared among the streams; no effect on the images, nor on a set in memory.
+        rank, world: this process and the number of them, which divides ``batch_size``.
 
     Raises:
         ConfigError: ``batch_size`` is larger than the data set.
@@ -58,7 +61,10 @@ class Batches:
         device: torch.device,
         position: int = 0,
         workers: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
+        assert batch_size % world == 0, (batch_size, world)
         streams: list[tuple[tuple[str, ...], ImageDataset]]
         if isinstance(dataset, TranslationDataset):
             streams, self._jitter = dataset.streams, dataset.jitter
@@ -74,6 +80,7 @@ class Batches:
             )
         self.position = position
         self._batch_size, self._seed, self._device = batch_size, seed, device
+        self._rank, self._world = rank, world
         self._names = [names for names, _ in streams]
         workers = -(-workers // len(streams))
         self._sources = [
@@ -91,7 +98,7 @@ class Batches:
             samples = self._send(samples)
             if self._jitter is not None:
                 generator = torch.Generator().manual_seed(derive(self._seed, "jitter", k, self.position))
-                samples = self._jitter(samples, generator)
+                samples = self._jitter(samples, generator, self._rank, self._world)
             if samples.dtype == torch.uint8:
                 samples = samples.float().div_(127.5).sub_(1.0)
             parts = samples.chunk(len(names), dim=1) if len(names) > 1 else [samples]
@@ -113,7 +120,8 @@ class Batches:
 
     def _indices(self, n: int, stream: int, device: torch.device) -> Iterator[Tensor]:
         seed = self._seed if stream == 0 else derive(self._seed, "stream", stream)
-        return index_batches(n, self._batch_size, seed=seed, position=self.position, device=device)
+        whole = index_batches(n, self._batch_size, seed=seed, position=self.position, device=device)
+        return (indices.chunk(self._world)[self._rank] for indices in whole)
 
     def _from_memory(self, dataset: ArrayDataset, stream: int) -> Source:
         device = self._device if _fits(dataset.images.nbytes, self._device) else torch.device("cpu")

@@ -87,20 +87,21 @@ class Jitter:
         self.load_size, self.image_size, self.flip = load_size or image_size, image_size, flip
         assert self.load_size >= image_size, (load_size, image_size)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
         """Cuts and mirrors every image on its own, all its channels alike.
 
         Args:
             images: (B, C, S, S) of any type on any device, S the ``load_size``.
-            generator: of the CPU. The draws depend on B only.
+            generator: of the CPU. The draws depend on B * world only.
+            rank, world: ``images`` are part ``rank`` of the ``world`` equal parts of a batch.
 
         Returns:
             (B, C, H, H) on the same device, H the ``image_size``.
         """
         count, channels, side = images.shape[:3]
         assert side == self.load_size, (side, self.load_size)
-        corners = torch.randint(side - self.image_size + 1, (count, 2), generator=generator)
-        mirrored = torch.randint(2, (count, 1), generator=generator).bool()
+        corners = torch.randint(side - self.image_size + 1, (world * count, 2), generator=generator).chunk(world)[rank]
+        mirrored = torch.randint(2, (world * count, 1), generator=generator).chunk(world)[rank].bool()
         span = torch.arange(self.image_size)
         rows = corners[:, :1] + span
         columns = corners[:, 1:] + (torch.where(mirrored, span.flip(0), span) if self.flip else span)

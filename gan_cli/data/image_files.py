@@ -405,7 +405,7 @@ def _for_all(examine: Callable[[tuple[str, ...]], Result], samples: list[tuple[s
     try:
         with quiet():
             results = pool.map(attempt, samples)
-            if len(samples) > PROGRESS_FROM and sys.stderr.isatty():
+            if len(samples) > PROGRESS_FROM and sys.stderr.isatty() and log.isEnabledFor(logging.ERROR):
                 from tqdm import tqdm
 
                 results = tqdm(results, total=len(samples), desc="Reading images", unit="file", leave=False)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gan_cli import distributed
 from gan_cli.networks.pair import Judges, Translators
 from gan_cli.objective import Logs, Objective, mixes_batch
 from gan_cli.ranges import Channels, ImageSize, NonNegative, PoolSize
@@ -19,7 +20,8 @@ class ImagePool(nn.Module):
     """A history of generated images for a discriminator to look at (Shrivastava et al. 2017; CycleGAN, section 4).
 
     While it fills, an image asked about goes in and comes back. Afterwards, with probability one half, an old image comes
-    back and the new one takes its place; else the new one comes back and is not kept. All state is in buffers.
+    back and the new one takes its place; else the new one comes back and is not kept. All state is in buffers. Several
+    processes that train together have the same pool each, of the images of all of them.
 
     Args:
         size: images kept; 0 gives every image back. channels, image_size: of the images.
@@ -40,7 +42,7 @@ class ImagePool(nn.Module):
         if self.size == 0:
             return images
         returned = []
-        for image in images.to(self.images.dtype):
+        for image in distributed.gather(images.to(self.images.dtype)):
             full = self.filled >= self.size
             swap = full & (torch.rand((), device=image.device) < 0.5)
             slot = torch.where(full, torch.randint(self.size, (), device=image.device), self.filled)[None]
@@ -48,7 +50,7 @@ class ImagePool(nn.Module):
             returned.append(torch.where(swap, old, image))
             self.images.index_copy_(0, slot, torch.where(swap | ~full, image, old)[None])
             self.filled.copy_((self.filled + 1).clamp_max(self.size))
-        return torch.stack(returned)
+        return distributed.part(torch.stack(returned))
 
 
 class UnpairedTranslation(nn.Module):

@@ -1,0 +1,47 @@
+"""Sweeps through Hydra's other launchers: the same runs, bit for bit."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import TINY  # type: ignore[import-not-found]
+
+SWEEP = ["-m", *TINY["dcgan"], "seed=0,1", "total_steps=2"]
+
+
+@pytest.mark.parametrize("name", ["joblib", "submitit"])
+def test_the_same_as_one_job_after_the_other(name: str, train: Any, read: Any, tmp_path: Path) -> None:
+    if (
+        importlib.util.find_spec("hydra_plugins") is None
+        or importlib.util.find_spec(f"hydra_plugins.hydra_{name}_launcher") is None
+    ):
+        pytest.skip(f"hydra-{name}-launcher is not installed")
+    launcher = {"joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "submitit": ["hydra/launcher=submitit_local"]}
+    command = [sys.executable, "-m", "gan_cli.train", *SWEEP, *launcher[name], "hydra.sweep.dir=launched"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    train(*SWEEP, "hydra.sweep.dir=one_by_one")
+    names = sorted(path.name for path in (tmp_path / "one_by_one").iterdir() if path.is_dir())
+    assert len(names) == 2
+    for job in names:
+        read.assert_same(tmp_path / "one_by_one" / job, tmp_path / "launched" / job)
+        assert "to continue it, or to stop" in (tmp_path / "launched" / job / "train.log").read_text()
+
+
+def test_a_failure_is_said_in_one_line(tmp_path: Path) -> None:
+    """It comes from another process, as an exception."""
+    import pickle
+
+    from gan_cli.errors import ConfigError
+
+    error = ConfigError("a value is needed", "run_dir", "Set it")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is ConfigError and str(again) == str(error) and again.todo == "Set it"
