@@ -92,7 +92,13 @@ CASES = {
     ),
     "cyclegan128": Case(
         "CycleGAN-128",
-        ("model=cyclegan", "dataset=unpaired", "dataset.root={data}/domains", "dataset.image_size=128", "dataset.load_size=143"),
+        (
+            "model=cyclegan",
+            "dataset=unpaired",
+            "dataset.root={data}/domains",
+            "dataset.image_size=128",
+            "dataset.load_size=143",
+        ),
         "domains",
         plain.cyclegan,
         _domains,
@@ -188,11 +194,15 @@ def _make_photos(folder: Path, kind: str) -> str:
             coarse = random.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
             smooth = np.array(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.int16)
             grain = random.integers(-6, 7, smooth.shape, dtype=np.int16)
-            Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(folder / kind / part / f"{k:05d}.jpg", quality=90)
+            Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(
+                folder / kind / part / f"{k:05d}.jpg", quality=90
+            )
     return "synthetic"
 
 
-def plain_steps(case: Case, config: TrainConfig, folder: Path, watch: Callable[[Iterable[Any]], Iterable[Any]]) -> Iterator[Any]:
+def plain_steps(
+    case: Case, config: TrainConfig, folder: Path, watch: Callable[[Iterable[Any]], Iterable[Any]]
+) -> Iterator[Any]:
     """The plain loop, a step at a time; ``watch`` wraps its loader."""
     players = plain_players(config)
     if config.device == "cpu" or players.device.type == "cpu":

@@ -34,7 +34,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution, aten.convolution_backward}
-STEPS_BESIDE = 1  # the last step of a training draws, measures and saves
 
 Report = dict[str, Any]
 
@@ -130,20 +129,33 @@ def profiled(events: Iterable[Any], wall: float, cuda: bool) -> Report:
     return {"kinds": kinds, "wall": wall, "kernels": device if cuda else None}
 
 
+def memory(cuda: bool) -> int:
+    """The most bytes that this process has had at a time: on the GPU, or else resident."""
+    if cuda:
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Enough(Exception):
+    """The training is to end."""
+
+
 class Watch:
     """The process's side: runs the steps that it is asked for and answers."""
 
     def __init__(self, connection: Connection, cuda: bool) -> None:
         self.connection, self.cuda = connection, cuda
-        self.waited, self.left, self.ended = 0.0, 0, False
-        self.stack, self.finish = ExitStack(), dict[str, Callable[[float], Report]]()
+        self.waited, self.left = 0.0, 0
 
     def begin(self) -> None:
-        """Before a step that follows what was asked for: wait for the next request."""
+        """Before a step that follows what was asked for: wait for the next request.
+
+        Raises:
+            Enough: it is to end.
+        """
         what, count = self.connection.recv()
         if what == "end":
-            self.ended = True
-            return
+            raise Enough
         self.stack = ExitStack()
         self.answer: Callable[[float], Report] = lambda seconds: {}
         if what == "count":
@@ -158,20 +170,18 @@ class Watch:
             self.answer = lambda seconds: profiled(profiler.events(), seconds, self.cuda)
         self.left, self.waited = count, 0.0
         synchronise()
-        self.started = time.perf_counter()
+        self.started, self.cpu = time.perf_counter(), time.process_time()
 
     def step(self) -> None:
         """After each step."""
-        if self.ended:
-            return
         self.left -= 1
         if self.left > 0:
             return
         synchronise()
-        seconds = time.perf_counter() - self.started
+        seconds, cpu = time.perf_counter() - self.started, time.process_time() - self.cpu
         self.stack.close()
-        waited = self.waited
-        self.connection.send({"seconds": seconds, "waited": waited, **self.answer(seconds)})
+        answer = self.answer(seconds)
+        self.connection.send({"seconds": seconds, "cpu": cpu, "waited": self.waited, "memory": memory(self.cuda), **answer})
         self.begin()
 
     def loader(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -189,19 +199,18 @@ class Watch:
                 begun = time.perf_counter()
 
 
-def run_plain(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> Report:
-    """The plain loop until the end is asked for."""
+def run_plain(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
+    """The plain loop."""
     steps = plain_steps(CASES[case], composed(CASES[case], folder, *settings), folder, watch.loader)
     next(steps)
     watch.connection.send({"precision": "fp32"})
     watch.begin()
-    while not watch.ended:
+    while True:
         next(steps)
         watch.step()
-    return {}
 
 
-def run_ours(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> Report:
+def run_ours(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
     """``gan-train`` itself, held up between its steps."""
     from gan_cli import trainer
 
@@ -230,7 +239,6 @@ def run_ours(watch: Watch, case: str, folder: Path, settings: Sequence[str], run
     trainer.train = watched
     config = composed(CASES[case], folder, *settings)
     trainer.train_run(config, run_dir, "bench", lambda path: "")
-    return {}
 
 
 def serve(connection: Connection, kind: str, case: str, folder: Path, settings: Sequence[str], cuda: bool) -> None:
@@ -240,11 +248,9 @@ def serve(connection: Connection, kind: str, case: str, folder: Path, settings: 
         logging.getLogger("gan_cli").setLevel(logging.ERROR)
         run = run_plain if kind == "plain" else run_ours
         try:
-            result = run(Watch(connection, cuda), case, folder, settings, Path(home) / "run")
-            peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            connection.send({**result, "memory": peak})
-        except EOFError:
-            pass  # the parent is gone
+            run(Watch(connection, cuda), case, folder, settings, Path(home) / "run")
+        except (Enough, EOFError):  # or the parent is gone
+            pass
         except BaseException:
             with contextlib.suppress(OSError):
                 connection.send({"error": traceback.format_exc()})
@@ -278,20 +284,20 @@ class Training:
         return report
 
     def ask(self, what: str, count: int = 1) -> Report:
-        """``steps``, ``count``, ``products`` or ``profile`` over ``count`` steps: seconds, those waited for data, and more."""
+        """``steps``, ``count``, ``products`` or ``profile``, over ``count`` steps.
+
+        Returns:
+            ``seconds``, those of the process (``cpu``), those ``waited`` for data, ``memory`` in bytes, and what was asked for.
+        """
         self.connection.send((what, count))
         return self._receive()
 
-    def end(self) -> Report:
-        """Ends the process; its peak ``memory`` in bytes."""
-        self.connection.send(("end", 0))
-        report = self._receive()
-        self.process.join()
-        return report
-
-    def stop(self) -> None:
-        """End it at once, whatever it does."""
+    def end(self) -> None:
+        """End it."""
+        with contextlib.suppress(OSError):
+            self.connection.send(("end", 0))
         self.connection.close()
+        self.process.join(10)
         self.process.kill()
         self.process.join()
 
