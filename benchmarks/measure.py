@@ -14,6 +14,7 @@ import resource
 import statistics
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import defaultdict
@@ -30,10 +31,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
-from torch.utils.flop_counter import FlopCounterMode
-
-aten = torch.ops.aten
-PRODUCTS = {aten.mm, aten.addmm, aten.bmm, aten.baddbmm, aten.convolution, aten.convolution_backward}
+from torch.utils.flop_counter import flop_registry
 
 Report = dict[str, Any]
 
@@ -56,22 +54,28 @@ class Shape:
 
 
 class Products(TorchDispatchMode):
-    """Notes every matrix product and convolution, forward and backward, to be done again without the rest of the step."""
+    """Counts the FLOPs of every matrix product and convolution, forward and backward, by torch's formulas, and notes them.
+
+    torch's ``FlopCounterMode`` counts the same, but its hooks fail on ``autograd.grad``, which a gradient penalty needs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.flops = 0
         self.calls: list[tuple[Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func.overloadpacket in PRODUCTS:
+        result = func(*args, **kwargs)
+        if func.overloadpacket in flop_registry:
+            self.flops += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
             note = lambda x: Shape(tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x  # noqa: E731
             self.calls.append((func, tree_map(note, args), tree_map(note, kwargs)))
-        return func(*args, **kwargs)
+        return result
 
     @torch.no_grad()
-    def seconds(self, rounds: int) -> float:
-        """The median time of doing them all once."""
+    def again(self, rounds: int) -> float:
+        """Does all of them ``rounds`` times, alone. Returns the median time in seconds."""
         made: dict[Shape, Tensor] = {}
         make = lambda x: made.setdefault(x, x.make()) if isinstance(x, Shape) else x  # noqa: E731
         calls = [(func, tree_map(make, args), tree_map(make, kwargs)) for func, args, kwargs in self.calls]
@@ -158,12 +162,9 @@ class Watch:
             raise Enough
         self.stack = ExitStack()
         self.answer: Callable[[float], Report] = lambda seconds: {}
-        if what == "count":
-            counter = self.stack.enter_context(FlopCounterMode(display=False))
-            self.answer = lambda seconds: {"flops": counter.get_total_flops()}
-        elif what == "products":
+        if what == "products":
             products = self.stack.enter_context(Products())
-            self.answer = lambda seconds: {"bare": products.seconds(5), "calls": len(products.calls)}
+            self.answer = lambda seconds: {"flops": products.flops, "bare": products.again(5)}
         elif what == "profile":
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.cuda else [])]
             profiler = self.stack.enter_context(profile(activities=activities))
@@ -185,18 +186,22 @@ class Watch:
         self.begin()
 
     def loader(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same batches; what they are waited for is counted."""
+        """One epoch after the other, without end; what batches are waited for is counted.
+
+        Raises:
+            ValueError: there is not one batch.
+        """
         while True:
             begun = time.perf_counter()
             iterator = iter(batches)  # starts the workers of a DataLoader, every epoch
-            while True:
-                try:
-                    batch = next(iterator)
-                except StopIteration:
-                    break
+            batch = next(iterator, None)
+            if batch is None:
+                raise ValueError("the data set is smaller than a batch")
+            while batch is not None:
                 self.waited += time.perf_counter() - begun
                 yield batch
                 begun = time.perf_counter()
+                batch = next(iterator, None)
 
 
 def run_plain(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
@@ -241,8 +246,17 @@ def run_ours(watch: Watch, case: str, folder: Path, settings: Sequence[str], run
     trainer.train_run(config, run_dir, "bench", lambda path: "")
 
 
+def end_with_parent() -> None:
+    """Wait for the end of the parent, and end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def serve(connection: Connection, kind: str, case: str, folder: Path, settings: Sequence[str], cuda: bool) -> None:
     """What the process runs."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="gan-cli-bench-") as home:
         os.dup2(os.open(f"{home}/stderr", os.O_WRONLY | os.O_CREAT), 2)  # no progress bar, no warnings between the tables
         logging.getLogger("gan_cli").setLevel(logging.ERROR)
@@ -265,7 +279,8 @@ class Training:
     """
 
     def __init__(self, kind: str, case: str, folder: Path, settings: Sequence[str], device: str) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["measure", "gan_cli.trainer", "torch.utils.tensorboard", "tqdm"])  # once for all
         self.connection, theirs = context.Pipe()
         given = [*settings, f"device={device}"]
         self.process = context.Process(target=serve, args=(theirs, kind, case, folder, given, device == "cuda"))
@@ -284,7 +299,7 @@ class Training:
         return report
 
     def ask(self, what: str, count: int = 1) -> Report:
-        """``steps``, ``count``, ``products`` or ``profile``, over ``count`` steps.
+        """``steps``, ``products`` or ``profile``, over ``count`` steps.
 
         Returns:
             ``seconds``, those of the process (``cpu``), those ``waited`` for data, ``memory`` in bytes, and what was asked for.

@@ -33,8 +33,8 @@ def measure(name: str, folder: Path, settings: list[str], device: str, steps: in
         seconds = [training.ask("steps", steps)["seconds"] / steps for _ in range(2)]
         profile = training.ask("profile", steps)
         seconds.append(training.ask("steps", steps)["seconds"] / steps)
-        flops, bare = training.ask("count")["flops"], training.ask("products")["bare"]
-        return {**profile, "seconds": sorted(seconds)[1], "flops": flops, "bare": bare, "precision": training.precision}
+        products = training.ask("products")
+        return {**products, **profile, "seconds": sorted(seconds)[1], "precision": training.precision}
     finally:
         training.end()
 

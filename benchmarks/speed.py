@@ -66,15 +66,15 @@ def compare(
 
     Returns:
         For ``plain`` and each of ``kinds``, of each round: ``seconds`` of a step, those of the process (``cpu``), those that it
-        ``waited`` for data; and ``memory`` in bytes. For ours also, of a step, ``flops`` and ``bare``, the seconds of the products
-        alone, and ``beside``, the seconds of a picture, what is measured with it and a checkpoint.
+        ``waited`` for data; and ``memory`` in bytes. For ours also, of a step, ``flops`` and ``bare``, the seconds of the
+        products alone, and ``beside``, the seconds of a picture, what is measured with it and a checkpoint.
     """
     running: dict[str, Training] = {}
     try:
         running["plain"] = Training("plain", case, folder, settings, device)
         running["plain"].ask("steps", WARM)
         steps = max(1, min(plan.most, round(plan.seconds / running["plain"].ask("steps", 1)["seconds"])))
-        last = WARM + steps * plan.rounds + 3  # that of the picture and the checkpoint
+        last = WARM + steps * plan.rounds + 2  # that of the picture and the checkpoint
         rhythm = [f"log_every={steps}", f"sample_every={last}", f"save_every={last}"]
         for name, own in kinds.items():
             running[name] = Training("ours", case, folder, [*settings, *rhythm, *own], device)
@@ -89,11 +89,11 @@ def compare(
             per_step = {key: [report[key] / steps for report in reports] for key in ("seconds", "cpu", "waited")}
             result[name] = {**per_step, "memory": reports[-1]["memory"], "precision": training.precision}
             if name == COMPILED:  # its operations cannot be seen; they are those of the other
-                training.ask("steps", 2)
+                training.ask("steps")
                 result[name] |= {key: result[FP32][key] for key in ("flops", "bare")}
             elif name != "plain":
-                result[name]["flops"] = training.ask("count")["flops"]
-                result[name]["bare"] = training.ask("products")["bare"]
+                products = training.ask("products")
+                result[name] |= {key: products[key] for key in ("flops", "bare")}
             if name != "plain":
                 typical = statistics.median(per_step["seconds"])
                 result[name]["beside"] = max(training.ask("steps", 1)["seconds"] - typical, 0.0)
@@ -328,7 +328,6 @@ def main() -> None:
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--save", type=Path, help="keep every figure in this JSON file")
     parser.add_argument("--load", type=Path, help="measure nothing, take the figures of such a file")
-    parser.add_argument("--docs", default=DOCS, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.load is not None:
         results = json.loads(arguments.load.read_text())

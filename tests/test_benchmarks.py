@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.utils.flop_counter
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
@@ -117,19 +119,19 @@ def test_every_case_is_tested() -> None:
 def count(config: Any) -> int:
     """FLOPs of the second step of gan_cli, as the benchmark counts them."""
     game = build_game(config, None)
-    counter = measure.FlopCounterMode(display=False)
+    products = measure.Products()
 
     def after_step(logs: dict[str, torch.Tensor]) -> bool:
         if game.progress.step == 1:
-            counter.__enter__()
+            products.__enter__()
         return game.progress.step < 2
 
     train(
         game.task, game.generator, game.discriminator, game.ema, game.batches, game.progress,
         total_steps=3, seed=0, after_step=after_step,
     )  # fmt: skip
-    counter.__exit__(None, None, None)
-    return int(counter.get_total_flops())
+    products.__exit__(None, None, None)
+    return int(products.flops)
 
 
 def test_flops_of_the_mlp_gan_by_hand(data: Path) -> None:
@@ -153,23 +155,24 @@ def test_flops_of_a_gradient_penalty_are_counted(data: Path) -> None:
     without = count(cases.composed(cases.CASES["wgan_gp"], data, *ALWAYS, *critic, "loss.penalty=null"))
     game = build_game(cases.composed(cases.CASES["wgan_gp"], data, *ALWAYS, *critic), None)
     image = torch.zeros(4, 1, 16, 16)
-    with measure.FlopCounterMode(display=False) as forward, torch.no_grad():
+    with measure.Products() as forward, torch.no_grad():
         game.task.discriminator(image)
-    with measure.FlopCounterMode(display=False) as backward:
+    with measure.Products() as backward:
         game.task.discriminator(image.requires_grad_()).sum().backward()
-    once, twice = forward.get_total_flops(), backward.get_total_flops()
+    once, twice = forward.flops, backward.flops
     assert with_penalty - without >= twice + once  # forward, to the images, and back through both
 
 
 def test_products_are_noted_and_done_again() -> None:
     images = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 1))
-    with measure.Products() as products:
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter, measure.Products() as products:
         network(images).mean().backward()
+    assert products.flops == counter.get_total_flops() > 0
     names = sorted(str(func.overloadpacket) for func, *_ in products.calls)
     assert names == ["aten.addmm", "aten.convolution", "aten.convolution_backward", "aten.mm", "aten.mm"]
     assert products.calls[0][1][0].stride == images.stride()
-    assert 0 < products.seconds(2) < 1
+    assert 0 < products.again(2) < 1
 
 
 def test_profile_takes_every_operation_for_one_kind() -> None:
@@ -184,19 +187,19 @@ def test_profile_takes_every_operation_for_one_kind() -> None:
     assert all(found["kinds"][kind] > 0 for kind in ("products", "elementwise and norms", "optimizer, average, clipping"))
 
 
-def test_bench_writes_the_tables(tmp_path: Path, data_root: Path) -> None:
+def test_bench_writes_the_tables(tmp_path: Path) -> None:
     markers = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("machine", "models", "use"))
     (tmp_path / "speed.md").write_text(f"# Speed\n{markers}end\n")
     command = [sys.executable, str(FOLDER / "speed.py"), "--models", "mlp", "--quick", "--device", "cpu", "--threads", "1"]
-    command += ["--data", str(data_root), "--write-docs", "--docs", str(tmp_path), "--save", str(tmp_path / "all.json")]
+    command += ["--data", str(tmp_path), "--write-docs", "--docs", str(tmp_path), "--save", str(tmp_path / "all.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     page, found = (tmp_path / "speed.md").read_text(), json.loads((tmp_path / "all.json").read_text())
-    assert "old" not in page and page.endswith("end\n") and "| MLP GAN, Fashion-MNIST | plain |" in page
+    assert "old" not in page and page.endswith("end\n") and "| MLP GAN, Fashion-MNIST (made images) | plain |" in page
     ways = found["models"]["mlp"]["ways"]
     assert {"plain", speed.FP32, speed.DEFAULT} <= set(ways)
     assert all(way["memory"] > 1e8 and min(way["seconds"]) > 0 for way in ways.values())
-    assert all(0 < way["bare"] and way["flops"] > 1e8 for name, way in ways.items() if name != "plain")
+    assert all(way["bare"] > 0 and way["flops"] > 1e8 for name, way in ways.items() if name != "plain")
     assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
@@ -219,8 +222,12 @@ def test_tables_and_curves_of_all_kinds(tmp_path: Path) -> None:
         speed.write_between(tmp_path / "page.md", texts | {"machine": ""} and {"models": "x"})
 
 
+def test_a_set_smaller_than_a_batch_is_an_error() -> None:
+    with pytest.raises(ValueError, match="smaller than a batch"):
+        next(measure.Watch(None, False).loader([]))
+
+
 def test_no_such_model() -> None:
-    done = subprocess.run(
-        [sys.executable, str(FOLDER / "speed.py"), "--models", "nope"], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 2 and "there is no model 'nope'" in done.stderr
+    assert speed.models("mlp,dcgan64") == ["mlp", "dcgan64"]
+    with pytest.raises(argparse.ArgumentTypeError, match="there is no model 'nope'"):
+        speed.models("mlp,nope")
