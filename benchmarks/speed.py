@@ -36,7 +36,7 @@ GROWTH = {
     "image size": ("dataset.image_size={}", [32, 64, 128]),
     "data set": ("", [1_000, 10_000, 60_000]),
 }
-WARM = 3  # steps before anything is measured
+WARM = {"cpu": 2, "cuda": 10}  # steps before anything is measured: compiling, and recording CUDA graphs
 
 Result = dict[str, Any]
 
@@ -72,13 +72,13 @@ def compare(
     running: dict[str, Training] = {}
     try:
         running["plain"] = Training("plain", case, folder, settings, device)
-        running["plain"].ask("steps", WARM)
+        running["plain"].ask("steps", WARM[device])
         steps = max(1, min(plan.most, round(plan.seconds / running["plain"].ask("steps", 1)["seconds"])))
-        last = WARM + steps * plan.rounds + 2  # that of the picture and the checkpoint
+        last = WARM[device] + steps * plan.rounds + 2  # that of the picture and the checkpoint
         rhythm = [f"log_every={steps}", f"sample_every={last}", f"save_every={last}"]
         for name, own in kinds.items():
             running[name] = Training("ours", case, folder, [*settings, *rhythm, *own], device)
-            running[name].ask("steps", WARM)
+            running[name].ask("steps", WARM[device])
         rounds = []
         for _ in range(plan.rounds):
             peak.measure()
@@ -88,19 +88,34 @@ def compare(
             reports = [answers[name] for answers in rounds]
             per_step = {key: [report[key] / steps for report in reports] for key in ("seconds", "cpu", "waited")}
             result[name] = {**per_step, "memory": reports[-1]["memory"], "precision": training.precision}
-            if name == COMPILED:  # its operations cannot be seen; they are those of the other
-                training.ask("steps")
-                result[name] |= {key: result[FP32][key] for key in ("flops", "bare")}
-            elif name != "plain":
-                products = training.ask("products")
-                result[name] |= {key: products[key] for key in ("flops", "bare")}
             if name != "plain":
                 typical = statistics.median(per_step["seconds"])
-                result[name]["beside"] = max(training.ask("steps", 1)["seconds"] - typical, 0.0)
-        return result
+                training.ask("steps")
+                result[name]["beside"] = max(training.ask("steps")["seconds"] - typical, 0.0)
     finally:
         for training in running.values():
             training.end()
+    counts = {precision: products(case, folder, settings, device, precision) for precision in precisions(result)}
+    for name in kinds:
+        result[name] |= counts[result[name]["precision"]]
+    return result
+
+
+def precisions(result: Result) -> set[str]:
+    """Those that gan_cli ran in."""
+    return {way["precision"] for name, way in result.items() if name != "plain"}
+
+
+def products(case: str, folder: Path, settings: Sequence[str], device: str, precision: str) -> Result:
+    """``flops`` of a step and ``bare``, the seconds of its products alone. Without torch.compile, which would hide them."""
+    eager = [f"precision={precision}", *(["compile=false"] if has_key("compile") else [])]
+    training = Training("ours", case, folder, [*settings, *eager], device)
+    try:
+        training.ask("steps", 2)
+        found = training.ask("products")
+        return {key: found[key] for key in ("flops", "bare")}
+    finally:
+        training.end()
 
 
 def measure_models(
@@ -134,7 +149,7 @@ def measure_growth(folder: Path, arguments: argparse.Namespace, peak: Peak) -> R
             for value in values:
                 settings = [setting.format(value)] if setting else []
                 home = folder / str(value if what == "data set" else 10_000)
-                plan = Plan(2, 0.3, 20) if arguments.quick else Plan(3, 1.0)
+                plan = Plan(min(arguments.rounds, 3), 1.0)
                 ways = compare(name, home, [*common(arguments), *settings], arguments.device, plan, peak, {DEFAULT: []})
                 images = images_per_step(composed(CASES[name], home, *settings))
                 points.append({"value": value, "images": images, "ways": ways})
