@@ -44,13 +44,8 @@ class Case:
 
 
 def _idx(config: TrainConfig, folder: Path, workers: int = 0) -> Iterable[Any]:
-    kind = next(kind for name, kind in IDX.items() if config.dataset["_target_"].endswith(snake(name)))
+    kind = IDX["FashionMNIST" if config.dataset["_target_"].endswith("fashion_mnist") else "MNIST"]
     return plain.idx_loader(kind, folder, config.batch_size, config.dataset["image_size"], workers=workers)
-
-
-def snake(name: str) -> str:
-    """``FashionMNIST`` -> ``fashion_mnist``."""
-    return {"FashionMNIST": "fashion_mnist", "MNIST": "idx.mnist"}[name]
 
 
 def _array(config: TrainConfig, folder: Path) -> Iterable[Any]:
@@ -204,7 +199,4 @@ def plain_steps(
     case: Case, config: TrainConfig, folder: Path, watch: Callable[[Iterable[Any]], Iterable[Any]]
 ) -> Iterator[Any]:
     """The plain loop, a step at a time; ``watch`` wraps its loader."""
-    players = plain_players(config)
-    if config.device == "cpu" or players.device.type == "cpu":
-        torch.set_num_threads(config.threads or default_threads())
-    return case.loop(players, watch(case.load(config, folder)))
+    return case.loop(plain_players(config), watch(case.load(config, folder)))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets, transforms
 
 Losses = dict[str, Tensor]
@@ -39,18 +39,14 @@ class Players:
 Loop = Callable[[Players, Iterable[Any]], Iterator[Losses]]
 
 
-def idx_loader(
-    dataset: type[datasets.MNIST], root: Path, batch_size: int, image_size: int, *, workers: int, limit: int | None = None
-) -> Iterable[Any]:
+def idx_loader(dataset: type[datasets.MNIST], root: Path, batch_size: int, image_size: int, *, workers: int) -> Iterable[Any]:
     """torchvision's MNIST or FashionMNIST as every tutorial loads it: ToTensor and Normalize for one image at a time.
 
-    28 pixels stay, 32 are padded, other sizes resized. ``limit``: images to use. Yields images (B, 1, H, H), labels (B,).
+    28 pixels stay, 32 are padded, other sizes resized. Yields images (B, 1, H, H), labels (B,).
     """
     fit = {28: [], 32: [transforms.Pad(2)]}.get(image_size, [transforms.Resize(image_size)])
     transform = transforms.Compose([*fit, transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    images: Dataset[Any] = dataset(str(root), train=True, transform=transform)
-    if limit is not None:
-        images = Subset(images, range(limit))
+    images = dataset(str(root), train=True, transform=transform)
     return DataLoader(images, batch_size, shuffle=True, num_workers=workers, drop_last=True)
 
 
@@ -258,6 +254,7 @@ def dcgan(players: Players, loader: Iterable[Any], conditional: bool = False) ->
 
     ``conditional``: the label goes into both players, as codes for conditional DCGANs do it in the same loop.
     """
+    torch.backends.cudnn.benchmark = True
     netG, netD, device = players.generator, players.discriminator, players.device
     criterion = nn.BCELoss()
     optimizerD = torch.optim.Adam(netD.parameters(), lr=2e-4, betas=(0.5, 0.999))
@@ -308,6 +305,7 @@ def set_requires_grad(networks: Iterable[nn.Module], wanted: bool) -> None:
 
 def pix2pix(players: Players, loader: Iterable[Any]) -> Iterator[Losses]:
     """The pix2pix model of junyanz/pytorch-CycleGAN-and-pix2pix: D first, one G(A) a step, D frozen in G's turn, Adam."""
+    torch.backends.cudnn.benchmark = True
     netG, netD, device = players.generator, players.discriminator, players.device
     criterion, l1 = nn.BCEWithLogitsLoss(), nn.L1Loss()
     optimizer_G = torch.optim.Adam(netG.parameters(), lr=2e-4, betas=(0.5, 0.999))
@@ -363,6 +361,7 @@ class ImagePool:
 
 def cyclegan(players: Players, loader: Iterable[Any]) -> Iterator[Losses]:
     """The CycleGAN model of junyanz/pytorch-CycleGAN-and-pix2pix: six passes of the generators, then both discriminators."""
+    torch.backends.cudnn.benchmark = True
     netG_A, netG_B = players.generator.a2b, players.generator.b2a
     netD_A, netD_B = players.discriminator.b, players.discriminator.a  # there D_A judges images of B
     device, criterion, l1 = players.device, nn.MSELoss(), nn.L1Loss()

@@ -66,8 +66,8 @@ def compare(
 
     Returns:
         For ``plain`` and each of ``kinds``, of each round: ``seconds`` of a step, those of the process (``cpu``), those that it
-        ``waited`` for data; and ``memory`` in bytes. For ours also, of a step, ``flops`` and ``bare``, the seconds of the
-        products alone, and ``beside``, the seconds of a picture, what is measured with it and a checkpoint.
+        ``waited`` for data; and ``memory`` in bytes. For ours also ``beside``, the seconds of a picture, what is measured with
+        it and a checkpoint.
     """
     running: dict[str, Training] = {}
     try:
@@ -95,20 +95,12 @@ def compare(
     finally:
         for training in running.values():
             training.end()
-    counts = {precision: products(case, folder, settings, device, precision) for precision in precisions(result)}
-    for name in kinds:
-        result[name] |= counts[result[name]["precision"]]
     return result
 
 
-def precisions(result: Result) -> set[str]:
-    """Those that gan_cli ran in."""
-    return {way["precision"] for name, way in result.items() if name != "plain"}
-
-
-def products(case: str, folder: Path, settings: Sequence[str], device: str, precision: str) -> Result:
+def products(case: str, folder: Path, settings: Sequence[str], device: str) -> Result:
     """``flops`` of a step and ``bare``, the seconds of its products alone. Without torch.compile, which would hide them."""
-    eager = [f"precision={precision}", *(["compile=false"] if has_key("compile") else [])]
+    eager = ["compile=false"] if has_key("compile") else []
     training = Training("ours", case, folder, [*settings, *eager], device)
     try:
         training.ask("steps", 2)
@@ -134,6 +126,11 @@ def measure_models(
             "every": min(config.sample_every, config.save_every),
             "ways": compare(name, folder, common(arguments), arguments.device, plan, peak, ways()),
         }
+        ours = [way for kind, way in results[name]["ways"].items() if kind != "plain"]
+        for precision in {way["precision"] for way in ours}:
+            found = products(name, folder, [*common(arguments), f"precision={precision}"], arguments.device)
+            for way in ours:
+                way |= found if way["precision"] == precision else {}
         print("\n".join(rows_of(results[name])), flush=True)
     return results
 
@@ -296,7 +293,7 @@ def draw(results: Result, path: Path) -> None:
     bars.set_yticks(range(len(models)), [model["title"].replace(", ", "\n") for model in models])
     bars.invert_yaxis()
     bars.set_xlabel("times as fast as a plain loop of the same networks")
-    bars.legend(fontsize=8, loc="lower right")
+    bars.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
     for k, curve in enumerate(growth):
         axes = figure.add_subplot(panels[1 + k // 3, k % 3])
         values = [point["value"] for point in curve["points"]]
