@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from cases import CASES, has_key, make_data
 from measure import KINDS, Peak, Training
-from speed import WARM, common, machine, shared_arguments, write_between
+from speed import WARM, common, figure, machine, shared_arguments, write_between
 
 HEAD = [
     f"| model | ms per step | {' | '.join(KINDS)} | products alone | their rate, of a large product's |",
@@ -43,7 +43,7 @@ def measure(name: str, folder: Path, settings: list[str], device: str, steps: in
 
 def row(title: str, found: dict[str, Any], peak: Peak) -> str:
     """A line of the table."""
-    cells = [f"{found['seconds'] * 1e3:.3g}", *(f"{found['kinds'][kind] / found['wall']:.0%}" for kind in KINDS)]
+    cells = [figure(found["seconds"] * 1e3), *(f"{found['kinds'][kind] / found['wall']:.0%}" for kind in KINDS)]
     rate = found["flops"] / found["bare"] / peak[found["precision"]]
     cells += [f"{found['bare'] / found['seconds']:.0%} of the step", f"{rate:.0%} ({found['precision']})"]
     if found["kernels_share"] is not None:

@@ -184,7 +184,7 @@ def rows_of(result: Result) -> list[str]:
         times = "1" if name == "plain" else spread(ratios(result["ways"], name))
         label = "plain" if name == "plain" else f"{name} ({way['precision']})" if name == DEFAULT else name
         title = f"{result['title']}{'' if result['data'] == 'real' else ' (made images)'}" if name == "plain" else ""
-        cells = [f"{rate(way, result['images']):.0f}", f"{step * 1e3:.3g}", times]
+        cells = [figure(rate(way, result["images"])), figure(step * 1e3), times]
         cells += [f"{statistics.median(way['waited']) / step:.1%}", f"{way['memory'] / 1e6:,.0f}"]
         rows.append(f"| {title} | {label} | {' | '.join(cells)} |")
     return rows
@@ -217,9 +217,13 @@ GROWTH_HEAD = ["| model | grows | to | plain, images/s | ours, images/s | ratio 
 
 def growth_row(title: str, what: str, point: Result) -> str:
     """One point of a curve."""
-    rates = [rate(point["ways"][name], point["images"]) for name in ("plain", DEFAULT)]
-    times = spread(ratios(point["ways"], DEFAULT))
-    return f"| {title} | {what} | {point['value']:,} | {rates[0]:.0f} | {rates[1]:.0f} | {times} |"
+    rates = [figure(rate(point["ways"][name], point["images"])) for name in ("plain", DEFAULT)]
+    return f"| {title} | {what} | {point['value']:,} | {' | '.join(rates)} | {spread(ratios(point['ways'], DEFAULT))} |"
+
+
+def figure(value: float) -> str:
+    """Three digits, or all of a whole number: ``0.204``, ``17.6``, ``5,300``."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def spread(values: list[float]) -> str:
