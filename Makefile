@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test soak lint type tensorboard clean distclean
+.PHONY: help install train test soak bench lint type tensorboard clean distclean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +27,9 @@ test: $(READY) ## run the test suite
 
 soak: $(READY) ## prove what docs/reliability.md says, in full size (about an hour on 2 cores)
 	@GAN_CLI_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rP tests/reliability
+
+bench: $(READY) ## measure the speed of every model beside plain loops and rewrite docs/speed.md (about 25 minutes on 2 cores)
+	@$(BIN)/python benchmarks/speed.py --write-docs && $(BIN)/python benchmarks/profile_step.py --write-docs
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,0 +1,343 @@
+"""A training in a process of its own that goes on when it is told to, so that several can take turns on one machine.
+
+``Training`` is the parent's side. The process runs the plain loop, or gan_cli's own ``train_run`` with everything that it does
+beside the step; after the steps it was asked for it says how long they took, and waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import CASES, composed, plain_steps
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import flop_registry
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Where a tensor's numbers lie; what they are does not matter to the time."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def make(self) -> Tensor:
+        """Random numbers laid out like that."""
+        if 0 in self.shape:
+            return torch.empty(self.shape, dtype=self.dtype, device=self.device)
+        size = 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
+        return torch.randn(size, device=self.device).to(self.dtype).as_strided(self.shape, self.stride)
+
+
+class Products(TorchDispatchMode):
+    """Counts the FLOPs of every matrix product and convolution, forward and backward, by torch's formulas, and notes them.
+
+    torch's ``FlopCounterMode`` counts the same, but its hooks fail on ``autograd.grad``, which a gradient penalty needs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.calls: list[tuple[Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func.overloadpacket in flop_registry:
+            self.flops += flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
+            note = lambda x: Shape(tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else x  # noqa: E731
+            self.calls.append((func, tree_map(note, args), tree_map(note, kwargs)))
+        return result
+
+    @torch.no_grad()
+    def again(self, rounds: int) -> float:
+        """Does all of them ``rounds`` times, alone. Returns the median time in seconds."""
+        made: dict[Shape, Tensor] = {}
+        make = lambda x: made.setdefault(x, x.make()) if isinstance(x, Shape) else x  # noqa: E731
+        calls = [(func, tree_map(make, args), tree_map(make, kwargs)) for func, args, kwargs in self.calls]
+        taken = []
+        for _ in range(rounds + 1):
+            synchronise()
+            begun = time.perf_counter()
+            for func, args, kwargs in calls:
+                func(*args, **kwargs)
+            synchronise()
+            taken.append(time.perf_counter() - begun)
+        return statistics.median(taken[1:])
+
+
+def synchronise() -> None:
+    """Wait for the GPU, if there is one in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+KINDS = ("products", "elementwise and norms", "optimizer, average, clipping", "data and copies", "Python and launching")
+COPIES = {"copy_", "index_select", "index", "cat", "clone", "fill_", "zero_", "stack", "_to_copy", "index_copy_", "randperm"}
+UPDATES = ("_foreach_", "_fused_", "linalg_vector_norm", "clamp_")
+
+
+def kind_of(event: Any) -> str | None:
+    """Which of :data:`KINDS` an event of the profiler is; None if it is no operation."""
+    name = event.name
+    if not name.startswith("aten::"):
+        return None
+    name = name.removeprefix("aten::")
+    parent = event.cpu_parent
+    while parent is not None:
+        if parent.name.startswith("Optimizer.step"):
+            return "optimizer, average, clipping"
+        parent = parent.cpu_parent
+    if "conv" in name or "linear" in name or name in ("mm", "addmm", "bmm", "baddbmm"):
+        return "products"
+    if name.startswith(UPDATES):
+        return "optimizer, average, clipping"
+    return "data and copies" if name in COPIES else "elementwise and norms"
+
+
+def profiled(events: Iterable[Any], wall: float, cuda: bool) -> Report:
+    """Seconds by kind, and on a GPU those that kernels ran."""
+    kinds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+    device = 0.0
+    for event in events:
+        kind = kind_of(event)
+        if cuda and event.device_type == torch.autograd.DeviceType.CUDA:
+            device += event.time_range.elapsed_us() / 1e6
+        elif kind is not None:
+            kinds[kind] += (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6
+    kinds["Python and launching"] = max(wall - (device if cuda else sum(kinds.values())), 0.0)
+    return {"kinds": kinds, "wall": wall, "kernels": device if cuda else None}
+
+
+def memory(cuda: bool) -> int:
+    """The most bytes that this process has had at a time: on the GPU, or else resident."""
+    if cuda:
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Enough(Exception):
+    """The training is to end."""
+
+
+class Watch:
+    """The process's side: runs the steps that it is asked for and answers."""
+
+    def __init__(self, connection: Connection, cuda: bool) -> None:
+        self.connection, self.cuda = connection, cuda
+        self.waited, self.left = 0.0, 0
+
+    def begin(self) -> None:
+        """Before a step that follows what was asked for: wait for the next request.
+
+        Raises:
+            Enough: it is to end.
+        """
+        what, count = self.connection.recv()
+        if what == "end":
+            raise Enough
+        self.stack = ExitStack()
+        self.answer: Callable[[float], Report] = lambda seconds: {}
+        if what == "products":
+            products = self.stack.enter_context(Products())
+            self.answer = lambda seconds: {"flops": products.flops, "bare": products.again(5)}
+        elif what == "profile":
+            activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.cuda else [])]
+            profiler = self.stack.enter_context(profile(activities=activities))
+            self.answer = lambda seconds: profiled(profiler.events(), seconds, self.cuda)
+        self.left, self.waited = count, 0.0
+        synchronise()
+        self.started, self.cpu = time.perf_counter(), time.process_time()
+
+    def step(self) -> None:
+        """After each step."""
+        self.left -= 1
+        if self.left > 0:
+            return
+        synchronise()
+        seconds, cpu = time.perf_counter() - self.started, time.process_time() - self.cpu
+        self.stack.close()
+        answer = self.answer(seconds)
+        self.connection.send({"seconds": seconds, "cpu": cpu, "waited": self.waited, "memory": memory(self.cuda), **answer})
+        self.begin()
+
+    def loader(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """One epoch after the other, without end; what batches are waited for is counted.
+
+        Raises:
+            ValueError: there is not one batch.
+        """
+        while True:
+            begun = time.perf_counter()
+            iterator = iter(batches)  # starts the workers of a DataLoader, every epoch
+            batch = next(iterator, None)
+            if batch is None:
+                raise ValueError("the data set is smaller than a batch")
+            while batch is not None:
+                self.waited += time.perf_counter() - begun
+                yield batch
+                begun = time.perf_counter()
+                batch = next(iterator, None)
+
+
+def run_plain(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
+    """The plain loop."""
+    steps = plain_steps(CASES[case], composed(CASES[case], folder, *settings), folder, watch.loader)
+    next(steps)
+    watch.connection.send({"precision": "fp32"})
+    watch.begin()
+    while True:
+        next(steps)
+        watch.step()
+
+
+def run_ours(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
+    """``gan-train`` itself, held up between its steps."""
+    from gan_cli import trainer
+
+    train = trainer.train
+
+    def watched(*arguments: Any, after_step: Callable[[dict[str, Tensor]], bool], **keywords: Any) -> None:
+        batches = type(arguments[4])
+        load = batches.__next__
+
+        def timed(self: Any) -> Any:
+            begun = time.perf_counter()
+            batch = load(self)
+            watch.waited += time.perf_counter() - begun
+            return batch
+
+        def after(logs: dict[str, Tensor]) -> bool:
+            go_on = after_step(logs)
+            watch.step()
+            return go_on
+
+        batches.__next__ = timed
+        watch.connection.send({"precision": "bf16" if arguments[1].precision is torch.bfloat16 else "fp32"})
+        watch.begin()
+        train(*arguments, after_step=after, **keywords)
+
+    trainer.train = watched
+    config = composed(CASES[case], folder, *settings)
+    trainer.train_run(config, run_dir, "bench", lambda path: "")
+
+
+def end_with_parent() -> None:
+    """Wait for the end of the parent, and end."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def serve(connection: Connection, kind: str, case: str, folder: Path, settings: Sequence[str], cuda: bool) -> None:
+    """What the process runs."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix="gan-cli-bench-") as home:
+        os.dup2(os.open(f"{home}/stderr", os.O_WRONLY | os.O_CREAT), 2)  # no progress bar, no warnings between the tables
+        logging.getLogger("gan_cli").setLevel(logging.ERROR)
+        run = run_plain if kind == "plain" else run_ours
+        try:
+            run(Watch(connection, cuda), case, folder, settings, Path(home) / "run")
+        except (Enough, EOFError):  # or the parent is gone
+            pass
+        except BaseException:
+            with contextlib.suppress(OSError):
+                connection.send({"error": traceback.format_exc()})
+
+
+class Training:
+    """A process that trains when it is told to.
+
+    Args:
+        kind: ``plain`` or ``ours``. case: of :data:`cases.CASES`. folder: of its data. settings: for both kinds.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    def __init__(self, kind: str, case: str, folder: Path, settings: Sequence[str], device: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["measure", "gan_cli.trainer", "torch.utils.tensorboard", "tqdm"])  # once for all
+        self.connection, theirs = context.Pipe()
+        given = [*settings, f"device={device}"]
+        self.process = context.Process(target=serve, args=(theirs, kind, case, folder, given, device == "cuda"))
+        self.process.start()
+        theirs.close()
+        self.precision: str = self._receive()["precision"]
+
+    def _receive(self) -> Report:
+        try:
+            report: Report = self.connection.recv()
+        except EOFError:
+            report = {"error": "the process is gone, most often for want of memory"}
+        if "error" in report:
+            self.process.join()
+            sys.exit(report["error"])
+        return report
+
+    def ask(self, what: str, count: int = 1) -> Report:
+        """``steps``, ``products`` or ``profile``, over ``count`` steps.
+
+        Returns:
+            ``seconds``, those of the process (``cpu``), those ``waited`` for data, ``memory`` in bytes, and what was asked for.
+        """
+        self.connection.send((what, count))
+        return self._receive()
+
+    def end(self) -> None:
+        """End it."""
+        with contextlib.suppress(OSError):
+            self.connection.send(("end", 0))
+        self.connection.close()
+        self.process.join(10)
+        self.process.kill()
+        self.process.join()
+
+
+class Peak:
+    """The rate of a large square matrix product, FLOP/s, measured now and then between everything else."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.size = torch.device(device), 2048 if device == "cpu" else 8192
+        self.rates: dict[str, list[float]] = defaultdict(list)
+
+    def measure(self) -> None:
+        """One more of each type."""
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            a, b = (torch.randn(self.size, self.size, device=self.device).to(dtype) for _ in range(2))
+            a @ b
+            taken = []
+            for _ in range(3):
+                synchronise()
+                begun = time.perf_counter()
+                a @ b
+                synchronise()
+                taken.append(time.perf_counter() - begun)
+            self.rates[name].append(2 * self.size**3 / min(taken))
+
+    def __getitem__(self, name: str) -> float:
+        """The median, ``fp32`` or ``bf16``."""
+        return statistics.median(self.rates[name])

@@ -1,0 +1,85 @@
+"""Where the time of a step goes, for each model: the profile of docs/speed.md.
+
+    python benchmarks/profile_step.py [--models mlp,dcgan64] [--device cuda] [--write-docs]
+
+``gan-train`` itself runs under ``torch.profiler``, as it chooses but for torch.compile, in which operations cannot be told
+apart. The same products and convolutions are then done once more, alone: a step cannot be faster. On a GPU, where kernels can
+be seen all the same, the time of the step and the share of it that kernels run are those of the compiled step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from cases import CASES, has_key, make_data
+from measure import KINDS, Peak, Training
+from speed import WARM, common, figure, machine, shared_arguments, write_between
+
+HEAD = [
+    f"| model | ms per step | {' | '.join(KINDS)} | products alone | their rate, of a large product's |",
+    f"|---|---|{'---|' * len(KINDS)}---|---|",
+]
+ON_GPU = " kernels run, as chosen |"  # a further column
+
+
+def measure(name: str, folder: Path, settings: list[str], device: str, steps: int, *, alone: bool = True) -> dict[str, Any]:
+    """Shares of a step of one model; ``seconds`` of a step without the profiler. ``alone``: the products by themselves too."""
+    training = Training("ours", name, folder, settings, device)
+    try:
+        training.ask("steps", WARM[device])
+        seconds = [training.ask("steps", steps)["seconds"] / steps for _ in range(2)]
+        profile = training.ask("profile", steps)
+        seconds.append(training.ask("steps", steps)["seconds"] / steps)
+        share = None if profile["kernels"] is None else profile["kernels"] / profile["wall"]
+        found = {**profile, "kernels_share": share, "seconds": sorted(seconds)[1], "precision": training.precision}
+        return {**training.ask("products"), **found} if alone else found
+    finally:
+        training.end()
+
+
+def row(title: str, found: dict[str, Any], peak: Peak) -> str:
+    """A line of the table."""
+    cells = [figure(found["seconds"] * 1e3), *(f"{found['kinds'][kind] / found['wall']:.0%}" for kind in KINDS)]
+    rate = found["flops"] / found["bare"] / peak[found["precision"]]
+    cells += [f"{found['bare'] / found['seconds']:.0%} of the step", f"{rate:.0%} ({found['precision']})"]
+    if found["kernels_share"] is not None:
+        cells.append(f"{found['kernels_share']:.0%}")
+    return f"| {title} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shared_arguments(parser)
+    parser.add_argument("--steps", default=None, type=int, help="by default 50, or 3 for the models at 64 pixels and more")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    peak, lines = Peak(arguments.device), list(HEAD)
+    if arguments.device == "cuda":
+        lines = [HEAD[0] + ON_GPU, HEAD[1] + "---|"]
+    print("\n".join(lines), flush=True)
+    with tempfile.TemporaryDirectory(prefix="gan-cli-bench-") as home:
+        make_data(Path(home), {CASES[name].data for name in arguments.models}, arguments.data)
+        for name in arguments.models:
+            few = 50 if name in ("mlp", "wgan") or arguments.device == "cuda" else 3
+            settings = [*common(arguments), *(["compile=false"] if has_key("compile") else [])]
+            peak.measure()
+            found = measure(name, Path(home), settings, arguments.device, arguments.steps or few)
+            if arguments.device == "cuda" and len(settings) > 1:
+                compiled = measure(name, Path(home), settings[:1], arguments.device, arguments.steps or few, alone=False)
+                found |= {key: compiled[key] for key in ("seconds", "kernels_share")}
+            peak.measure()
+            lines.append(row(CASES[name].title, found, peak))
+            print(lines[-1], flush=True)
+    place = machine(arguments, {name: peak[name] for name in ("fp32", "bf16")})
+    print("\n" + place)
+    if arguments.write_docs:
+        write_between(arguments.docs / "speed.md", {"profile": "\n".join([*lines, "", place])})
+
+
+if __name__ == "__main__":
+    main()
