@@ -156,6 +156,7 @@ def play(
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
         total_steps=config.total_steps, log_every=config.log_every, before=before, remedy=remedy,
+        waited=lambda: game.batches.waited,
     )  # fmt: skip
 
     health = Health(config.total_steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import signal
+import time
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -45,6 +46,9 @@ class Batches:
         position: samples of each stream served before, the ``position`` of the iterator to continue.
         workers: processes that decode files, shared among the streams; no effect on the images, nor on a set in memory.
 
+    Attributes:
+        waited: seconds that the batches took the caller, all together.
+
     Raises:
         ConfigError: ``batch_size`` is larger than the data set.
     """
@@ -72,7 +76,7 @@ class Batches:
                 "batch_size",
                 f"Set batch_size={len(shortest)} or less",
             )
-        self.position = position
+        self.position, self.waited = position, 0.0
         self._batch_size, self._seed, self._device = batch_size, seed, device
         self._names = [names for names, _ in streams]
         workers = -(-workers // len(streams))
@@ -85,6 +89,7 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, Tensor]:
+        start = time.perf_counter()
         batch: dict[str, Tensor] = {}
         for k, (names, source) in enumerate(zip(self._names, self._sources, strict=True)):
             samples, labels = next(source)
@@ -99,6 +104,7 @@ class Batches:
             if labels is not None:
                 batch["label"] = self._send(labels)
         self.position += self._batch_size
+        self.waited += time.perf_counter() - start
         return batch
 
     def close(self) -> None:
