@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import signal
 import time
 import traceback
@@ -13,6 +14,7 @@ from itertools import cycle
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -206,15 +208,21 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
                 if isinstance(result, tuple):
                     kind, *arguments = result
                     raise kind(*arguments)
+                shape, dtype = result
+                array = np.empty(math.prod(shape), dtype)
+                pipe.recv_bytes_into(array)
                 pipe.send(next(order).numpy())
-                yield torch.from_numpy(result)
+                yield torch.from_numpy(array.reshape(shape))
         except (EOFError, ConnectionError) as error:
             what = "a process that decodes images was killed, most often for want of memory"
             raise MemoryFullError(what, "workers", "Set workers=0 or fewer") from error
 
 
 def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None:
-    """What a process runs. Arrays travel by value; tensors would go through shared memory."""
+    """What a process runs. Arrays travel by value; tensors would go through shared memory.
+
+    A list of shape and type announces the bytes of an array, which are read into their place; a tuple is an error.
+    """
     others.close()  # of the parent, or this process would not see the end of it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to every process of the job; only the parent answers
         signal.signal(number, signal.SIG_IGN)
@@ -223,7 +231,9 @@ def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None
         while True:
             indices = torch.from_numpy(pipe.recv())
             try:
-                pipe.send(dataset.batch(indices).numpy())
+                array = np.ascontiguousarray(dataset.batch(indices).numpy())
+                pipe.send([array.shape, array.dtype.str])
+                pipe.send_bytes(array.reshape(-1).data)
             except GanError as error:
                 pipe.send((type(error), error.what, error.where, error.todo))
             except OSError as error:

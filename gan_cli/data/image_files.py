@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -211,6 +211,19 @@ def read_images(
     if grey and files.channels == 3:
         log.info("%d of %d images are grey, used as RGB: %s", len(grey), sum(map(len, good)), _first(grey))
     return replace(files, samples=good), images[: len(good)] if in_memory else None
+
+
+def fit_in_memory(streams: Sequence[ImageFiles], memory_gb: float) -> bool:
+    """Whether the samples of all streams, decoded, need no more than ``memory_gb`` (in units of 2^30 bytes). Says what follows.
+
+    With 0, which keeps none, nothing is said.
+    """
+    need = sum(files.nbytes for files in streams) / 2**30
+    fit = need <= memory_gb
+    if memory_gb > 0:
+        how = "are decoded once and kept in memory" if fit else "are decoded each time they are used, by workers= processes"
+        log.info("images %s: they need %.2g GB of dataset.memory_gb=%g", how, need, memory_gb)
+    return fit
 
 
 def as_dataset(

@@ -12,14 +12,15 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from gan_cli.data.batches import Batches, permutation
+from gan_cli.data.batches import Batches, decode_in_processes, permutation
 from gan_cli.data.dataset import ArrayDataset
 from gan_cli.data.image_folder import image_folder
 from gan_cli.errors import ConfigError, DataError, MemoryFullError

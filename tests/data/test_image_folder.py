@@ -354,3 +354,16 @@ def test_want_of_memory_is_not_the_fault_of_a_file(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(MemoryError):
         image_folder(root=str(tmp_path), on_bad_image="skip")
+
+
+@pytest.mark.parametrize(("memory_gb", "words"), [(4.0, "kept in memory"), (1e-6, "each time they are used"), (0.0, None)])
+def test_it_says_where_the_images_are_kept(
+    memory_gb: float, words: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("gan_cli"), "propagate", True)
+    for k in range(3):
+        Image.new("RGB", (20, 20), (k, 0, 0)).save(tmp_path / f"{k}.png")
+    with caplog.at_level(logging.INFO):
+        image_folder(root=str(tmp_path), image_size=32, memory_gb=memory_gb)
+    said = [record.message for record in caplog.records if "memory_gb" in record.message]
+    assert len(said) == (words is not None) and all(str(words) in line for line in said), said
