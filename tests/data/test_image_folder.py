@@ -290,7 +290,7 @@ def test_odd_names_are_names(tmp_path: Path, memory_gb: float, caplog: pytest.Lo
         for name in ODD[1:]:
             (tmp_path / os.fsdecode(name)).write_text("<html>")
         assert len(image_folder(root=str(tmp_path), memory_gb=memory_gb, on_bad_image="skip")) == 1
-    assert len(caplog.records) == 3
+    assert len([line for line in caplog.messages if "memory_gb" not in line]) == 3
     assert all(record.getMessage().isprintable() and record.getMessage().encode() for record in caplog.records)
     with pytest.raises(DataError) as error:
         image_folder(root=str(tmp_path), memory_gb=memory_gb)
