@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -213,19 +213,6 @@ def read_images(
     return replace(files, samples=good), images[: len(good)] if in_memory else None
 
 
-def fit_in_memory(streams: Sequence[ImageFiles], memory_gb: float) -> bool:
-    """Whether the samples of all streams, decoded, need no more than ``memory_gb`` (in units of 2^30 bytes). Says what follows.
-
-    With 0, which keeps none, nothing is said.
-    """
-    need = sum(files.nbytes for files in streams) / 2**30
-    fit = need <= memory_gb
-    if memory_gb > 0:
-        how = "are decoded once and kept in memory" if fit else "are decoded each time they are used, by workers= processes"
-        log.info("images %s: they need %.2g GB of dataset.memory_gb=%g", how, need, memory_gb)
-    return fit
-
-
 def as_dataset(
     files: ImageFiles, images: Tensor | None, *, labels: Tensor | None, class_names: list[str], fingerprint: str
 ) -> ImageDataset:
@@ -243,6 +230,9 @@ class StreamedImages:
         labels: int64 (N,), or None.
         class_names: one name per class.
         fingerprint: hex digest.
+
+    Attributes:
+        nbytes: what all samples would need in memory, decoded.
     """
 
     def __init__(self, files: ImageFiles, *, labels: Tensor | None, class_names: list[str], fingerprint: str) -> None:
@@ -250,6 +240,7 @@ class StreamedImages:
         self.channels, self.image_size = files.shape[:2]
         self.labels, self.class_names = labels, class_names
         self.fingerprint = fingerprint
+        self.nbytes = files.nbytes
         self._files = files
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gan_cli.data.dataset import ImageDataset, fingerprint
-from gan_cli.data.image_files import ImageFiles, as_dataset, find_images, fit_in_memory, read_images
+from gan_cli.data.image_files import ImageFiles, as_dataset, find_images, read_images
 from gan_cli.errors import DataError
 from gan_cli.ranges import ImageSize, NonNegative, PositiveInt
 
@@ -49,7 +49,7 @@ def image_folder(
     """
     folder = Path(root).expanduser()
     found = ImageFiles(folder, folder, [(name,) for name in find_images(folder)], image_size, channels, fit)
-    files, images = read_images(found, in_memory=fit_in_memory([found], memory_gb), on_bad_image=on_bad_image)
+    files, images = read_images(found, in_memory=found.nbytes <= memory_gb * 2**30, on_bad_image=on_bad_image)
     names = [name for (name,) in files.samples]
     labels, class_names = _label(names)
     if num_classes is not None and num_classes != len(class_names):

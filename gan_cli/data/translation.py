@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, Jitter, TranslationDataset, fingerprint
-from gan_cli.data.image_files import ImageFiles, as_dataset, fit_in_memory, read_images
+from gan_cli.data.image_files import ImageFiles, as_dataset, read_images
 from gan_cli.errors import ConfigError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def translation_files(
     """
     jitter = make_jitter(load_size, image_size, flip)
     found = find(split, load_size or image_size)
-    in_memory = fit_in_memory([files for _, files in found], memory_gb)
+    in_memory = sum(files.nbytes for _, files in found) <= memory_gb * 2**30
     streams: list[tuple[tuple[str, ...], ImageDataset]] = []
     identities = []
     for names, all_files in found:

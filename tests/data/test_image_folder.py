@@ -118,12 +118,11 @@ def test_grey_files_among_others_are_counted(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.INFO):
         for memory_gb in (4.0, 0.0):
             image_folder(root=str(tmp_path), memory_gb=memory_gb)
-    said = [line for line in caplog.messages if "memory_gb" not in line]
-    assert said == ["1 of 2 images are grey, used as RGB: b.png"] * 2
+    assert [record.getMessage() for record in caplog.records] == ["1 of 2 images are grey, used as RGB: b.png"] * 2
     caplog.clear()
     with caplog.at_level(logging.INFO):
         image_folder(root=str(tmp_path), channels=1)
-    assert not [line for line in caplog.messages if "memory_gb" not in line]
+    assert not caplog.records
 
 
 def test_a_phone_photo_with_two_pictures_is_the_first(tmp_path: Path) -> None:
@@ -290,7 +289,7 @@ def test_odd_names_are_names(tmp_path: Path, memory_gb: float, caplog: pytest.Lo
         for name in ODD[1:]:
             (tmp_path / os.fsdecode(name)).write_text("<html>")
         assert len(image_folder(root=str(tmp_path), memory_gb=memory_gb, on_bad_image="skip")) == 1
-    assert len([line for line in caplog.messages if "memory_gb" not in line]) == 3
+    assert len(caplog.records) == 3
     assert all(record.getMessage().isprintable() and record.getMessage().encode() for record in caplog.records)
     with pytest.raises(DataError) as error:
         image_folder(root=str(tmp_path), memory_gb=memory_gb)
@@ -355,16 +354,3 @@ def test_want_of_memory_is_not_the_fault_of_a_file(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(MemoryError):
         image_folder(root=str(tmp_path), on_bad_image="skip")
-
-
-@pytest.mark.parametrize(("memory_gb", "words"), [(4.0, "kept in memory"), (1e-6, "each time they are used"), (0.0, None)])
-def test_it_says_where_the_images_are_kept(
-    memory_gb: float, words: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("gan_cli"), "propagate", True)
-    for k in range(3):
-        Image.new("RGB", (20, 20), (k, 0, 0)).save(tmp_path / f"{k}.png")
-    with caplog.at_level(logging.INFO):
-        image_folder(root=str(tmp_path), image_size=32, memory_gb=memory_gb)
-    said = [record.message for record in caplog.records if "memory_gb" in record.message]
-    assert len(said) == (words is not None) and all(str(words) in line for line in said), said
