@@ -17,7 +17,7 @@ MAKER = "gan_cli"
 
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1], float (N, C, H, W), to uint8 of the same shape on the CPU, rounded to the nearest level."""
-    return images.float().add(1.0).mul(127.5).round_().clamp_(0, 255).to("cpu", torch.uint8)
+    return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to("cpu", torch.uint8)
 
 
 def make_grid(images: Tensor, per_row: int | None = None, pad: int = 2) -> Tensor:

@@ -20,8 +20,16 @@ def derive(*parts: object) -> int:
 
 
 def seed_everything(*parts: object) -> None:
-    """Seed torch's global generators on every device."""
-    torch.manual_seed(derive(*parts))
+    """Seed torch's global generators: that of the CPU, and those of the accelerators there are.
+
+    ``torch.manual_seed`` gives the same numbers, but asks every backend, which takes half a millisecond where CUDA is not used.
+    """
+    seed = derive(*parts)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def sample_normal(seed: object, start: int, stop: int, dim: int) -> Tensor:

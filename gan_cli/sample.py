@@ -171,8 +171,9 @@ def chosen_classes(label: Any, run: Run) -> list[int] | None:
 
 
 def draw(run: Run, config: SampleConfig) -> Samples:
-    """``num_samples`` of them, on the CPU."""
+    """``num_samples`` of them, on the CPU. Says how far it is, as :class:`gan_cli.metrics.features.Progress` does."""
     from gan_cli.images import to_uint8
+    from gan_cli.metrics.features import Progress
 
     for key in ("input", "direction", "mode"):
         if getattr(config, key) is not None:
@@ -187,9 +188,11 @@ def draw(run: Run, config: SampleConfig) -> Samples:
 
     values = allocate(config.num_samples, drawn(0, 1, run.task.labels(1, classes)))
     labels = run.task.labels(config.num_samples, classes)
-    for start in range(0, config.num_samples, config.batch_size):
-        stop = min(start + config.batch_size, config.num_samples)
-        values[start:stop] = drawn(start, stop, None if labels is None else labels[start:stop])
+    with Progress(config.num_samples, "images") as progress:
+        for start in range(0, config.num_samples, config.batch_size):
+            stop = min(start + config.batch_size, config.num_samples)
+            values[start:stop] = drawn(start, stop, None if labels is None else labels[start:stop])
+            progress(stop)
     return Samples(values, labels, len(classes) if classes else run.task.num_classes or 1)
 
 

@@ -20,7 +20,8 @@ from gan_cli import checkpoint, distributed, status
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.cli import override, program
 from gan_cli.config import MAY_CHANGE, TrainConfig, differences, is_among, to_yaml
-from gan_cli.data.dataset import ImageDataset, TranslationDataset
+from gan_cli.data.dataset import ArrayDataset, ImageDataset, TranslationDataset
+from gan_cli.data.image_files import StreamedImages
 from gan_cli.engine import Progress, train
 from gan_cli.errors import (
     CheckpointError,
@@ -197,6 +198,7 @@ def play(
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
         total_steps=config.total_steps, log_every=config.log_every, before=before, remedy=remedy,
+        waited=lambda: game.batches.waited,
     )  # fmt: skip
 
     health = Health(config.total_steps)
@@ -336,7 +338,7 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
     for network in ("generator", "discriminator"):
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
         log.info("%s: %s, %s parameters", network, config.model[network]["_target_"], f"{count:,}")
-    log.info("data: %s, %s", describe(game.dataset), config.dataset["_target_"])
+    log.info("data: %s, %s, %s", describe(game.dataset), config.dataset["_target_"], kept_where(game.dataset, config))
     log.info("device: %s, %d threads, %s (%s)", game.device, game.threads, game.precision, game.precision_reason)
     log.info("compile: %s (%s)", "yes" if game.compiled else "no", game.compile_reason)
     if game.processes is not None:
@@ -364,6 +366,17 @@ def describe(dataset: ImageDataset | TranslationDataset) -> str:
         return f"{len(dataset):,} {'images' if len(dataset.shape) == 3 else 'points'}"
     counts = " and ".join(f"{len(part):,}" for _, part in dataset.streams)
     return f"{counts} {'pairs' if dataset.paired else 'images'}"
+
+
+def kept_where(dataset: ImageDataset | TranslationDataset, config: TrainConfig) -> str:
+    """Whether the samples are in memory, or decoded each time they are used, and why."""
+    parts = [part for _, part in dataset.streams] if isinstance(dataset, TranslationDataset) else [dataset]
+    if all(isinstance(part, ArrayDataset) for part in parts):
+        return "in memory"
+    need = sum(part.nbytes for part in parts if isinstance(part, StreamedImages)) / 2**30
+    limit = config.dataset.get("memory_gb")
+    why = "" if limit is None else f" (in memory they would need {need:.2g} GB, dataset.memory_gb={limit:g})"
+    return f"read as they are used, workers={config.workers}{why}"
 
 
 def farewell(config: TrainConfig, game: Game, run_dir: Path, seconds: float) -> None:

@@ -8,7 +8,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,50 @@ from gan_cli.images import enlarge, write_png
 
 log = logging.getLogger("gan_cli")
 LINE_SECONDS = 10.0  # at most one console line in this time when there is no terminal
+BLOCK = 64  # steps whose scalars are added up at a time
+
+
+@dataclass
+class Sums:
+    """Scalars of the same keys on their way to a mean: one small tensor a step is all that is made in between.
+
+    The steps of a row are added up in blocks that begin with it, wherever a run stops and resumes: it leaves the same bits.
+
+    Attributes:
+        total: float32 (2, n), sums of n scalars that were finite, and how many were.
+        block: at most ``BLOCK`` steps since, (n,) each.
+    """
+
+    total: Tensor
+    block: list[Tensor] = field(default_factory=list)
+
+    def add(self, values: Tensor) -> None:
+        """``values``: the scalars of a step, (n,)."""
+        self.block.append(values)
+        if len(self.block) == BLOCK:
+            self.total, self.block = self.result(), []
+
+    def result(self) -> Tensor:
+        """Like ``total``, of all steps."""
+        if not self.block:
+            return self.total
+        values, finite = self._block()
+        return self.total + torch.stack([values.sum(0), finite.sum(0)])
+
+    def state(self) -> Tensor:
+        """Float32 (2 + 2 k, n): ``total``, the k steps of the block with 0 for what is not finite, and whether it was."""
+        return torch.cat([self.total, *self._block()]) if self.block else self.total
+
+    @classmethod
+    def of_state(cls, state: Tensor) -> Sums:
+        """Undo :meth:`state`."""
+        values, finite = state[2:].chunk(2) if len(state) > 2 else (state[2:], state[2:])
+        return cls(state[:2], list(torch.where(finite > 0, values, math.nan)))
+
+    def _block(self) -> tuple[Tensor, Tensor]:
+        values = torch.stack(self.block).float()
+        finite = torch.isfinite(values)
+        return torch.where(finite, values, 0.0), finite.float()
 
 
 class Writer:
@@ -38,6 +83,7 @@ class Writer:
         total_steps: where it ends. log_every: steps between rows.
         before: ``log_every`` and ``sample_every`` of the session that saved the checkpoint; None for a new run.
         remedy: what to do when a value is not finite.
+        waited: seconds that the session has waited for data until now.
 
     Attributes:
         earlier: the rows of earlier sessions.
@@ -53,13 +99,14 @@ class Writer:
         log_every: int,
         before: tuple[int, int] | None,
         remedy: str,
+        waited: Callable[[], float],
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
 
         self.run_dir, self.progress = run_dir, progress
         self.log_every, self.total_steps = log_every, total_steps
-        self.sums: dict[tuple[str, ...], Tensor] = {}  # of the scalars of these keys: (2, n), sums of n values and their counts
+        self.sums: dict[tuple[str, ...], Sums] = {}  # of the scalars of these keys
         (run_dir / "samples").mkdir(exist_ok=True)
         self._rewind_pictures(before)
         rows = self._rewind_rows(before)
@@ -85,6 +132,7 @@ class Writer:
         )
         self.started = self.row_time = time.monotonic()
         self.row_images = progress.images
+        self.waited, self.row_waited = waited, waited()
         self.first_step, self.line_time = progress.step, -math.inf
 
     def _rewind_rows(self, before: tuple[int, int] | None) -> list[dict[str, Any]]:
@@ -102,21 +150,22 @@ class Writer:
         at_checkpoint = step == self.progress.step and every is not None and step % every == 0
         return step < self.progress.step or at_checkpoint
 
+    @torch.no_grad()
     def add(self, logs: dict[str, Tensor]) -> None:
         """The logs of a step: scalars on any device."""
-        keys, values = tuple(logs), torch.stack([value.detach().float() for value in logs.values()])
-        finite = torch.isfinite(values)
-        new = torch.stack([torch.where(finite, values, 0.0), finite.float()])
-        self.sums[keys] = self.sums[keys] + new if keys in self.sums else new
+        keys, values = tuple(logs), torch.stack(list(logs.values()))
+        if keys not in self.sums:
+            self.sums[keys] = Sums(torch.zeros(2, len(keys), device=values.device))
+        self.sums[keys].add(values)
         self.bar.update(1)
 
     def measure(self, scalars: Mapping[str, float]) -> None:
         """Scalars for the next row as they are, not as means over steps."""
-        self.sums |= {(key,): torch.tensor([[value], [1.0]]) for key, value in scalars.items()}
+        self.sums |= {(key,): Sums(torch.tensor([[value], [1.0]])) for key, value in scalars.items()}
 
     def state(self) -> dict[str, Tensor]:
         """The row that is not complete, for a checkpoint."""
-        return {"\n".join(keys): sums for keys, sums in self.sums.items()}
+        return {"\n".join(keys): sums.state() for keys, sums in self.sums.items()}
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
         """Undo :meth:`state`.
@@ -125,9 +174,9 @@ class Writer:
             CheckpointError: it is not such a state.
         """
         for keys, sums in state.items():
-            if sums.shape != (2, len(keys.split("\n"))):
+            if sums.dim() != 2 or len(sums) not in range(2, 2 + 2 * BLOCK, 2) or sums.shape[1] != len(keys.split("\n")):
                 raise CheckpointError("the checkpoint's row of the log is not one", "log_sums", "Use another run_dir=")
-        self.sums = {tuple(keys.split("\n")): sums.to(device) for keys, sums in state.items()}
+        self.sums = {tuple(keys.split("\n")): Sums.of_state(sums.to(device)) for keys, sums in state.items()}
 
     def row(self, *, keep_sums: bool = False) -> dict[str, Any]:
         """Write a row with the means since the last one.
@@ -137,8 +186,8 @@ class Writer:
         """
         progress = self.progress
         totals: dict[str, tuple[float, float]] = {}
-        for keys, sums in sorted(self.sums.items()):
-            for key, total, count in zip(keys, *sums.tolist(), strict=True):
+        for keys in sorted(self.sums):
+            for key, total, count in zip(keys, *self.sums[keys].result().tolist(), strict=True):
                 before = totals.get(key, (0.0, 0.0))
                 totals[key] = before[0] + total, before[1] + count
         means = {key: total / count for key, (total, count) in sorted(totals.items()) if count}
@@ -159,15 +208,16 @@ class Writer:
         if not keep_sums:
             self.sums = {}
         now = time.monotonic()
-        speed = (progress.images - self.row_images) / max(now - self.row_time, 1e-9)
+        seconds, waited = max(now - self.row_time, 1e-9), self.waited()
         row = {
             "step": progress.step,
             "images": progress.images,
             **means,
             "time/elapsed": round(self.seconds + now - self.started, 3),
-            "time/images_per_second": round(speed, 2),
+            "time/images_per_second": round((progress.images - self.row_images) / seconds, 2),
+            "time/data_wait": round((waited - self.row_waited) / seconds, 4),
         }
-        self.row_time, self.row_images = now, progress.images
+        self.row_time, self.row_images, self.row_waited = now, progress.images, waited
         self.seen |= row.keys() | totals.keys()
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 OFTEN = ["log_every=3", "sample_every=4", "save_every=2"]
 KINDS = {
@@ -476,3 +477,23 @@ def test_a_signal_while_a_picture_is_drawn_off_the_schedule(
     monkeypatch.setattr(Writer, "picture", noisy)
     train("total_steps=6", "sample_every=3", "log_every=5", "save_every=100", "run_dir=r", code=75)
     assert read.steps(tmp_path / "r") == [3]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "in memory"),
+        (
+            ["dataset.memory_gb=1e-6"],
+            "read as they are used, workers=2 (in memory they would need 2.1e-06 GB, dataset.memory_gb=1e-06)",
+        ),
+    ],
+)
+def test_it_says_where_the_images_are_kept(args: list[str], said: str, train: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for k in range(9):
+        Image.new("L", (16, 16), k).save(tmp_path / "mine" / f"{k}.png")
+    folder = ["dataset=image_folder", "dataset.root=mine", "dataset.channels=1", "dataset.image_size=16", "batch_size=4"]
+    train(*folder, *args, "total_steps=1", "run_dir=r")
+    (line,) = [line for line in (tmp_path / "r" / "train.log").read_text().splitlines() if " data: " in line]
+    assert line.endswith(f"image_folder.image_folder, {said}")

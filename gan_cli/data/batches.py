@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import signal
+import time
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -12,6 +14,7 @@ from itertools import cycle
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +51,9 @@ class Batches:
         workers: processes that decode files, shared among the streams; no effect on the images, nor on a set in memory.
         rank, world: this process and the number of them, which divides ``batch_size``.
 
+    Attributes:
+        waited: seconds that the batches took the caller, all together.
+
     Raises:
         ConfigError: ``batch_size`` is larger than the data set.
     """
@@ -78,7 +84,7 @@ class Batches:
                 "batch_size",
                 f"Set batch_size={len(shortest)} or less",
             )
-        self.position = position
+        self.position, self.waited = position, 0.0
         self._batch_size, self._seed, self._device = batch_size, seed, device
         self._rank, self._world = rank, world
         self._names = [names for names, _ in streams]
@@ -92,6 +98,7 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, Tensor]:
+        start = time.perf_counter()
         batch: dict[str, Tensor] = {}
         for k, (names, source) in enumerate(zip(self._names, self._sources, strict=True)):
             samples, labels = next(source)
@@ -106,6 +113,7 @@ class Batches:
             if labels is not None:
                 batch["label"] = self._send(labels)
         self.position += self._batch_size
+        self.waited += time.perf_counter() - start
         return batch
 
     def close(self) -> None:
@@ -208,15 +216,21 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
                 if isinstance(result, tuple):
                     kind, *arguments = result
                     raise kind(*arguments)
+                shape, dtype = result
+                array = np.empty(math.prod(shape), dtype)
+                pipe.recv_bytes_into(array)
                 pipe.send(next(order).numpy())
-                yield torch.from_numpy(result)
+                yield torch.from_numpy(array.reshape(shape))
         except (EOFError, ConnectionError) as error:
             what = "a process that decodes images was killed, most often for want of memory"
             raise MemoryFullError(what, "workers", "Set workers=0 or fewer") from error
 
 
 def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None:
-    """What a process runs. Arrays travel by value; tensors would go through shared memory."""
+    """What a process runs. Arrays travel by value; tensors would go through shared memory.
+
+    A list of shape and type announces the bytes of an array, which are read into their place; a tuple is an error.
+    """
     others.close()  # of the parent, or this process would not see the end of it
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to every process of the job; only the parent answers
         signal.signal(number, signal.SIG_IGN)
@@ -225,7 +239,9 @@ def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None
         while True:
             indices = torch.from_numpy(pipe.recv())
             try:
-                pipe.send(dataset.batch(indices).numpy())
+                array = np.ascontiguousarray(dataset.batch(indices).numpy())
+                pipe.send([array.shape, array.dtype.str])
+                pipe.send_bytes(array.reshape(-1).data)
             except GanError as error:
                 pipe.send((type(error), error.what, error.where, error.todo))
             except OSError as error:

@@ -230,6 +230,9 @@ class StreamedImages:
         labels: int64 (N,), or None.
         class_names: one name per class.
         fingerprint: hex digest.
+
+    Attributes:
+        nbytes: what all samples would need in memory, decoded.
     """
 
     def __init__(self, files: ImageFiles, *, labels: Tensor | None, class_names: list[str], fingerprint: str) -> None:
@@ -237,6 +240,7 @@ class StreamedImages:
         self.channels, self.image_size = files.shape[:2]
         self.labels, self.class_names = labels, class_names
         self.fingerprint = fingerprint
+        self.nbytes = files.nbytes
         self._files = files
 
     def __len__(self) -> int:

@@ -42,7 +42,7 @@ def kernel_distance(
     for _ in range(subsets):
         chosen = rows(fake)
         y, x = float64(fake[chosen]), float64(real[chosen if paired else rows(real)])
-        within = _kernel(gram(x), x.shape[1]) + _kernel(gram(y), x.shape[1])
+        within = _kernel(gram(x), x.shape[1]).add_(_kernel(gram(y), x.shape[1]))
         between = _kernel(x @ y.T, x.shape[1])
         cross = (between.sum() - between.trace()) / (size * (size - 1)) if paired else between.mean()
         estimates.append((within.sum() - within.trace()) / (size * (size - 1)) - 2 * cross)
@@ -51,4 +51,5 @@ def kernel_distance(
 
 
 def _kernel(products: Tensor, dim: int) -> Tensor:
-    return (products / dim + 1) ** 3
+    """In the place of ``products``."""
+    return products.div_(dim).add_(1).pow_(3)

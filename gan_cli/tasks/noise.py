@@ -15,7 +15,7 @@ from gan_cli.networks import apply
 from gan_cli.objective import Critic, Logs, Objective, judge, mixes_batch
 from gan_cli.randomness import sample_normal, sample_uniform
 from gan_cli.ranges import Classes, Width
-from gan_cli.tasks.inference import dropouts, one_by_one, training_behaviour
+from gan_cli.tasks.inference import dropouts, training_behaviour, with_dropout
 
 GRID = 64  # samples in a picture, if they have no classes
 PER_CLASS = 8  # in a picture, a row of them
@@ -107,8 +107,7 @@ class NoiseToImage(nn.Module):
         if not dropouts(generator):
             images: Tensor = apply(generator, z, label)
             return images
-        with training_behaviour(generator, batch_norm=False):
-            return one_by_one(generator, z, label, seed, start)
+        return with_dropout(generator, z, label, seed, start)
 
     def latents(self, seed: object, start: int, stop: int) -> Tensor:
         """Latents of samples ``start`` to ``stop``: float32 (stop - start, latent_dim), a function of seed and index only."""

@@ -12,14 +12,15 @@ import sys
 import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from gan_cli.data.batches import Batches, permutation
+from gan_cli.data.batches import Batches, decode_in_processes, permutation
 from gan_cli.data.dataset import ArrayDataset
 from gan_cli.data.image_folder import image_folder
 from gan_cli.errors import ConfigError, DataError, MemoryFullError
@@ -122,6 +123,31 @@ def test_workers_serve_the_same_batches_as_memory(folder: Path) -> None:
         for other in others:
             assert torch.equal(other["image"], expected["image"]) and torch.equal(other["label"], expected["label"])
     assert not multiprocessing.active_children()
+
+
+class Floats:
+    """Batches of another type, not contiguous."""
+
+    def batch(self, indices: Tensor) -> Tensor:
+        return (indices[:, None, None] * torch.ones(len(indices), 3, 2)).float().transpose(1, 2)
+
+
+def test_whatever_a_data_set_makes_comes_through_the_pipe() -> None:
+    order = [torch.arange(k, 2 * k) for k in (5, 1, 4)]
+    batches = decode_in_processes(cast(Any, Floats()), iter([*order, *order]), 2)
+    for indices, batch in zip(order, batches, strict=False):
+        assert batch.dtype == torch.float32 and batch.is_contiguous()
+        assert torch.equal(batch, Floats().batch(indices))
+        batch += 1  # it is the caller's
+    cast(Any, batches).close()
+
+
+def test_the_time_that_batches_take_is_counted() -> None:
+    batches = Batches(numbered(10), batch_size=3, seed=0, device=CPU)
+    assert batches.waited == 0
+    start = time.perf_counter()
+    list(islice(batches, 5))
+    assert 0 < batches.waited <= time.perf_counter() - start
 
 
 @pytest.mark.parametrize("workers", [0, 1])
