@@ -31,6 +31,7 @@ from gan_cli.schema import nearest
 
 CONFIG_PACKAGE = "gan_cli.conf"
 MAX_JOBS = 10_000  # of a sweep
+SPINS = "3000"  # turns a thread waits for the others before it sleeps: by default so many that two trainings starve each other
 
 
 def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resumable: bool = False) -> NoReturn:
@@ -54,6 +55,8 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
         return PreemptedError.exit_code if resumable else 128 + signal.Signals[signal_name]
 
     _open_standard_streams()
+    if "OMP_WAIT_POLICY" not in os.environ:  # read by GNU OpenMP, which torch brings
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         with signals.interrupting(leave):
             code = _run(app, config_name, name, silent=silent)

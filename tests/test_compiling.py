@@ -154,7 +154,7 @@ def test_the_trial_leaves_no_trace(train: Any, read: Any, monkeypatch: pytest.Mo
         (True, "cpu", 1, True, None, True, "as set"),
         (False, "cuda", 10**6, False, None, False, "as set"),
         ("auto", "cpu", 300_000, False, None, True, "a long run"),
-        ("auto", "cpu", 2_000, False, None, False, "pays on a CPU from about 100,000 steps"),
+        ("auto", "cpu", 2_000, False, None, False, "pays on a CPU from about 20,000 steps"),
         ("auto", "cpu", 300_000, True, None, False, "no gain for convolutions"),
         ("auto", "cuda", 10, True, None, True, "faster on a GPU"),
         ("auto", "mps", 300_000, False, None, False, "not tried on mps"),

@@ -62,6 +62,9 @@ class NoiseToImage(nn.Module):
         self.separately = mixes_batch(discriminator)
         self.batch_keys = ("image",) if num_classes is None else ("image", "label")
         self._noise: Tensor | None = None  # of the turn before, within a step
+        self._fake: Tensor | None = None  # what G made of it, where both turns would make the same
+        once = same_noise and objective.first == "discriminator" and objective.n_critic == 1 and objective.warm_up is None
+        self.once = once and not mixes_batch(generator) and not dropouts(generator)
 
     def noise(self, n: int, device: torch.device) -> Tensor:
         """Training latents, float32 (n, latent_dim), from the global generator."""
@@ -86,15 +89,18 @@ class NoiseToImage(nn.Module):
 
     def discriminator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         """``batch``: ``image`` in [-1, 1], (N, C, H, W), and ``label``, int64 (N,). Returns a scalar and what to log."""
-        label = self._label(batch)
-        with torch.no_grad():
+        label, once = self._label(batch), self.once and not torch.compiler.is_compiling()  # which has no graph across turns
+        with torch.set_grad_enabled(once):
             fake = apply(self.generator, self._latents(batch, new=self.objective.first == "discriminator"), label)
+        self._fake, fake = fake if once else None, fake.detach()
         return self.objective.discriminator_loss(self._critic(label), batch["image"], fake, separately=self.separately)
 
     def generator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
         label = self._label(batch)
-        fake = apply(self.generator, self._latents(batch, new=self.objective.first == "generator"), label)
+        fake, self._fake = self._fake, None
+        if fake is None:
+            fake = apply(self.generator, self._latents(batch, new=self.objective.first == "generator"), label)
         loss = self.objective.generator_loss(self._critic(label), batch["image"], fake, separately=self.separately)
         return loss, {"g/loss": loss.detach()}
 
