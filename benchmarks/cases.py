@@ -112,12 +112,6 @@ def composed(case: Case, folder: Path, *settings: str) -> TrainConfig:
         return check(compose("train", [*given, *([root] if root else []), *settings]))
 
 
-def has_key(key: str) -> bool:
-    """Whether ``gan-train`` has such a key."""
-    with initialize_config_module("gan_cli.conf", version_base="1.3"):
-        return key in compose("train")
-
-
 def plain_players(config: TrainConfig) -> plain.Players:
     """The networks of a config with its initial weights, in the default memory format."""
     device = choose_device(config.device)

@@ -7,10 +7,12 @@ beside the step; after the steps it was asked for it says how long they took, an
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import multiprocessing
 import os
 import resource
+import signal
 import statistics
 import sys
 import tempfile
@@ -34,6 +36,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
 Report = dict[str, Any]
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def synchronise() -> None:
 
 KINDS = ("products", "elementwise and norms", "optimizer, average, clipping", "data and copies", "Python and launching")
 COPIES = {"copy_", "index_select", "index", "cat", "clone", "fill_", "zero_", "stack", "_to_copy", "index_copy_", "randperm"}
-UPDATES = ("_foreach_", "_fused_", "linalg_vector_norm", "clamp_")
+UPDATES = ("_foreach_", "_fused_", "linalg_vector_norm")
 
 
 def kind_of(event: Any) -> str | None:
@@ -114,7 +117,7 @@ def kind_of(event: Any) -> str | None:
         parent = parent.cpu_parent
     if "conv" in name or "linear" in name or name in ("mm", "addmm", "bmm", "baddbmm"):
         return "products"
-    if name.startswith(UPDATES):
+    if name.startswith(UPDATES) or name in ("clamp", "clamp_"):  # ReLU is clamp_min
         return "optimizer, average, clipping"
     return "data and copies" if name in COPIES else "elementwise and norms"
 
@@ -126,6 +129,8 @@ def profiled(events: Iterable[Any], wall: float, cuda: bool) -> Report:
     for event in events:
         kind = kind_of(event)
         if cuda and event.device_type == torch.autograd.DeviceType.CUDA:
+            if getattr(event, "is_user_annotation", False):  # spans kernels that are counted
+                continue
             device += event.time_range.elapsed_us() / 1e6
         elif kind is not None:
             kinds[kind] += (event.self_device_time_total if cuda else event.self_cpu_time_total) / 1e6
@@ -204,19 +209,19 @@ class Watch:
                 batch = next(iterator, None)
 
 
-def run_plain(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
+def run_plain(watch: Watch, kind: str, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
     """The plain loop."""
     steps = plain_steps(CASES[case], composed(CASES[case], folder, *settings), folder, watch.loader)
     next(steps)
-    watch.connection.send({"precision": "fp32"})
+    watch.connection.send({"precision": "fp32", "compiled": False})
     watch.begin()
     while True:
         next(steps)
         watch.step()
 
 
-def run_ours(watch: Watch, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
-    """``gan-train`` itself, held up between its steps."""
+def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
+    """``gan-train`` itself, held up between its steps. ``kind``: ``as compiled`` makes the products of a compiled step."""
     from gan_cli import trainer
 
     train = trainer.train
@@ -237,8 +242,12 @@ def run_ours(watch: Watch, case: str, folder: Path, settings: Sequence[str], run
             return go_on
 
         batches.__next__ = timed
-        watch.connection.send({"precision": "bf16" if arguments[1].precision is torch.bfloat16 else "fp32"})
+        compiled = arguments[1].loss_and_gradient != arguments[1].plain_loss_and_gradient
+        precision = "bf16" if arguments[1].precision is torch.bfloat16 else "fp32"
+        watch.connection.send({"precision": precision, "compiled": compiled})
         watch.begin()
+        if kind == "as compiled":  # G goes twice over the same noise then
+            arguments[0].repeats = False
         train(*arguments, after_step=after, **keywords)
 
     trainer.train = watched
@@ -254,15 +263,23 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
+def end_with_parent_too() -> None:
+    """The same for a process that is stopped, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def serve(connection: Connection, kind: str, case: str, folder: Path, settings: Sequence[str], cuda: bool) -> None:
     """What the process runs."""
     threading.Thread(target=end_with_parent, daemon=True).start()
+    os.setsid()  # a group of its own, with the workers of its loader
+    end_with_parent_too()
     with tempfile.TemporaryDirectory(prefix="gan-cli-bench-") as home:
         os.dup2(os.open(f"{home}/stderr", os.O_WRONLY | os.O_CREAT), 2)  # no progress bar, no warnings between the tables
         logging.getLogger("gan_cli").setLevel(logging.ERROR)
         run = run_plain if kind == "plain" else run_ours
         try:
-            run(Watch(connection, cuda), case, folder, settings, Path(home) / "run")
+            run(Watch(connection, cuda), kind, case, folder, settings, Path(home) / "run")
         except (Enough, EOFError):  # or the parent is gone
             pass
         except BaseException:
@@ -274,8 +291,8 @@ class Training:
     """A process that trains when it is told to.
 
     Args:
-        kind: ``plain`` or ``ours``. case: of :data:`cases.CASES`. folder: of its data. settings: for both kinds.
-        device: ``cpu`` or ``cuda``.
+        kind: ``plain``, ``ours`` or ``as compiled``. case: of :data:`cases.CASES`. folder: of its data.
+        settings: for all kinds. device: ``cpu`` or ``cuda``.
     """
 
     def __init__(self, kind: str, case: str, folder: Path, settings: Sequence[str], device: str) -> None:
@@ -286,7 +303,10 @@ class Training:
         self.process = context.Process(target=serve, args=(theirs, kind, case, folder, given, device == "cuda"))
         self.process.start()
         theirs.close()
-        self.precision: str = self._receive()["precision"]
+        began = self._receive()
+        self.precision: str = began["precision"]
+        self.compiled: bool = began["compiled"]
+        self._signal(signal.SIGSTOP)
 
     def _receive(self) -> Report:
         try:
@@ -304,11 +324,21 @@ class Training:
         Returns:
             ``seconds``, those of the process (``cpu``), those ``waited`` for data, ``memory`` in bytes, and what was asked for.
         """
+        self._signal(signal.SIGCONT)
         self.connection.send((what, count))
-        return self._receive()
+        try:
+            return self._receive()
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: int) -> None:
+        """To the process and the workers of its loader, which would go on decoding while others have their turn."""
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid or 0, number)
 
     def end(self) -> None:
         """End it."""
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             self.connection.send(("end", 0))
         self.connection.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import CASES, has_key, make_data
+from cases import CASES, make_data
 from measure import KINDS, Peak, Training
 from speed import WARM, common, figure, machine, shared_arguments, write_between
 
@@ -66,7 +66,7 @@ def main() -> None:
         make_data(Path(home), {CASES[name].data for name in arguments.models}, arguments.data)
         for name in arguments.models:
             few = 50 if name in ("mlp", "wgan") or arguments.device == "cuda" else 3
-            settings = [*common(arguments), *(["compile=false"] if has_key("compile") else [])]
+            settings = [*common(arguments), "compile=false"]
             peak.measure()
             found = measure(name, Path(home), settings, arguments.device, arguments.steps or few)
             if arguments.device == "cuda" and len(settings) > 1:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import CASES, composed, first_images, has_key, images_per_step, make_data
+from cases import CASES, composed, first_images, images_per_step, make_data
 from measure import Peak, Training
 
 from gan_cli.game import default_threads
@@ -41,13 +41,10 @@ WARM = {"cpu": 2, "cuda": 10}  # steps before anything is measured: compiling, a
 Result = dict[str, Any]
 
 
-def ways() -> dict[str, list[str]]:
-    """How gan_cli is run: the same mathematics as the plain loop, compiled, and as it chooses by itself."""
-    compiles = has_key("compile")
-    found = {FP32: ["precision=fp32", *(["compile=false"] if compiles else [])]}
-    if compiles:
-        found[COMPILED] = ["precision=fp32", "compile=true"]
-    return found | {DEFAULT: []}
+def ways(quick: bool) -> dict[str, list[str]]:
+    """How gan_cli is run: the same mathematics as the plain loop, compiled unless it has to be quick, and as it chooses."""
+    compiled = {} if quick else {COMPILED: ["precision=fp32", "compile=true"]}
+    return {FP32: ["precision=fp32", "compile=false"], **compiled, DEFAULT: ["compile=false"] if quick else []}
 
 
 @dataclass(frozen=True)
@@ -77,17 +74,25 @@ def compare(
         last = WARM[device] + steps * plan.rounds + 2  # that of the picture and the checkpoint
         rhythm = [f"log_every={steps}", f"sample_every={last}", f"save_every={last}"]
         for name, own in kinds.items():
-            running[name] = Training("ours", case, folder, [*settings, *rhythm, *own], device)
+            try:
+                running[name] = Training("ours", case, folder, [*settings, *rhythm, *own], device)
+            except SystemExit as error:
+                if name != COMPILED:
+                    raise
+                print(f"no figures of {name}: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+                continue
             running[name].ask("steps", WARM[device])
         rounds = []
-        for _ in range(plan.rounds):
+        for k in range(plan.rounds):
             peak.measure()
-            rounds.append({name: training.ask("steps", steps) for name, training in running.items()})
+            names = [*running][k % len(running) :] + [*running][: k % len(running)]  # each is first once
+            rounds.append({name: running[name].ask("steps", steps) for name in names})
         result: Result = {}
         for name, training in running.items():
             reports = [answers[name] for answers in rounds]
             per_step = {key: [report[key] / steps for report in reports] for key in ("seconds", "cpu", "waited")}
-            result[name] = {**per_step, "memory": reports[-1]["memory"], "precision": training.precision}
+            result[name] = {**per_step, "memory": reports[-1]["memory"]}
+            result[name] |= {"precision": training.precision, "compiled": training.compiled}
             if name != "plain":
                 typical = statistics.median(per_step["seconds"])
                 training.ask("steps")
@@ -98,10 +103,9 @@ def compare(
     return result
 
 
-def products(case: str, folder: Path, settings: Sequence[str], device: str) -> Result:
+def products(case: str, folder: Path, settings: Sequence[str], device: str, *, compiled: bool) -> Result:
     """``flops`` of a step and ``bare``, the seconds of its products alone. Without torch.compile, which would hide them."""
-    eager = ["compile=false"] if has_key("compile") else []
-    training = Training("ours", case, folder, [*settings, *eager], device)
+    training = Training("as compiled" if compiled else "ours", case, folder, [*settings, "compile=false"], device)
     try:
         training.ask("steps", 2)
         found = training.ask("products")
@@ -124,13 +128,14 @@ def measure_models(
             "data": given[case.data],
             "images": images_per_step(config),
             "every": min(config.sample_every, config.save_every),
-            "ways": compare(name, folder, common(arguments), arguments.device, plan, peak, ways()),
+            "ways": compare(name, folder, common(arguments), arguments.device, plan, peak, ways(arguments.quick)),
         }
         ours = [way for kind, way in results[name]["ways"].items() if kind != "plain"]
-        for precision in {way["precision"] for way in ours}:
-            found = products(name, folder, [*common(arguments), f"precision={precision}"], arguments.device)
+        for precision, compiled in sorted({(way["precision"], way["compiled"]) for way in ours}):
+            settings = [*common(arguments), f"precision={precision}"]
+            found = products(name, folder, settings, arguments.device, compiled=compiled)
             for way in ours:
-                way |= found if way["precision"] == precision else {}
+                way |= found if (way["precision"], way["compiled"]) == (precision, compiled) else {}
         print("\n".join(rows_of(results[name])), flush=True)
     return results
 

@@ -27,7 +27,6 @@ MAY_CHANGE = frozenset(
         "threads",
         "compile",
         "workers",
-        "sync_batch_norm",
         "total_steps",
         "log_every",
         "sample_every",
@@ -81,7 +80,7 @@ class TrainConfig:
     threads: PositiveInt | None
     total_steps: PositiveInt
     batch_size: PositiveInt
-    workers: Count
+    workers: Count | None
     sync_batch_norm: bool
     log_every: PositiveInt
     sample_every: PositiveInt

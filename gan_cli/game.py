@@ -49,6 +49,7 @@ NEEDED: dict[str, type] = {
     "config.optimizer": dict,
     "config.schedule": dict,
 }
+MOST_WORKERS = 8  # that are started without being asked for
 NO_MOMENTS = ("lr", "betas", "eps", "weight_decay")  # settings of an optimizer that its state does not depend on
 
 
@@ -128,7 +129,8 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     processes = distributed.prepare(task, batch_size=config.batch_size, sync_batch_norm=config.sync_batch_norm)
     batches = Batches(
         dataset, batch_size=config.batch_size, seed=config.seed, device=device, position=progress.images,
-        workers=config.workers, rank=distributed.rank(), world=distributed.world(),
+        workers=min(threads, MOST_WORKERS) if config.workers is None else config.workers,
+        rank=distributed.rank(), world=distributed.world(),
     )  # fmt: skip
     compiled, compile_reason = choose_compile(config.compile, device, task, total_steps=config.total_steps, saved=saved)
     if compiled:

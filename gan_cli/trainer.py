@@ -338,7 +338,7 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
     for network in ("generator", "discriminator"):
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
         log.info("%s: %s, %s parameters", network, config.model[network]["_target_"], f"{count:,}")
-    log.info("data: %s, %s, %s", describe(game.dataset), config.dataset["_target_"], kept_where(game.dataset, config))
+    log.info("data: %s, %s, %s", describe(game.dataset), config.dataset["_target_"], kept_where(game, config))
     log.info("device: %s, %d threads, %s (%s)", game.device, game.threads, game.precision, game.precision_reason)
     log.info("compile: %s (%s)", "yes" if game.compiled else "no", game.compile_reason)
     if game.processes is not None:
@@ -368,15 +368,20 @@ def describe(dataset: ImageDataset | TranslationDataset) -> str:
     return f"{counts} {'pairs' if dataset.paired else 'images'}"
 
 
-def kept_where(dataset: ImageDataset | TranslationDataset, config: TrainConfig) -> str:
+def kept_where(game: Game, config: TrainConfig) -> str:
     """Whether the samples are in memory, or decoded each time they are used, and why."""
+    dataset = game.dataset
     parts = [part for _, part in dataset.streams] if isinstance(dataset, TranslationDataset) else [dataset]
     if all(isinstance(part, ArrayDataset) for part in parts):
-        return "in memory"
+        held = sum(part.images.nbytes for part in parts if isinstance(part, ArrayDataset)) / 2**30
+        if game.device.type == "cpu":
+            return f"in memory ({held:.2g} GB)"
+        fits = "they fit" if game.batches.resident else "half of the device's free memory is less"
+        return f"in the memory of the {game.device.type if game.batches.resident else 'host'} ({held:.2g} GB, {fits})"
     need = sum(part.nbytes for part in parts if isinstance(part, StreamedImages)) / 2**30
     limit = config.dataset.get("memory_gb")
     why = "" if limit is None else f" (in memory they would need {need:.2g} GB, dataset.memory_gb={limit:g})"
-    return f"read as they are used, workers={config.workers}{why}"
+    return f"read as they are used, workers={game.batches.workers}{why}"
 
 
 def farewell(config: TrainConfig, game: Game, run_dir: Path, seconds: float) -> None:

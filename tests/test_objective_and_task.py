@@ -60,11 +60,20 @@ def make_task(norm: nn.Module | None = None, objective: dict[str, Any] | None = 
 
 def play(task: NoiseToImage, n_critic: int) -> list[tuple[str, Tensor]]:
     """One step as the engine plays it: who moved on which latents."""
-    turns = "D" * n_critic + "G" if task.objective.first == "discriminator" else "G" + "D" * n_critic
+    latents = play_alone(task, n_critic)
+    return list(zip(turns_of(task, n_critic), latents, strict=True))
+
+
+def turns_of(task: NoiseToImage, n_critic: int) -> str:
+    return "D" * n_critic + "G" if task.objective.first == "discriminator" else "G" + "D" * n_critic
+
+
+def play_alone(task: NoiseToImage, n_critic: int) -> list[Tensor]:
+    """One step: the latents that G was given."""
     task.generator.z.clear()
-    for turn in turns:
+    for turn in turns_of(task, n_critic):
         (task.discriminator_loss if turn == "D" else task.generator_loss)(BATCH)
-    return list(zip(turns, task.generator.z, strict=True))
+    return list(task.generator.z)
 
 
 @pytest.mark.parametrize("limit", [0.01, 0.5])
@@ -89,6 +98,7 @@ def test_objective_defaults() -> None:
 @pytest.mark.parametrize("same_noise", [False, True])
 def test_same_noise_joins_the_neighbouring_turns_of_a_step(n_critic: int, first: str, same_noise: bool) -> None:
     task = make_task(objective={"n_critic": n_critic, "first": first}, same_noise=same_noise)
+    task.repeats = False
     everything = []
     for _ in range(3):
         turns = play(task, n_critic)
@@ -98,6 +108,43 @@ def test_same_noise_joins_the_neighbouring_turns_of_a_step(n_critic: int, first:
         everything += [z for _, z in turns]
     distinct = {tuple(z.flatten().tolist()) for z in everything}
     assert len(distinct) == len(everything) - 3 * same_noise
+
+
+def test_one_pass_for_both_turns_is_the_same() -> None:
+    """Bit for bit, and the second step does not meet the graph of the first."""
+    results = []
+    for once in (True, False):
+        task = make_task(same_noise=True)
+        assert task.repeats
+        task.repeats = once
+        gradients = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            task.zero_grad()
+            loss, _ = task.discriminator_loss(BATCH)
+            loss.backward()
+            assert all(p.grad is None for p in task.generator.parameters())
+            loss, _ = task.generator_loss(BATCH)
+            loss.backward()
+            gradients += [p.grad for p in task.parameters() if p.grad is not None]
+        assert len(task.generator.z) == (2 if once else 4)
+        results.append(gradients)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [({"first": "generator"}, 2), ({"n_critic": 2}, 3), ({}, 1)],
+)
+def test_one_pass_only_where_both_turns_make_the_same(change: dict[str, Any], passes: int) -> None:
+    task = make_task(objective=change, same_noise=True)
+    assert len(play_alone(task, change.get("n_critic", 1))) == passes
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), nn.Dropout(0.5)])
+def test_no_single_pass_for_a_generator_that_is_random_or_remembers(layer: nn.Module) -> None:
+    generator = nn.Sequential(nn.Linear(DIM, 6), layer)
+    assert not NoiseToImage(generator, Discriminator(None), Objective(NonSaturating()), DIM, same_noise=True).repeats
 
 
 @pytest.mark.parametrize("adversarial", [NonSaturating(), LeastSquares()])

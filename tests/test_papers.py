@@ -611,12 +611,13 @@ def test_tutorial_players() -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_tutorial_both_players_move_on_the_same_noise(same: bool) -> None:
+    """With the same noise both use the very images of one pass."""
     players = game("model=mlp", *MLP, f"model.task.same_noise={same}")
     seen: list[Tensor] = []
     players.generator.network.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].clone()))
     play(players, 2)
-    assert len(seen) == 4 and all(z.shape == (4, 64) for z in seen)
-    assert [torch.equal(seen[0], seen[1]), torch.equal(seen[1], seen[2]), torch.equal(seen[2], seen[3])] == [same, False, same]
+    assert len(seen) == (2 if same else 4) and all(z.shape == (4, 64) for z in seen)
+    assert len({tuple(z.flatten().tolist()) for z in seen}) == len(seen)
 
 
 # DCGAN, Radford et al. 2016

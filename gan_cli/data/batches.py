@@ -24,7 +24,6 @@ from gan_cli.randomness import derive
 
 Source = Generator[tuple[Tensor, Tensor | None], None, None]  # (B, ...) and int64 (B,), anywhere
 PATIENCE = 600.0  # seconds that a batch may take to decode
-MAX_RESIDENT_BYTES = 2 * 2**30  # a larger set stays in host memory
 
 
 class Batches:
@@ -53,6 +52,8 @@ class Batches:
 
     Attributes:
         waited: seconds that the batches took the caller, all together.
+        workers: as given.
+        resident: whether what is in memory is that of ``device``: it fits into half of what is free there.
 
     Raises:
         ConfigError: ``batch_size`` is larger than the data set.
@@ -88,7 +89,8 @@ class Batches:
         self._batch_size, self._seed, self._device = batch_size, seed, device
         self._rank, self._world = rank, world
         self._names = [names for names, _ in streams]
-        workers = -(-workers // len(streams))
+        self.workers, workers = workers, -(-workers // len(streams))
+        self.resident = _fits(sum(part.images.nbytes for _, part in streams if isinstance(part, ArrayDataset)), device)
         self._sources = [
             self._from_memory(part, k) if isinstance(part, ArrayDataset) else self._read(part, k, workers)
             for k, (_, part) in enumerate(streams)
@@ -132,7 +134,7 @@ class Batches:
         return (indices.chunk(self._world)[self._rank] for indices in whole)
 
     def _from_memory(self, dataset: ArrayDataset, stream: int) -> Source:
-        device = self._device if _fits(dataset.images.nbytes, self._device) else torch.device("cpu")
+        device = self._device if self.resident else torch.device("cpu")
         images = dataset.images.to(device)
         labels = None if dataset.labels is None else dataset.labels.to(device)
         for indices in self._indices(len(dataset), stream, device):
@@ -174,7 +176,7 @@ def _fits(size_bytes: int, device: torch.device) -> bool:
         free = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     else:
         return device.type == "cpu"
-    return size_bytes < min(MAX_RESIDENT_BYTES, free / 2)
+    return size_bytes < free / 2
 
 
 def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers: int) -> Iterator[Tensor]:

@@ -66,15 +66,19 @@ def with_dropout(network: nn.Module, inputs: Tensor, label: Tensor | None, seed:
     if not all(type(layer) in MULTIPLY for layer in layers):
         with training_behaviour(network, batch_norm=False):
             return one_by_one(network, inputs, label, seed, start)
-    calls = count()
+    calls, odd = count(), []
 
     def drop(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
+        odd.extend([layer] if len(given[0]) != len(inputs) else [])
         return given[0] * _mask(layer, given[0], (seed, "layers", next(calls)), start)
 
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(layer.register_forward_hook(drop).remove)
         results: Tensor = apply(network, inputs, label)
+    if odd:  # its rows are not the samples
+        with training_behaviour(network, batch_norm=False):
+            return one_by_one(network, inputs, label, seed, start)
     return results
 
 

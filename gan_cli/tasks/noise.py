@@ -63,8 +63,7 @@ class NoiseToImage(nn.Module):
         self.batch_keys = ("image",) if num_classes is None else ("image", "label")
         self._noise: Tensor | None = None  # of the turn before, within a step
         self._fake: Tensor | None = None  # what G made of it, where both turns would make the same
-        once = same_noise and objective.first == "discriminator" and objective.n_critic == 1 and objective.warm_up is None
-        self.once = once and not mixes_batch(generator) and not dropouts(generator)
+        self.repeats = not dropouts(generator) and next(generator.buffers(), None) is None  # G gives the same for the same
 
     def noise(self, n: int, device: torch.device) -> Tensor:
         """Training latents, float32 (n, latent_dim), from the global generator."""
@@ -79,6 +78,12 @@ class NoiseToImage(nn.Module):
         self._noise = noise if new else None
         return noise
 
+    def _once(self) -> bool:
+        """Whether one pass of G serves both turns of a step. A compiled turn cannot leave its graph to the next one."""
+        game = self.objective
+        alike = self.same_noise and game.first == "discriminator" and game.n_critic == 1 and game.warm_up is None
+        return alike and self.repeats and not torch.compiler.is_compiling()
+
     def _label(self, batch: dict[str, Tensor]) -> Tensor | None:
         return batch["label"] if self.num_classes is not None else None
 
@@ -89,7 +94,7 @@ class NoiseToImage(nn.Module):
 
     def discriminator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
         """``batch``: ``image`` in [-1, 1], (N, C, H, W), and ``label``, int64 (N,). Returns a scalar and what to log."""
-        label, once = self._label(batch), self.once and not torch.compiler.is_compiling()  # which has no graph across turns
+        label, once = self._label(batch), self._once()
         with torch.set_grad_enabled(once):
             fake = apply(self.generator, self._latents(batch, new=self.objective.first == "discriminator"), label)
         self._fake, fake = fake if once else None, fake.detach()
