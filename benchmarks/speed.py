@@ -291,6 +291,8 @@ def draw(results: Result, path: Path) -> None:
     names = [name for name in colours if name != "plain" and any(name in model["ways"] for model in models)]
     for row, model in enumerate(models):
         for k, name in enumerate(names):
+            if name not in model["ways"]:  # it could not be compiled
+                continue
             values = ratios(model["ways"], name)
             middle = statistics.median(values)
             place = row + (k - (len(names) - 1) / 2) * 0.8 / len(names)

@@ -12,39 +12,29 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_cli import distributed
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.engine import Batch, Loss, Player, frozen
 from gan_cli.errors import ConfigError, of_system
 from gan_cli.randomness import seed_everything
-from gan_cli.runs import has_convolutions
 
 log = logging.getLogger("gan_cli")
-LONG = 20_000  # steps from which on a CPU the 4 to 10 % that it gains there are worth half a minute of compiling
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}  # relative, of a player's whole gradient
 
 
-def choose_compile(
-    wanted: str | bool, device: torch.device, task: Any, *, total_steps: int, saved: Checkpoint | None
-) -> tuple[bool, str]:
+def choose_compile(wanted: str | bool, device: torch.device, saved: Checkpoint | None) -> tuple[bool, str]:
     """Whether to compile, and why. ``auto`` keeps what the run began with, else compiles where it pays."""
     if wanted != "auto":
         return bool(wanted), "as set"
-    if saved is not None and saved.info["machine"]["device"] == str(device):
-        return bool(saved.info["machine"].get("compiled")), "as the run began"
     if distributed.world() > 1:
         return False, "several processes; compile=true tries it"
+    if saved is not None and saved.info["machine"]["device"] == str(device):
+        return bool(saved.info["machine"].get("compiled")), "as the run began"
     if device.type == "cuda":
         return True, "faster on a GPU; compile=false leaves it out"
-    if device.type != "cpu":
-        return False, f"not tried on {device.type}"
-    if has_convolutions(task):
-        return False, "no gain for convolutions on a CPU"
-    if total_steps < LONG:
-        return False, f"pays on a CPU from about {LONG:,} steps on"
-    return True, "a long run without convolutions; compile=false leaves it out"
+    return False, f"gains little on a {device.type} and takes up to a minute; compile=true tries it"
 
 
 def compile_game(task: Any, players: tuple[Player, Player], batch: Batch, *, forced: bool) -> tuple[bool, str]:
@@ -61,13 +51,14 @@ def compile_game(task: Any, players: tuple[Player, Player], batch: Batch, *, for
     Raises:
         ConfigError: it was forced and cannot be done.
     """
+    log.info("compiling the step, which can take a minute")
     try:
         with _settings(), distributed.together():
             plain = trial(task, players, batch)
             _compile(task, players)
             problem = disagreement(plain, trial(task, players, batch), players)
     except Exception as error:  # the compiler, its C++ compiler and its drivers may raise anything
-        if of_system(error, "") is not None:
+        if forced and of_system(error, "") is not None:
             raise
         problem = f"{type(error).__name__}: {error}".strip().split("\n")[0][:200].rstrip(".")
     if problem is None:
@@ -92,7 +83,11 @@ def _compile(task: Any, players: tuple[Player, Player]) -> None:
         function: Loss = torch.compile(
             player.plain_loss_and_gradient, fullgraph=True, dynamic=False, mode="reduce-overhead" if graphs else None
         )
-        player.loss_and_gradient = _replayed(function, first=k == 0) if graphs else function
+        if graphs:
+            function = _replayed(function, first=k == 0)
+        if player.network is task.discriminator:
+            function = _beside_frozen(function, task.generator)
+        player.loss_and_gradient = function
 
 
 def _replayed(function: Loss, *, first: bool) -> Loss:
@@ -107,12 +102,23 @@ def _replayed(function: Loss, *, first: bool) -> Loss:
     return run
 
 
+def _beside_frozen(function: Loss, network: nn.Module) -> Loss:
+    """Or the traced backward pass takes the network's present gradients for something that it must add to, and copies them."""
+
+    def run(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        with frozen(network):
+            return function(batch)
+
+    return run
+
+
 @contextmanager
 def _settings() -> Iterator[None]:
     """What compiling needs, set for good: functions are compiled again when they meet something new."""
     import torch._dynamo
     import torch._inductor.config
 
+    torch._dynamo.reset()  # what earlier jobs of a sweep have compiled counts against a limit
     torch._dynamo.config.trace_autograd_ops = True  # the backward pass, and the gradient within a penalty
     torch._inductor.config.fallback_random = True  # the random numbers of the plain path
     torch._inductor.config.compile_threads = 1 if not torch.cuda.is_available() else None

@@ -132,7 +132,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         workers=min(threads, MOST_WORKERS) if config.workers is None else config.workers,
         rank=distributed.rank(), world=distributed.world(),
     )  # fmt: skip
-    compiled, compile_reason = choose_compile(config.compile, device, task, total_steps=config.total_steps, saved=saved)
+    compiled, compile_reason = choose_compile(config.compile, device, saved)
     if compiled:
         movers = (players["discriminator"], players["generator"])
         sample = Batches(

@@ -104,7 +104,7 @@ class Batches:
         batch: dict[str, Tensor] = {}
         for k, (names, source) in enumerate(zip(self._names, self._sources, strict=True)):
             samples, labels = next(source)
-            samples = self._send(samples)
+            samples = _on(self._device, samples)
             if self._jitter is not None:
                 generator = torch.Generator().manual_seed(derive(self._seed, "jitter", k, self.position))
                 samples = self._jitter(samples, generator, self._rank, self._world)
@@ -113,7 +113,7 @@ class Batches:
             parts = samples.chunk(len(names), dim=1) if len(names) > 1 else [samples]
             batch |= {name: part.contiguous() for name, part in zip(names, parts, strict=True)}
             if labels is not None:
-                batch["label"] = self._send(labels)
+                batch["label"] = _on(self._device, labels)
         self.position += self._batch_size
         self.waited += time.perf_counter() - start
         return batch
@@ -122,11 +122,6 @@ class Batches:
         """Ends the worker processes, if any. The iterator cannot be used after that."""
         for source in self._sources:
             source.close()
-
-    def _send(self, values: Tensor) -> Tensor:
-        if self._device.type == "cuda" and not values.is_cuda:
-            values = values.pin_memory()
-        return values.to(self._device, non_blocking=True)
 
     def _indices(self, n: int, stream: int, device: torch.device) -> Iterator[Tensor]:
         seed = self._seed if stream == 0 else derive(self._seed, "stream", stream)
@@ -157,15 +152,22 @@ def permutation(n: int, *, seed: int, epoch: int) -> Tensor:
 def index_batches(n: int, batch_size: int, *, seed: int, position: int, device: torch.device) -> Iterator[Tensor]:
     """Endless batches of indices into ``n`` images, from ``position`` on. Yields int64 (batch_size,) on ``device``."""
     epoch, offset = divmod(position, n)
-    order = permutation(n, seed=seed, epoch=epoch).to(device)
+    order = _on(device, permutation(n, seed=seed, epoch=epoch))
     while True:
         indices = order[offset : offset + batch_size]
         offset += batch_size
         if offset >= n:  # batch_size <= n, so one more epoch is enough
             epoch, offset = epoch + 1, offset - n
-            order = permutation(n, seed=seed, epoch=epoch).to(device)
+            order = _on(device, permutation(n, seed=seed, epoch=epoch))
             indices = torch.cat([indices, order[:offset]])
         yield indices
+
+
+def _on(device: torch.device, values: Tensor) -> Tensor:
+    """``values`` on ``device``, without waiting for it."""
+    if device.type == "cuda" and not values.is_cuda:
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def _fits(size_bytes: int, device: torch.device) -> bool:
@@ -223,7 +225,9 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
                 pipe.recv_bytes_into(array)
                 pipe.send(next(order).numpy())
                 yield torch.from_numpy(array.reshape(shape))
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+                raise
             what = "a process that decodes images was killed, most often for want of memory"
             raise MemoryFullError(what, "workers", "Set workers=0 or fewer") from error
 
