@@ -120,9 +120,13 @@ def _cannot_build(target: str, where: str, cause: BaseException) -> ConfigError:
 
 
 def to_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network; convolutions get channels-last memory, in which they run faster."""
+    """Move a network; convolutions get channels-last memory, in which they run faster.
+
+    Not beside instance norm on a CPU, which gives its result back in the other format every time.
+    """
     module = module.to(device)
-    return module.to(memory_format=torch.channels_last) if has_convolutions(module) else module
+    converts = device.type == "cpu" and any(isinstance(m, nn.InstanceNorm2d) for m in module.modules())
+    return module.to(memory_format=torch.channels_last) if has_convolutions(module) and not converts else module
 
 
 def has_convolutions(module: nn.Module) -> bool:
