@@ -94,7 +94,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: Any, message: str) -> N
         mnist(root=str(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"<html>", b"", gzip.compress(idx(IMAGES))[:-2000], gzip.compress(b"")[:-3]])
+@pytest.mark.parametrize("content", [b"<html>", b"", gzip.compress(idx(IMAGES))[:-2000], gzip.compress(b"")[:-3]], ids=range(4))
 def test_a_damaged_archive_is_named(tmp_path: Path, content: bytes) -> None:
     path = write(tmp_path) / "train-images-idx3-ubyte.gz"
     path.write_bytes(content)
