@@ -482,10 +482,10 @@ def test_a_signal_while_a_picture_is_drawn_off_the_schedule(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "in memory"),
+        ([], "in memory (2.1e-06 GB)"),
         (
             ["dataset.memory_gb=1e-6"],
-            "read as they are used, workers=2 (in memory they would need 2.1e-06 GB, dataset.memory_gb=1e-06)",
+            "read as they are used, workers=1 (in memory they would need 2.1e-06 GB, dataset.memory_gb=1e-06)",
         ),
     ],
 )
