@@ -139,3 +139,19 @@ def test_current_directory_comes_last_on_the_path(tmp_path: Path) -> None:
     script = "import sys; sys.path.remove(''); sys.argv = ['gan-train', '--help']; from gan_cli import train; train.main()"
     result = python(tmp_path, "-c", script)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "3000"), ({"OMP_WAIT_POLICY": "active"}, "None"), ({"GOMP_SPINCOUNT": "7"}, "7")]
+)
+def test_threads_wait_shortly_unless_the_user_says_otherwise(
+    given: dict[str, str], spins: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GNU OpenMP reads it when torch is imported, which is later."""
+    quiet = WITHOUT_TORCH.format(argv=["gan-train", "--help"], module="train")
+    code = f"import os\n{quiet}    print(os.environ.get('GOMP_SPINCOUNT'))"
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    result = python(tmp_path, "-c", code, **given)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == spins
