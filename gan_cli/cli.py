@@ -192,10 +192,6 @@ def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None
     if args.multirun and torchrun.world() > 1:
         todo = "Leave out -m and start one torchrun for each job, or leave out torchrun"
         raise ConfigError("several processes cannot sweep together", "-m under torchrun", todo)
-    if args.multirun:
-        from gan_cli.sweeps import sweepers
-
-        sweepers.register()
     hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=config_name, version_base="1.3")(job)()
 
 

@@ -1,11 +1,10 @@
-"""Hydra's place for sweeps, ours: jobs that are finished stay as they are, broken ones go on, and it is said.
+"""What all sweeps share: jobs that are finished stay as they are, broken ones go on, and it is said.
 
-Hydra takes sweepers from packages called ``hydra_plugins`` only, hence ``__module__``; :func:`register` makes them known.
+Hydra finds the sweepers in ``hydra_plugins/gan_cli_sweepers``. Must not import torch.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import signal
 from collections.abc import Iterator, Sequence
@@ -19,13 +18,12 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gan_cli import signals, status
 from gan_cli.config import MAY_CHANGE, TrainConfig, check, differences, is_among
-from gan_cli.errors import ConfigError, DivergedError, PreemptedError, SweepError
+from gan_cli.errors import ConfigError, DivergedError, PreemptedError
 from gan_cli.files import read_file
 from gan_cli.outcome import final_metric
 from gan_cli.sweeps import directory as places
@@ -51,7 +49,7 @@ class Planned:
     @property
     def finished(self) -> bool:
         """Whether there is nothing to do: a run of this config is complete there."""
-        return self.master is not None and is_finished(self.path, self.master)
+        return self.config is not None and is_finished(self.path, self.config)
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Outcome:
     error: BaseException | None
 
 
-class JobSweeper(Sweeper):
+class Jobs:
     """What all sweeps share.
 
     Args:
@@ -81,9 +79,9 @@ class JobSweeper(Sweeper):
         self.names: list[str] = []
         self.launched = 0
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
-        self.context, self.master = hydra_context, config
+        self.context, self.config = hydra_context, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -102,11 +100,11 @@ class JobSweeper(Sweeper):
             OutputError: another process sweeps here, or it cannot be written.
         """
         overrides = self.parse(arguments)
-        if self.master.hydra.sweep.dir == places.AUTO:
-            typed = OverridesParser.create().parse_overrides(list(self.master.hydra.overrides.hydra))
-            with read_write(self.master), open_dict(self.master):
-                self.master.hydra.sweep.dir = places.default_dir([*overrides, *typed])
-        self.directory = Path(self.master.hydra.sweep.dir)
+        if self.config.hydra.sweep.dir == places.AUTO:
+            typed = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.hydra))
+            with read_write(self.config), open_dict(self.config):
+                self.config.hydra.sweep.dir = places.default_dir([*overrides, *typed])
+        self.directory = Path(self.config.hydra.sweep.dir)
         # A job is called after what is swept: the rest is the same for all of them.
         fixed = sorted({override.key_or_group for override in overrides if not override.is_sweep_override()})
         self.fixed = fixed if len(fixed) < len(overrides) else []
@@ -130,7 +128,7 @@ class JobSweeper(Sweeper):
             f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(_quoted, self.fixed))}]",
         ]
         everything = [*overrides, *own]
-        cfg = self.context.config_loader.load_sweep_config(self.master, everything)
+        cfg = self.context.config_loader.load_sweep_config(self.config, everything)
         name = places.job_name(str(cfg.hydra.job.override_dirname))
         with open_dict(cfg):
             del cfg["hydra"]
@@ -167,7 +165,7 @@ class JobSweeper(Sweeper):
     @contextmanager
     def _signals_to_jobs(self) -> Iterator[None]:
         """Where jobs run in other processes, the first signal lets them save and end. The second acts at once."""
-        if self.master.hydra.launcher._target_.endswith("BasicLauncher"):  # the job itself listens
+        if self.config.hydra.launcher._target_.endswith("BasicLauncher"):  # the job itself listens
             yield
             return
 
@@ -209,53 +207,6 @@ def is_finished(path: Path, config: TrainConfig) -> bool:
     return all(is_among(key, MAY_CHANGE - {"gif"}) for key in changed)
 
 
-class GridSweeper(JobSweeper):
-    """Every combination of the values of every key: ``-m loss=hinge,wgan_gp seed=range(0,5)``."""
-
-    __module__ = "hydra_plugins.gan_cli"
-
-    def sweep(self, arguments: list[str]) -> list[Outcome]:
-        """Called by Hydra with the overrides of the command line.
-
-        Raises:
-            SweepError: of the jobs that failed, after all have ended.
-        """
-        with self.opened(arguments) as overrides:
-            outcomes = self.run(combinations(overrides))
-            failed = {one.name: one.error for one in outcomes if one.error is not None}
-            done = sum(one.state == "complete" for one in outcomes)
-            if done:
-                log.info("compare them: %s", places.compare(self.directory))
-            if failed:
-                raise SweepError(failed)
-            log.info("the sweep is finished: %d of %d jobs are complete", done, len(outcomes))
-            return outcomes
-
-
-def combinations(overrides: Sequence[Override]) -> list[list[str]]:
-    """The jobs of a grid, the last key changing fastest.
-
-    Raises:
-        ConfigError: a continuous range, which has no values to go through.
-    """
-    values: list[list[str]] = []
-    for override in overrides:
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            values.append([str(override.input_line)])
-        elif override.is_discrete_sweep():
-            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            todo = "List values (choice, range), or search: hydra/sweeper=optuna, or hydra/sweeper=random"
-            raise ConfigError(f"a grid has no values of {override.get_value_element_as_str()}", key, todo)
-    return [list(job) for job in itertools.product(*values)]
-
-
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def register() -> None:
-    """Make them known to Hydra."""
-    Plugins.instance().register(GridSweeper)

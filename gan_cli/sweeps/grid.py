@@ -1,0 +1,55 @@
+"""A sweep over every combination. Must not import torch."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+
+from hydra.core.override_parser.types import Override
+
+from gan_cli.errors import ConfigError, SweepError
+from gan_cli.sweeps import directory as places
+from gan_cli.sweeps.jobs import Jobs, Outcome
+
+log = logging.getLogger("gan_cli")
+
+
+class Grid(Jobs):
+    """Every combination of the values of every key: ``-m loss=hinge,wgan_gp seed=range(0,5)``."""
+
+    def sweep(self, arguments: list[str]) -> list[Outcome]:
+        """Called by Hydra with the overrides of the command line.
+
+        Raises:
+            SweepError: of the jobs that failed, after all have ended.
+        """
+        with self.opened(arguments) as overrides:
+            outcomes = self.run(combinations(overrides))
+            failed = {one.name: one.error for one in outcomes if one.error is not None}
+            done = sum(one.state == "complete" for one in outcomes)
+            if done:
+                log.info("compare them: %s", places.compare(self.directory))
+            if failed:
+                raise SweepError(failed)
+            log.info("the sweep is finished: %d of %d jobs are complete", done, len(outcomes))
+            return outcomes
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """The jobs of a grid, the last key changing fastest.
+
+    Raises:
+        ConfigError: a continuous range, which has no values to go through.
+    """
+    values: list[list[str]] = []
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values.append([str(override.input_line)])
+        elif override.is_discrete_sweep():
+            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            todo = "List values (choice, range), or search: hydra/sweeper=optuna, or hydra/sweeper=random"
+            raise ConfigError(f"a grid has no values of {override.get_value_element_as_str()}", key, todo)
+    return [list(job) for job in itertools.product(*values)]
