@@ -117,6 +117,13 @@ class DivergedError(GanError):
     exit_code = 79
 
 
+class PrunedError(GanError):
+    """A search gave the run up as hopeless, with its state saved."""
+
+    exit_code = 80
+    stop = ""  # the advice is a command to copy
+
+
 def file_of(error: OSError) -> str:
     """The file an error is about, or an empty text."""
     return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
