@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shlex
 import sys
@@ -14,6 +13,8 @@ from omegaconf import DictConfig
 from gan_cli import cli, signals, torchrun
 from gan_cli.config import check
 from gan_cli.errors import ConfigError, PreemptedError
+from gan_cli.sweeps import elsewhere
+from gan_cli.sweeps.directory import continue_sweep, job_name
 
 
 def app(cfg: DictConfig) -> float | None:
@@ -37,7 +38,9 @@ def app(cfg: DictConfig) -> float | None:
     run_dir = Path(config.run_dir).expanduser() if config.run_dir is not None else None
     sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
     if sweeping:
-        run_dir = Path(hydra.sweep.dir) / job_name(",".join(sorted(overrides)))
+        sweep_dir = Path(hydra.sweep.dir)
+        run_dir = sweep_dir / job_name(str(hydra.job.override_dirname))
+        elsewhere.obey(sweep_dir)
     try:
         value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
         if sweeping and signals.received:  # in the last step
@@ -45,17 +48,8 @@ def app(cfg: DictConfig) -> float | None:
         return value
     except (PreemptedError, signals.Interrupted):
         if sweeping and signals.received:
-            logging.getLogger("gan_cli").info("to continue the whole sweep: %s", continue_sweep(hydra.sweep.dir))
+            logging.getLogger("gan_cli").info("to continue the whole sweep: %s", continue_sweep())
         raise
-
-
-def job_name(overrides: str) -> str:
-    """The directory of a sweep's job: what it overrides, as one plain file name."""
-    overrides = overrides or "default"
-    name = overrides.replace("/", "_")
-    if name == overrides and len(name.encode()) <= 200:
-        return name
-    return f"{name[:100]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
 def continue_command(overrides: list[str], run_dir: Path) -> str:
@@ -72,12 +66,6 @@ def continue_command(overrides: list[str], run_dir: Path) -> str:
         several = [f"--nnodes={nodes}"] if nodes > 1 else []
         start = [cli.program("torchrun"), *several, f"--nproc-per-node={torchrun.local_world()}", "-m", "gan_cli.train"]
     return shlex.join([*start, *flags, *overrides, cli.override("run_dir", run_dir)])
-
-
-def continue_sweep(sweep_dir: str) -> str:
-    """The command that goes on with this sweep: finished jobs are left as they are."""
-    rest = [a for a in sys.argv[1:] if not a.startswith("hydra.sweep.dir=")]
-    return shlex.join([cli.program("gan-train"), *rest, cli.override("hydra.sweep.dir", sweep_dir)])
 
 
 def main() -> NoReturn:
