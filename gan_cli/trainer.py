@@ -246,7 +246,9 @@ def play(
     def judge(values: Mapping[str, float]) -> None:
         """Stop if the search that the run belongs to gives it up for these values."""
         key = config.optimized_metric
-        if report is not None and key in values and progress.step < config.total_steps and report(progress.step, values[key]):
+        if report is None or key is None or key not in values or progress.step >= config.total_steps:
+            return
+        if report(progress.step, values[key]):
             stop.insert(0, PRUNED)  # a signal would come back with the same command
 
     def evaluate() -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_cli import status
 from gan_cli.config import check
-from gan_cli.errors import ConfigError, GanError, OutputError
+from gan_cli.errors import ConfigError, GanError, OutputError, SweepError
 from gan_cli.metrics import names
 from gan_cli.ranges import Count, PositiveInt, Seed
 from gan_cli.results import number
@@ -45,7 +44,8 @@ WAIT = 60  # seconds for another process that writes to it
 HOPELESS = 3  # failures at the beginning that are no divergence: something else is wrong
 LEVEL = 0.05  # of Welch's test
 HARMLESS = frozenset(
-    "device threads workers compile keep_checkpoints save_every milestones gif max_hours dataset.root dataset.download".split()
+    ["device", "threads", "workers", "compile", "keep_checkpoints", "save_every", "milestones", "gif", "max_hours"]
+    + ["dataset.root", "dataset.download", "dataset.memory_gb", "launcher"]
 )  # fixed settings that may change while a search goes on
 
 
@@ -236,7 +236,7 @@ class Search:
         """Run trials until there are as many as wanted. Says what happens.
 
         Raises:
-            GanError: a job was stopped, whose trial goes on with the same command; or everything fails.
+            SweepError: a job was stopped, whose trial goes on with the same command; or everything fails.
         """
         left = self.trials("RUNNING")
         finished = len(self.trials("COMPLETE", "PRUNED", "FAIL"))
@@ -278,7 +278,7 @@ class Search:
         known = {str(t.user_attrs["directory"]): t for t in self.trials("COMPLETE", "PRUNED", "FAIL")}
         jobs = {d: self.space.overrides(t.params) for d, t in zip(directories, batch, strict=True) if d not in known}
         outcomes = dict(zip(jobs, self.run(list(jobs.values())) if jobs else [], strict=True))
-        stopped = None
+        stopped: dict[str, BaseException] = {}
         for directory, trial in zip(directories, batch, strict=True):
             if directory in known:
                 log.info("search: trial %d has the values of trial %d", trial.number, known[directory].number)
@@ -286,12 +286,12 @@ class Search:
                 continue
             outcome = outcomes[directory]
             if outcome.state == "preempted":
-                stopped = stopped or outcome.error
+                stopped[directory] = outcome.error or Exception()
                 continue
             self._tell(trial, outcome)
             known[directory] = self.study.get_trials(deepcopy=False)[trial.number]
-        if stopped is not None:
-            raise stopped
+        if stopped:
+            raise SweepError(stopped)
 
     def _tell(self, trial: FrozenTrial, outcome: Outcome) -> None:
         from optuna.trial import TrialState
@@ -318,7 +318,7 @@ class Search:
         self.failed_now += 1
         if self.failed_now >= HOPELESS and not self.trials("COMPLETE", "PRUNED") and outcome.error is not None:
             log.info("search: stopped, as nothing but failures came; the same command goes on")
-            raise outcome.error
+            raise SweepError({str(trial.user_attrs["directory"]): outcome.error})
 
     def _repeat(self, trial: FrozenTrial, before: FrozenTrial) -> None:
         with translated(self.where):
@@ -335,12 +335,12 @@ class Search:
         """The best of those that completed; the first of equals.
 
         Raises:
-            ConfigError: none did.
+            GanError: none did.
         """
         complete = self.trials("COMPLETE")
         if not complete:
             todo = f"See their train.log in {self.sweep_dir}, and narrow the search space"
-            raise ConfigError("no trial gave a value", self.metric, todo)
+            raise GanError("no trial gave a value", self.metric, todo)
         sign = 1.0 if self.direction == "minimize" else -1.0
         return min(complete, key=lambda t: (sign * _value(t), t.number))
 
@@ -370,9 +370,9 @@ class Search:
         outcomes: list[Outcome] = []
         for k in range(0, len(jobs), self.options.n_jobs):
             outcomes += self.run(jobs[k : k + self.options.n_jobs])
-        for outcome in outcomes:
-            if outcome.state == "preempted" and outcome.error is not None:
-                raise outcome.error
+        stopped = {o.name: o.error for o in outcomes if o.state == "preempted" and o.error is not None}
+        if stopped:
+            raise SweepError(stopped)
         log.info("confirmed with seeds %s, which no trial used:", ", ".join(map(str, seeds)))
         values: dict[str, list[float]] = {}
         for k, label in enumerate(settings):
@@ -469,7 +469,7 @@ class OptunaSearch(Jobs):
         """Called by Hydra with the overrides of the command line.
 
         Raises:
-            GanError: the search cannot begin, was stopped, or gave nothing.
+            GanError, SweepError: the search cannot begin, was stopped, or gave nothing.
         """
         refuse_missing()
         space = read_space(self.parse(arguments))
@@ -489,6 +489,8 @@ class OptunaSearch(Jobs):
             if self.options.confirm:
                 self.fixed = [key for key in self.fixed if key != "seed"]
                 search.confirm()
+            from gan_cli.train import continue_command  # which imports the sweeps
+
             search.report(lambda overrides: continue_command(overrides, Path("NEW")))
 
     def _compose(self, overrides: list[str]) -> DictConfig:

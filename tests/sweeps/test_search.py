@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gan_cli.errors import ConfigError, GanError, OutputError, PreemptedError
+from gan_cli.errors import ConfigError, GanError, OutputError, PreemptedError, SweepError
 
 pytest.importorskip("optuna")
 
@@ -22,6 +24,19 @@ from gan_cli.sweeps.search import Options, Search, direction_of, reporter, sprea
 from gan_cli.sweeps.space import Space, read_space, written
 
 OPTIONS = Options("tpe", 15, 1, 0, None, None, None, {}, "median", 3, 0, 0)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def quick(*args: Any, **keywords: Any) -> sqlite3.Connection:
+        connection = connect(*args, **keywords)
+        if "damaged" not in str(args[0]):
+            connection.execute("PRAGMA synchronous=OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", quick)
 
 
 def space(*arguments: str) -> Space:
@@ -60,7 +75,9 @@ def bowl(values: dict[str, str]) -> Outcome:
     return ended(value=(math.log10(float(values["x"])) + 3) ** 2 + int(values.get("n", 0)) + float(values.get("seed", 0)) / 100)
 
 
-def search(path: Path, run: Any, *arguments: str, metric: str = "metric/fid", direction: str = "minimize", **options: Any) -> Search:
+def search(
+    path: Path, run: Any, *arguments: str, metric: str = "metric/fid", direction: str = "minimize", **options: Any
+) -> Search:
     return Search(
         replace(OPTIONS, **options), space(*(arguments or BOWL)), sweep_dir=path, metric=metric, direction=direction, seed=0,
         run=run, name=lambda overrides: ",".join(sorted(overrides)),
@@ -123,7 +140,10 @@ def test_drawn_numbers_are_written_short_and_within_their_bounds() -> None:
 
 
 def test_each_choice_is_tried_before_anything_is_trained() -> None:
-    found = [" ".join(space("a=x,y", "b=interval(1,2)", "c=p,q,r", "d=5").overrides(v)) for v in space("a=x,y", "b=interval(1,2)", "c=p,q,r").choices()]
+    found = [
+        " ".join(space("a=x,y", "b=interval(1,2)", "c=p,q,r", "d=5").overrides(v))
+        for v in space("a=x,y", "b=interval(1,2)", "c=p,q,r").choices()
+    ]
     assert found[0] == "d=5 a=x b=1 c=p" and {"d=5 a=y b=1 c=p", "d=5 a=x b=1 c=q", "d=5 a=x b=1 c=r"} == set(found[1:])
 
 
@@ -194,16 +214,18 @@ def test_killed_while_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run.seen == whole.seen
 
 
-def test_a_finished_search_says_so_and_more_trials_continue_it(tmp_path: Path, caplog: Any) -> None:
+def test_a_finished_search_says_so_and_more_trials_continue_it(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     run = Objective(bowl)
     search(tmp_path, run, n_trials=4).optimise()
     search(tmp_path, run, n_trials=4).optimise()
-    assert len(run.seen) == 4
+    assert len(run.seen) == 4 and "4 of 4 trials are finished, there is nothing to try" in said.text
     search(tmp_path, run, n_trials=6).optimise()
     assert len(run.seen) == 6
 
 
-@pytest.mark.parametrize("bad", [ended(value=math.nan), ended(value=None), ended(value=math.inf), ended("diverged"), ended("failed")])
+@pytest.mark.parametrize(
+    "bad", [ended(value=math.nan), ended(value=None), ended(value=math.inf), ended("diverged"), ended("failed")]
+)
 def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_path: Path) -> None:
     run = Objective(lambda values: bad if values["n"] == "1" else bowl(values))
     found = search(tmp_path, run)
@@ -216,8 +238,9 @@ def test_nothing_but_failures_stop_it(tmp_path: Path) -> None:
     """A folder that is not there should not use up all trials."""
     run = Objective(lambda values: ended("failed", error=ConfigError("a", "b", "c")))
     for _ in range(2):
-        with pytest.raises(ConfigError):
+        with pytest.raises(SweepError, match="1 failed") as stopped:
             search(tmp_path, run).optimise()
+        assert stopped.value.exit_code == 2
     assert len(run.seen) == 6
     search(tmp_path, Objective(bowl)).optimise()
 
@@ -231,8 +254,9 @@ def test_all_diverged(tmp_path: Path) -> None:
 
 def test_what_was_stopped_goes_on(tmp_path: Path) -> None:
     run = Objective(lambda values: ended("preempted", error=PreemptedError("a", "b", "c")))
-    with pytest.raises(PreemptedError):
+    with pytest.raises(SweepError) as stopped:
         search(tmp_path, run).optimise()
+    assert stopped.value.exit_code == 75
     again = Objective(bowl)
     search(tmp_path, again, n_trials=2).optimise()
     assert again.seen[0] == run.seen[0] and len(again.seen) == 2
@@ -279,7 +303,7 @@ def test_a_storage_that_cannot_be_opened(storage: str, tmp_path: Path) -> None:
         search(tmp_path, Objective(bowl), storage=storage)
 
 
-def test_a_damaged_storage(tmp_path: Path) -> None:
+def test_a_damaged_storage(tmp_path: Path) -> None:  # its name says so to the fixture above
     (tmp_path / "optuna.db").write_bytes(b"not a database" * 100)
     with pytest.raises(OutputError, match="storage"):
         search(tmp_path, Objective(bowl))
@@ -318,8 +342,39 @@ def test_hopeless_trials_are_pruned_by_the_median(tmp_path: Path) -> None:
     assert reporter(replace(OPTIONS, pruner="none"), path, "x=1") is None
 
 
-def test_the_best_trial_is_confirmed(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("logging.getLogger('gan_cli').propagate", True, raising=False)
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("gan_cli"), "propagate", True)
+    caplog.set_level(logging.INFO, "gan_cli")
+    return caplog
+
+
+def test_the_best_trial_is_confirmed(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    """With seeds that no trial used, side by side with the default."""
+
+    def noisy(values: dict[str, str]) -> Outcome:
+        return ended(value=(9.0 if "x" not in values else float(values["x"])) + float(values.get("seed", 5)) / 100)
+
+    run = Objective(noisy)
+    found = search(tmp_path, run, "x=1,2,3", "m=1", "seed=5", n_trials=6, confirm=3, n_jobs=2)
+    found.seed = 5
+    found.optimise()
+    said.clear()
+    found.confirm()
+    assert run.seen[-6:] == [*(f"m=1 x=1 seed={seed}" for seed in (6, 7, 8)), *(f"m=1 seed={seed}" for seed in (6, 7, 8))]
+    assert "seeds 6, 7, 8, which no trial used" in said.text
+    assert "best     metric/fid 1.07 +- 0.01, n=3" in said.text and "default  metric/fid 9.07 +- 0.01, n=3" in said.text
+    assert "the seeds support that the best trial is better, by 8" in said.text
+
+
+def test_a_confirmation_with_losses_says_so(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    run = Objective(
+        lambda values: ended("diverged") if values.get("seed") in ("1", "2") else ended(value=float(values.get("x", 3)))
+    )
+    found = search(tmp_path, run, "x=1,2", n_trials=4, confirm=3)
+    found.optimise()
+    found.confirm()
+    assert said.text.count("n=1, 2 did not complete") == 2 and "too few values to say" in said.text
 
 
 def test_verdicts() -> None:
