@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_cli import status
-from gan_cli.config import check
+from gan_cli.config import MAY_CHANGE, check, is_among
 from gan_cli.errors import ConfigError, GanError, OutputError, SweepError
 from gan_cli.metrics import names
 from gan_cli.ranges import Count, PositiveInt, Seed
@@ -43,10 +43,9 @@ STUDY = "search"  # its name there
 WAIT = 60  # seconds for another process that writes to it
 HOPELESS = 3  # failures at the beginning that are no divergence: something else is wrong
 LEVEL = 0.05  # of Welch's test
-HARMLESS = frozenset(
-    ["device", "threads", "workers", "compile", "keep_checkpoints", "save_every", "milestones", "gif", "max_hours"]
-    + ["dataset.root", "dataset.download", "dataset.memory_gb", "launcher"]
-)  # fixed settings that may change while a search goes on
+# What a search is about, though a run that goes on may change it; the rest of MAY_CHANGE is harmless here too.
+MATTERS = {"total_steps", "log_every", "sample_every", "optimized_metric", "eval_every", "metrics", "num_samples", "features"}
+HARMLESS = (MAY_CHANGE - MATTERS) | {"launcher"}
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ class Search:
             "metric": self.metric,
             "direction": self.direction,
             "search space": self.space.said,
-            "settings": sorted(o for o in self.space.fixed if o.lstrip("+").split("=")[0] not in HARMLESS),
+            "settings": sorted(o for o in self.space.fixed if not is_among(o.lstrip("+").split("=")[0], HARMLESS)),
         }
         found = {**study.user_attrs, "direction": study.direction.name.lower()}
         for what, mine in asked.items():
