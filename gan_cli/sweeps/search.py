@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,6 +120,13 @@ def translated(where: str) -> Iterator[None]:
         raise OutputError(f"the storage of the search cannot be used: {reason}", where, todo) from error
 
 
+def place(options: Options, sweep_dir: Path) -> str:
+    """Where the storage is, for messages: no passwords."""
+    if options.storage is None:
+        return str(sweep_dir / DATABASE)
+    return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", options.storage)
+
+
 def open_storage(options: Options, sweep_dir: Path) -> RDBStorage:
     """The database of the search, made if there is none.
 
@@ -129,13 +137,13 @@ def open_storage(options: Options, sweep_dir: Path) -> RDBStorage:
 
     for name in ("optuna", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    where = place(options, sweep_dir)
     if options.storage is not None:
-        where = options.storage
-        more = {"connect_args": {"timeout": WAIT}} if where.startswith("sqlite") else {}
-        make = partial(RDBStorage, where, engine_kwargs=more)
+        more = {"connect_args": {"timeout": WAIT}} if options.storage.startswith("sqlite") else {}
+        make = partial(RDBStorage, options.storage, engine_kwargs=more)
     else:
-        where = str(sweep_dir / DATABASE)
-        connect = partial(sqlite3.connect, where, timeout=WAIT, check_same_thread=False)  # a path may hold what a URL may not
+        file = sweep_dir / DATABASE
+        connect = partial(sqlite3.connect, file, timeout=WAIT, check_same_thread=False)  # a path may hold what a URL may not
         make = partial(RDBStorage, "sqlite:///search.db", engine_kwargs={"creator": connect})
     try:
         with translated(where):
@@ -197,7 +205,7 @@ class Search:
         self.options, self.space, self.sweep_dir = options, space, sweep_dir
         self.metric, self.direction, self.seed, self.run, self.name = metric, direction, seed, run, name
         self.storage = open_storage(options, sweep_dir)
-        self.where = options.storage or str(sweep_dir / DATABASE)
+        self.where = place(options, sweep_dir)
         with translated(self.where):
             self.study = self._open()
         self.completed_now = self.failed_now = 0  # in this session
@@ -416,7 +424,7 @@ def reporter(options: Options, sweep_dir: Path, directory: str) -> Callable[[int
     import optuna
 
     storage = open_storage(options, sweep_dir)
-    with translated(options.storage or str(sweep_dir)):
+    with translated(place(options, sweep_dir)):
         known = study_name(options, sweep_dir)
         study = optuna.load_study(study_name=known, storage=storage, pruner=make_pruner(options))
         running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))

@@ -62,6 +62,8 @@ def read_space(overrides: Sequence[Override]) -> Space:
     if "seed" in swept:
         todo = "Set one seed; hydra.sweeper.confirm=3 tries the best trial with three others"
         raise ConfigError("the best seed is no finding", "seed", todo)
+    if any(o.key_or_group == "run_dir" for o in overrides):
+        raise ConfigError("each trial has a directory of its own", "run_dir", "Set hydra.sweep.dir=DIR for all of them")
     fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     said = {key: str(swept[key].input_line).partition("=")[2] for key in sorted(swept)}
     return Space({key: distribution(swept[key]) for key in said}, said, fixed)

@@ -124,6 +124,7 @@ def test_hydras_words_for_what_is_searched(text: str, expected: Any) -> None:
         (["x=1", "y=2"], "there is nothing to search"),
         ([], "there is nothing to search"),
         (["x=1,2", "seed=0,1"], "the best seed is no finding"),
+        (["x=1,2", "run_dir=here"], "each trial has a directory of its own"),
     ],
 )
 def test_what_cannot_be_searched(texts: list[str], what: str) -> None:
@@ -301,6 +302,12 @@ def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
 def test_a_storage_that_cannot_be_opened(storage: str, tmp_path: Path) -> None:
     with pytest.raises((ConfigError, OutputError), match="storage"):
         search(tmp_path, Objective(bowl), storage=storage)
+
+
+def test_a_password_is_not_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        search(tmp_path, Objective(bowl), storage="oracle9://me:secret@host/x")
+    assert "secret" not in str(refused.value) and "oracle9://me:***@host/x" in str(refused.value)
 
 
 def test_a_damaged_storage(tmp_path: Path) -> None:  # its name says so to the fixture above
