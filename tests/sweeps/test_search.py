@@ -305,7 +305,7 @@ def test_a_storage_that_cannot_be_opened(storage: str, tmp_path: Path) -> None:
 
 
 def test_a_password_is_not_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as refused:
+    with pytest.raises(GanError) as refused:
         search(tmp_path, Objective(bowl), storage="oracle9://me:secret@host/x")
     assert "secret" not in str(refused.value) and "oracle9://me:***@host/x" in str(refused.value)
 
