@@ -374,9 +374,7 @@ class Search:
         drawn = self.space.overrides(self.best().params)[len(self.space.fixed) :]
         settings = {"best": [*fixed, *drawn], "default": fixed}
         jobs = [[*overrides, f"seed={seed}"] for overrides in settings.values() for seed in seeds]
-        outcomes: list[Outcome] = []
-        for k in range(0, len(jobs), self.options.n_jobs):
-            outcomes += self.run(jobs[k : k + self.options.n_jobs])
+        outcomes = self.run(jobs)
         stopped = {o.name: o.error for o in outcomes if o.state == "preempted" and o.error is not None}
         if stopped:
             raise SweepError(stopped)
