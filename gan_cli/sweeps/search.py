@@ -208,7 +208,7 @@ class Search:
         self.where = place(options, sweep_dir)
         with translated(self.where):
             self.study = self._open()
-        self.completed_now = self.failed_now = 0  # in this session
+        self.failed_now = 0  # in this session
 
     def _open(self) -> Study:
         import optuna
@@ -222,14 +222,14 @@ class Search:
             "metric": self.metric,
             "direction": self.direction,
             "search space": self.space.said,
-            "settings": sorted(o for o in self.space.fixed if not is_among(o.lstrip("+").split("=")[0], HARMLESS)),
+            "setting": sorted(o for o in self.space.fixed if not is_among(o.lstrip("+").split("=")[0], HARMLESS)),
         }
         found = {**study.user_attrs, "direction": study.direction.name.lower()}
         for what, mine in asked.items():
             theirs = found.get(what, mine)
             if theirs != mine and (study.trials or what == "direction"):
                 todo = "Repeat the command it was started with, or choose another hydra.sweep.dir= or hydra.sweeper.study_name="
-                raise ConfigError(f"the study is of another {what}: {_difference(theirs, mine)}", self.where, todo)
+                raise ConfigError(f"the study was begun with another {what}: {_difference(theirs, mine)}", self.where, todo)
             study.set_user_attr(what, mine)
         return study
 
@@ -314,7 +314,6 @@ class Search:
                 self.study.tell(trial.number, state=TrialState.FAIL)
         if sound:
             assert value is not None
-            self.completed_now += 1
             best = " (best so far)" if self.study.best_trial.number == trial.number else ""
             log.info("search: trial %d of %d: %s %s%s", trial.number, total, self.metric, number(value), best)
             return

@@ -129,7 +129,7 @@ def test_what_is_wrong_is_one_line_and_makes_nothing(args: list[str], what: str,
 def test_a_study_of_another_search_space(train: Any, gan: Any, tmp_path: Path) -> None:
     train(*BASE, *LOSS, RATES, "hydra.sweeper.n_trials=1")
     result = gan("gan-train", *TINY, *BASE, *LOSS, "optimizer.lr=1e-4,1e-3", "hydra.sweeper.n_trials=2")
-    assert result.code == 2 and "the study is of another search space: optimizer.lr=" in result.errors[0]
+    assert result.code == 2 and "the study was begun with another search space: optimizer.lr=" in result.errors[0]
     assert len(trials(tmp_path / "s")) == 1
 
 
