@@ -32,6 +32,7 @@ from gan_cli.errors import (
     NotFoundError,
     OutputError,
     PreemptedError,
+    PrunedError,
     SweepError,
     file_of,
     of_system,
@@ -115,10 +116,10 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
                 sys.exit(PreemptedError.exit_code)
             if want_traceback or not (sweeping or known):
                 raise
-            failed[" ".join(task_overrides(hydra))] = known or error
-            if sweeping:  # say it now; the other jobs go on
+            if sweeping:  # say it now; the other jobs go on, and the sweeper says what it means
                 _say(name, known or error)
                 raise (known or error) from error.__cause__
+            failed[" ".join(task_overrides(hydra))] = known or error
             return None
 
     try:
@@ -135,9 +136,6 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
         if isinstance(error, SweepError):
             print(f"{name}: {error}", file=sys.stderr)
             return error.exit_code
-        if error in failed.values():  # of a sweep, said already
-            print(f"{name}: {len(failed)} failed: {'; '.join(failed)}", file=sys.stderr)
-            return getattr(error, "exit_code", 1)
         known = _translate(error, config_name, composing=not begun)
         if known is None:
             raise
@@ -243,7 +241,7 @@ def _say(name: str, error: Exception) -> None:
         text = (
             f"{type(error).__name__}: {first_line(text)} (a bug in a class of your own or in gan_cli). See the run's train.log."
         )
-    kind = "" if isinstance(error, PreemptedError) else "error: "
+    kind = "" if isinstance(error, PreemptedError | PrunedError) else "error: "
     with contextlib.suppress(OSError):  # nobody listens any more
         print(f"{name}: {kind}{text}", file=sys.stderr, flush=True)
 

@@ -117,6 +117,13 @@ class DivergedError(GanError):
     exit_code = 79
 
 
+class PrunedError(GanError):
+    """A search gave the run up as hopeless, with its state saved."""
+
+    exit_code = 80
+    stop = ""  # the advice is a command to copy
+
+
 class SweepError(Exception):
     """Jobs of a sweep failed, which was said job by job.
 

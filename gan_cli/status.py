@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from gan_cli.errors import DivergedError, GanError, PreemptedError
+from gan_cli.errors import DivergedError, GanError, PreemptedError, PrunedError
 from gan_cli.files import read_file, write_file
 
-State = Literal["running", "complete", "preempted", "failed", "diverged"]
+State = Literal["running", "complete", "preempted", "failed", "diverged", "pruned"]
 
 
 class HasStep(Protocol):
@@ -60,7 +60,9 @@ class Status:
         try:
             yield
         except BaseException as error:
-            kinds: dict[type[BaseException], State] = {PreemptedError: "preempted", DivergedError: "diverged"}
+            kinds: dict[type[BaseException], State] = {
+                PreemptedError: "preempted", DivergedError: "diverged", PrunedError: "pruned"
+            }  # fmt: skip
             code = error.exit_code if isinstance(error, GanError) else 1
             self.write(kinds.get(type(error), "failed"), str(error) or type(error).__name__, code)
             raise

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gan_cli import cli, signals, torchrun
 from gan_cli.config import check
@@ -41,8 +41,14 @@ def app(cfg: DictConfig) -> float | None:
         sweep_dir = Path(hydra.sweep.dir)
         run_dir = sweep_dir / job_name(str(hydra.job.override_dirname))
         elsewhere.obey(sweep_dir)
+    report = None
+    if sweeping and run_dir is not None and str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
+        from gan_cli.sweeps.search import Options, reporter
+
+        options = Options.checked(OmegaConf.to_container(hydra.sweeper))  # type: ignore[arg-type]
+        report = reporter(options, run_dir.parent, run_dir.name)
     try:
-        value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
+        value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path), report)
         if sweeping and signals.received:  # in the last step
             raise signals.Interrupted(signals.received[0])
         return value

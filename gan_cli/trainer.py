@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ from gan_cli.errors import (
     NotFoundError,
     OutputError,
     PreemptedError,
+    PrunedError,
     file_of,
     of_system,
 )
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from gan_cli.eval_training import TrainingEvaluation
 
 log = logging.getLogger("gan_cli")
+Report = Callable[[int, float], bool]  # step, value of optimized_metric -> whether the run is hopeless
+PRUNED = "the search"  # as the reason why a run stops
 UNSAID = ("run_dir", "allow_change", "deviations")  # not worth a note when a run continues with another
 
 
@@ -72,7 +75,9 @@ def translated(run_dir: Path | None) -> Iterator[None]:
         raise known from error
 
 
-def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
+def train_run(
+    config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str], report: Report | None = None
+) -> float | None:
     """Train, or continue, one run; return the value of ``optimized_metric``.
 
     Of several processes the first one does what is said here, the others update the same networks beside it.
@@ -80,13 +85,14 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
     Args:
         run_dir: its directory; None makes a new one called after ``name``.
         command: the command line that continues the run in a directory.
+        report: gets each new value of ``optimized_metric`` and ends the run if it says that it is hopeless.
 
     Raises:
-        GanError: anything foreseeable. PreemptedError: stopped early with its state saved.
+        GanError: anything foreseeable. PreemptedError, PrunedError: stopped early with its state saved.
     """
     with distributed.joined(lambda: choose_device(config.device)):
         if distributed.rank() == 0:
-            return lead(config, run_dir, name, command)
+            return lead(config, run_dir, name, command, report)
         follow(config)
         return None
 
@@ -118,7 +124,9 @@ def follow(config: TrainConfig) -> None:
         raise PreemptedError(f"stopped by {stop[0]}", "another process", "The first one saves")
 
 
-def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
+def lead(
+    config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str], report: Report | None
+) -> float | None:
     """See :func:`train_run`."""
     with ExitStack() as stack:
         saved, changes, new = None, [], True
@@ -162,7 +170,7 @@ def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable
         stack.enter_context(logged_to(run_dir / "train.log"))
         kept = status.Status(run_dir, config.total_steps, game.progress)
         with kept.kept(), translated(run_dir):
-            return play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop)
+            return play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop, report)
 
 
 def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
@@ -183,6 +191,7 @@ def play(
     command: str,
     kept: status.Status,
     stop: list[str],
+    report: Report | None,
 ) -> float | None:
     """Run the loop in ``run_dir`` with everything that happens beside it, until its end or until ``stop`` holds a reason."""
     started = time.monotonic()
@@ -234,6 +243,14 @@ def play(
             superseded.add(progress.step)
         kept.write("running")
 
+    def judge(values: Mapping[str, float]) -> None:
+        """Stop if the search that the run belongs to gives it up for these values."""
+        key = config.optimized_metric
+        if report is None or key is None or key not in values or progress.step >= config.total_steps:
+            return
+        if report(progress.step, values[key]):
+            stop.insert(0, PRUNED)  # a signal would come back with the same command
+
     def evaluate() -> bool:
         """Log what the evaluation finds; whether it is the best so far."""
         assert evaluation is not None
@@ -247,6 +264,7 @@ def play(
             log.warning("warning: there is no evaluation of step %d, the training goes on: %s", progress.step, error)
             return False
         writer.measure({f"metric/{key}": value for key, value in values.items()})
+        judge({f"metric/{key}": value for key, value in values.items()})
         shown = ", ".join(f"{key} {number(value)}" for key, value in values.items() if not key.endswith("_std"))
         log.info("evaluation of step %d: %s%s", progress.step, shown, " (best so far)" if better else "")
         return better
@@ -279,6 +297,8 @@ def play(
                 log.warning(line)
             measured = str(config.optimized_metric).removeprefix("metric/")
             due = step >= config.sample_every or measured == config.optimized_metric
+            if measured not in VALUES:
+                judge(row)
             if due and not last and measured not in VALUES:  # at the end when the run is saved
                 refuse_unknown_metric(config.optimized_metric, writer.seen)
         if skipping or writer.skipping:
@@ -299,6 +319,8 @@ def play(
         writer.close()
     if progress.step < config.total_steps:
         what = f"stopped at step {progress.step} of {config.total_steps} by {stop[0]}, state saved"
+        if stop[0] == PRUNED:
+            raise PrunedError(what.replace("stopped", "pruned"), str(run_dir), f"Continue with: {command}")
         raise PreemptedError(what, str(run_dir), f"Continue with: {command}")
     film(config, run_dir)
     farewell(config, game, run_dir, time.monotonic() - started)

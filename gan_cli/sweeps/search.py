@@ -1,0 +1,515 @@
+"""Searches by Optuna: a sweep whose next job depends on how the ones before it ended. Must not import torch.
+
+Optuna is imported when a search begins. Everything a search knows is in its storage, so that the same command goes on: trials
+that were running when it was killed are run again with their values, and what is asked next depends on the seed and the trials
+so far only.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from gan_cli import status
+from gan_cli.config import MAY_CHANGE, check, is_among
+from gan_cli.errors import ConfigError, GanError, OutputError, SweepError
+from gan_cli.metrics import names
+from gan_cli.ranges import Count, PositiveInt, Seed
+from gan_cli.results import number
+from gan_cli.schema import check_fields
+from gan_cli.sweeps.jobs import Jobs, Outcome
+from gan_cli.sweeps.space import Space, read_space
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger("gan_cli")
+DATABASE = "optuna.db"  # in the directory of the sweep
+STUDY = "search"  # its name there
+WAIT = 60  # seconds for another process that writes to it
+HOPELESS = 3  # failures at the beginning that are no divergence: something else is wrong
+LEVEL = 0.05  # of Welch's test
+# What a search is about, though a run that goes on may change it; the rest of MAY_CHANGE is harmless here too.
+MATTERS = {"total_steps", "log_every", "sample_every", "optimized_metric", "eval_every", "metrics", "num_samples", "features"}
+HARMLESS = (MAY_CHANGE - MATTERS) | {"launcher"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """See conf/hydra/sweeper/optuna.yaml."""
+
+    sampler: Literal["tpe", "random"]
+    n_trials: PositiveInt
+    n_jobs: PositiveInt
+    seed: Seed
+    direction: Literal["minimize", "maximize"] | None
+    storage: str | None
+    study_name: str | None
+    params: dict[str, Any]
+    pruner: Literal["median", "none"]
+    pruner_startup_trials: Count
+    pruner_warmup_steps: Count
+    confirm: Count
+
+    @classmethod
+    def checked(cls, values: dict[str, Any]) -> Options:
+        """From plain data.
+
+        Raises:
+            ConfigError: naming the key, the value and what is allowed.
+        """
+        known = {key: value for key, value in values.items() if not key.startswith("_")}
+        if known.get("pruner") is None:  # YAML's word for none
+            known["pruner"] = "none"
+        known["params"] = known.get("params") or {}
+        return cls(**check_fields(known, cls, "hydra.sweeper."))
+
+
+def refuse_missing() -> None:
+    """Say how to get Optuna where it is not installed."""
+    if find_spec("optuna") is None:
+        raise ConfigError("Optuna is not installed", "hydra/sweeper", "Install it: pip install 'gan_cli[sweep]'")
+
+
+def direction_of(metric: str | None, wanted: str | None) -> str:
+    """``minimize`` or ``maximize``.
+
+    Raises:
+        ConfigError: there is no metric, nobody knows what is better, or the other way is.
+    """
+    if metric is None:
+        todo = "Set it, such as optimized_metric=metric/fid eval_every=1000"
+        raise ConfigError("a search needs to know what to optimise", "optimized_metric", todo)
+    key = metric.removeprefix("metric/")
+    known = names.direction(key) if key != metric and key in names.VALUES else ""
+    way = {"lower": "minimize", "higher": "maximize"}.get(known)
+    where = "hydra.sweeper.direction"
+    if way is not None and wanted not in (None, way):
+        raise ConfigError(f"{metric} is better if it is {known}, {wanted} is the wrong direction", where, "Leave it out")
+    if way is None and wanted is None:
+        raise ConfigError(f"which direction of {metric} is better?", where, f"Set {where}=minimize or maximize")
+    return str(way or wanted)
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Within this block a storage that cannot be used is an error of ours."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError, sqlite3.Error) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        todo = "Repeat the command when it can be used, or set hydra.sweeper.storage="
+        raise OutputError(f"the storage of the search cannot be used: {reason}", where, todo) from error
+
+
+def place(options: Options, sweep_dir: Path) -> str:
+    """Where the storage is, for messages: no passwords."""
+    if options.storage is None:
+        return str(sweep_dir / DATABASE)
+    return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:***@", options.storage)
+
+
+def open_storage(options: Options, sweep_dir: Path) -> RDBStorage:
+    """The database of the search, made if there is none.
+
+    Raises:
+        ConfigError, OutputError: it cannot be opened.
+    """
+    from optuna.storages import RDBStorage
+
+    for name in ("optuna", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    where = place(options, sweep_dir)
+    if options.storage is not None:
+        more = {"connect_args": {"timeout": WAIT}} if options.storage.startswith("sqlite") else {}
+        make = partial(RDBStorage, options.storage, engine_kwargs=more)
+    else:
+        file = sweep_dir / DATABASE
+        connect = partial(sqlite3.connect, file, timeout=WAIT, check_same_thread=False)  # a path may hold what a URL may not
+        make = partial(RDBStorage, "sqlite:///search.db", engine_kwargs={"creator": connect})
+    try:
+        with translated(where):
+            return make()
+    except (ImportError, ValueError, KeyError) as error:
+        todo = "Leave hydra.sweeper.storage out, or write a URL such as sqlite:///FILE"
+        raise ConfigError(f"the storage cannot be opened: {error}", where, todo) from error
+    except RuntimeError as error:  # of another version of Optuna
+        raise ConfigError(str(error).splitlines()[0].rstrip("."), where, "Set hydra.sweeper.storage= to a new one") from error
+
+
+def study_name(options: Options, sweep_dir: Path) -> str:
+    """Of the study in the storage, which others may share if it is not our own file."""
+    return options.study_name or (STUDY if options.storage is None else sweep_dir.name)
+
+
+def make_pruner(options: Options) -> BasePruner:
+    """Decides which trials are hopeless."""
+    from optuna.pruners import MedianPruner, NopPruner
+
+    if options.pruner == "none":
+        return NopPruner()
+    return MedianPruner(n_startup_trials=options.pruner_startup_trials, n_warmup_steps=options.pruner_warmup_steps)
+
+
+def make_sampler(options: Options, position: int) -> BaseSampler:
+    """Draws the values of the trial at this position: from the seed and the trials before it, and nothing else."""
+    import numpy as np
+    from optuna.samplers import RandomSampler, TPESampler
+
+    seed = int(np.random.SeedSequence((options.seed, position)).generate_state(1)[0])
+    return RandomSampler(seed) if options.sampler == "random" else TPESampler(seed=seed)
+
+
+class Search:
+    """A study and the jobs that it asks for.
+
+    Args:
+        run: overrides of jobs -> how each ended, in the same order. Jobs that are finished are not run again.
+        name: overrides of a job -> the name of its directory in ``sweep_dir``.
+        metric: what is optimised. direction: ``minimize`` or ``maximize``. seed: of the trainings.
+
+    Raises:
+        ConfigError: the storage holds a study of another space, metric or setting.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        space: Space,
+        *,
+        sweep_dir: Path,
+        metric: str,
+        direction: str,
+        seed: int,
+        run: Callable[[list[list[str]]], Sequence[Outcome]],
+        name: Callable[[list[str]], str],
+    ) -> None:
+        self.options, self.space, self.sweep_dir = options, space, sweep_dir
+        self.metric, self.direction, self.seed, self.run, self.name = metric, direction, seed, run, name
+        self.storage = open_storage(options, sweep_dir)
+        self.where = place(options, sweep_dir)
+        with translated(self.where):
+            self.study = self._open()
+        self.failed_now = 0  # in this session
+
+    def _open(self) -> Study:
+        import optuna
+
+        known = study_name(self.options, self.sweep_dir)
+        study = optuna.create_study(
+            storage=self.storage, study_name=known, direction=self.direction, load_if_exists=True,  # type: ignore[arg-type]
+            pruner=make_pruner(self.options),
+        )  # fmt: skip
+        asked = {
+            "metric": self.metric,
+            "direction": self.direction,
+            "search space": self.space.said,
+            "setting": sorted(o for o in self.space.fixed if not is_among(o.lstrip("+").split("=")[0], HARMLESS)),
+        }
+        found = {**study.user_attrs, "direction": study.direction.name.lower()}
+        for what, mine in asked.items():
+            theirs = found.get(what, mine)
+            if theirs != mine and (study.trials or what == "direction"):
+                todo = "Repeat the command it was started with, or choose another hydra.sweep.dir= or hydra.sweeper.study_name="
+                raise ConfigError(f"the study was begun with another {what}: {_difference(theirs, mine)}", self.where, todo)
+            study.set_user_attr(what, mine)
+        return study
+
+    def trials(self, *states: str) -> list[FrozenTrial]:
+        """Those that began, in these states, in the order of their beginning."""
+        with translated(self.where):
+            every = self.study.get_trials(deepcopy=False)
+        return [t for t in every if "directory" in t.user_attrs and (not states or t.state.name in states)]
+
+    def optimise(self) -> None:
+        """Run trials until there are as many as wanted. Says what happens.
+
+        Raises:
+            SweepError: a job was stopped, whose trial goes on with the same command; or everything fails.
+        """
+        left = self.trials("RUNNING")
+        finished = len(self.trials("COMPLETE", "PRUNED", "FAIL"))
+        self._forget_unbegun()
+        if left:
+            listed = ", ".join(str(t.number) for t in left)
+            log.info("search: trial %s was not finished and goes on", listed)
+        elif finished >= self.options.n_trials:
+            log.info("search: %d of %d trials are finished, there is nothing to try", finished, self.options.n_trials)
+        elif finished:
+            log.info("search: %d of %d trials are finished, the others follow", finished, self.options.n_trials)
+        while True:
+            missing = self.options.n_trials - len(self.trials("COMPLETE", "PRUNED", "FAIL"))
+            batch = left or [self._ask() for _ in range(min(self.options.n_jobs, missing))]
+            if not batch:
+                return
+            self._play(batch)
+            left = []
+
+    def _forget_unbegun(self) -> None:
+        """Trials that were killed before all their values were drawn: they are drawn again, the same."""
+        from optuna.trial import TrialState
+
+        with translated(self.where):
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if "directory" not in trial.user_attrs:
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+
+    def _ask(self) -> FrozenTrial:
+        with translated(self.where):
+            self.study.sampler = make_sampler(self.options, len(self.trials()))
+            trial = self.study.ask(self.space.searched)
+            trial.set_user_attr("directory", self.name(self.space.overrides(trial.params)))  # from now on it has begun
+            return self.study.get_trials(deepcopy=False)[trial.number]
+
+    def _play(self, batch: list[FrozenTrial]) -> None:
+        """Run trials and tell the study. The same values as before lead to the same end, which is known."""
+        directories = [str(t.user_attrs["directory"]) for t in batch]
+        known = {str(t.user_attrs["directory"]): t for t in self.trials("COMPLETE", "PRUNED", "FAIL")}
+        jobs = {d: self.space.overrides(t.params) for d, t in zip(directories, batch, strict=True) if d not in known}
+        outcomes = dict(zip(jobs, self.run(list(jobs.values())) if jobs else [], strict=True))
+        stopped: dict[str, BaseException] = {}
+        for directory, trial in zip(directories, batch, strict=True):
+            if directory in known:
+                log.info("search: trial %d has the values of trial %d", trial.number, known[directory].number)
+                self._repeat(trial, known[directory])
+                continue
+            outcome = outcomes[directory]
+            if outcome.state == "preempted":
+                stopped[directory] = outcome.error or Exception()
+                continue
+            self._tell(trial, outcome)
+            known[directory] = self.study.get_trials(deepcopy=False)[trial.number]
+        if stopped:
+            raise SweepError(stopped)
+
+    def _tell(self, trial: FrozenTrial, outcome: Outcome) -> None:
+        from optuna.trial import TrialState
+
+        value, total = outcome.value, self.options.n_trials
+        sound = outcome.state == "complete" and value is not None and math.isfinite(value)
+        with translated(self.where):
+            if sound:
+                self.study.tell(trial.number, value)
+            elif outcome.state == "pruned":
+                self.study.tell(trial.number, state=TrialState.PRUNED)
+            else:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+        if sound:
+            assert value is not None
+            best = " (best so far)" if self.study.best_trial.number == trial.number else ""
+            log.info("search: trial %d of %d: %s %s%s", trial.number, total, self.metric, number(value), best)
+            return
+        ended = outcome.state if outcome.state != "complete" else f"without a value of {self.metric}"
+        log.info("search: trial %d of %d: %s", trial.number, total, ended)
+        if outcome.state != "failed":
+            return
+        self.failed_now += 1
+        if self.failed_now >= HOPELESS and not self.trials("COMPLETE", "PRUNED") and outcome.error is not None:
+            log.info("search: stopped, as nothing but failures came; the same command goes on")
+            raise SweepError({str(trial.user_attrs["directory"]): outcome.error})
+
+    def _repeat(self, trial: FrozenTrial, before: FrozenTrial) -> None:
+        with translated(self.where):
+            study_id = self.storage.get_study_id_from_name(self.study.study_name)
+            trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+            for step, value in before.intermediate_values.items():
+                self.storage.set_trial_intermediate_value(trial_id, step, value)
+            if before.state.name == "COMPLETE":
+                self.study.tell(trial.number, before.value)
+            else:
+                self.study.tell(trial.number, state=before.state)
+
+    def best(self) -> FrozenTrial:
+        """The best of those that completed; the first of equals.
+
+        Raises:
+            GanError: none did.
+        """
+        complete = self.trials("COMPLETE")
+        if not complete:
+            todo = f"See their train.log in {self.sweep_dir}, and narrow the search space"
+            raise GanError("no trial gave a value", self.metric, todo)
+        sign = 1.0 if self.direction == "minimize" else -1.0
+        return min(complete, key=lambda t: (sign * _value(t), t.number))
+
+    def report(self, command: Callable[[list[str]], str]) -> None:
+        """Say what was found. ``command``: overrides -> what to type for this job by itself."""
+        counts = {state: len(self.trials(state)) for state in ("COMPLETE", "PRUNED", "FAIL")}
+        best = self.best()
+        overrides = self.space.overrides(best.params)
+        log.info(
+            "search: %d trials: %d complete, %d pruned, %d failed",
+            sum(counts.values()), counts["COMPLETE"], counts["PRUNED"], counts["FAIL"],
+        )  # fmt: skip
+        log.info("best trial:  %d, %s %s", best.number, self.metric, number(_value(best)))
+        log.info("values:      %s", " ".join(overrides[len(self.space.fixed) :]))
+        log.info("directory:   %s", self.sweep_dir / best.user_attrs["directory"])
+        log.info("by itself:   %s", command(overrides))
+
+    def confirm(self) -> None:
+        """Train the best trial and the default with seeds that no trial used, and say whether they differ."""
+        from gan_cli.comparing.statistics import welch
+
+        seeds = range(self.seed + 1, self.seed + 1 + self.options.confirm)
+        fixed = [o for o in self.space.fixed if not o.startswith("seed=")]
+        drawn = self.space.overrides(self.best().params)[len(self.space.fixed) :]
+        settings = {"best": [*fixed, *drawn], "default": fixed}
+        jobs = [[*overrides, f"seed={seed}"] for overrides in settings.values() for seed in seeds]
+        outcomes = self.run(jobs)
+        stopped = {o.name: o.error for o in outcomes if o.state == "preempted" and o.error is not None}
+        if stopped:
+            raise SweepError(stopped)
+        log.info("confirmed with seeds %s, which no trial used:", ", ".join(map(str, seeds)))
+        values: dict[str, list[float]] = {}
+        for k, label in enumerate(settings):
+            mine = outcomes[k * len(seeds) : (k + 1) * len(seeds)]
+            values[label] = [o.value for o in mine if o.state == "complete" and o.value is not None and math.isfinite(o.value)]
+            lost = len(mine) - len(values[label])
+            log.info("  %-8s %s %s%s", label, self.metric, spread(values[label]), f", {lost} did not complete" if lost else "")
+        log.info("  %s", verdict(values["best"], values["default"], self.direction, welch))
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation with n - 1."""
+    from statistics import fmean, stdev
+
+    if len(values) < 2:
+        return f"{number(values[0])}, n=1" if values else "nothing, n=0"
+    return f"{number(fmean(values))} +- {number(stdev(values))}, n={len(values)}"
+
+
+def verdict(best: list[float], default: list[float], direction: str, welch: Callable[[list[float], list[float]], float]) -> str:
+    """Whether seeds support that the best trial is better than the default."""
+    from statistics import fmean
+
+    if len(best) < 2 or len(default) < 2:
+        return "too few values to say whether they differ"
+    gain = (fmean(default) - fmean(best)) * (1 if direction == "minimize" else -1)
+    p = welch(best, default)
+    test = f"Welch's t test, p={p:.3g}"
+    if not p < LEVEL:
+        return f"the seeds do not support a difference ({test})"
+    return f"the seeds support that the {'best trial' if gain > 0 else 'default'} is better, by {number(abs(gain))} ({test})"
+
+
+def reporter(options: Options, sweep_dir: Path, directory: str) -> Callable[[int, float], bool] | None:
+    """For the job in ``directory``: takes a value of the metric at a step and says whether the trial is hopeless.
+
+    Works in whatever process the job runs in. None if it is no running trial of the search. A step that was reported before
+    the job was killed is not reported again.
+    """
+    if options.pruner == "none":
+        return None
+    import optuna
+
+    storage = open_storage(options, sweep_dir)
+    with translated(place(options, sweep_dir)):
+        known = study_name(options, sweep_dir)
+        study = optuna.load_study(study_name=known, storage=storage, pruner=make_pruner(options))
+        running = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+        mine = next((t for t in running if t.user_attrs.get("directory") == directory), None)
+        if mine is None:
+            return None
+        trial_id = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(known), mine.number)
+
+    def hopeless(step: int, value: float) -> bool:
+        try:
+            with translated(directory):
+                last = storage.get_trial(trial_id).last_step
+                if last is not None and step < last:
+                    return False
+                if step != last and math.isfinite(value):
+                    storage.set_trial_intermediate_value(trial_id, step, value)
+                return study.pruner.prune(study, storage.get_trial(trial_id))
+        except GanError as error:  # the training is worth more
+            log.warning("warning: nothing is pruned at step %d: %s", step, error)
+            return False
+
+    return hopeless
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return trial.value
+
+
+def _difference(theirs: Any, mine: Any) -> str:
+    """In a few words, what a study has and this command has not."""
+    if isinstance(theirs, dict) and isinstance(mine, dict):
+        theirs, mine = ([f"{key}={value}" for key, value in side.items()] for side in (theirs, mine))
+    if isinstance(theirs, list) and isinstance(mine, list):
+        was, now = ([o for o in a if o not in b] for a, b in ((theirs, mine), (mine, theirs)))
+        return f"{' '.join(was) or '(nothing)'}, not {' '.join(now) or '(nothing)'}"
+    return f"{theirs}, not {mine}"
+
+
+class OptunaSearch(Jobs):
+    """``-m hydra/sweeper=optuna``; its options are those of conf/hydra/sweeper/optuna.yaml."""
+
+    def __init__(self, **options: Any) -> None:
+        plain = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in options.items()}
+        self.options = Options.checked(plain)
+        super().__init__(self.options.params)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Called by Hydra with the overrides of the command line.
+
+        Raises:
+            GanError, SweepError: the search cannot begin, was stopped, or gave nothing.
+        """
+        refuse_missing()
+        space = read_space(self.parse(arguments))
+        first, *others = (space.overrides(values) for values in space.choices())
+        config = check(self._compose(first))
+        for overrides in others:
+            self._compose(overrides)  # names that are not there
+        metric = config.optimized_metric
+        direction = direction_of(metric, self.options.direction)
+        assert metric is not None
+        with self.opened(arguments):
+            search = Search(
+                self.options, space, sweep_dir=self.directory, metric=metric, direction=direction, seed=config.seed,
+                run=self._run, name=lambda overrides: self.plan(overrides).name,
+            )  # fmt: skip
+            search.optimise()
+            if self.options.confirm:
+                self.fixed = [key for key in self.fixed if key != "seed"]
+                search.confirm()
+            from gan_cli.train import continue_command  # which imports the sweeps
+
+            search.report(lambda overrides: continue_command(overrides, Path("NEW")))
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        cfg = self.context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    def _run(self, jobs: list[list[str]]) -> list[Outcome]:
+        """Like :meth:`run`. What was pruned already, before its trial could be told, is not taken up again."""
+        planned = [self.plan(overrides) for overrides in jobs]
+        pruned = [(status.read(job.path) or {}).get("state") == "pruned" for job in planned]
+        todo = [overrides for overrides, is_pruned in zip(jobs, pruned, strict=True) if not is_pruned]
+        ended = iter(self.run(todo) if todo else [])
+        return [
+            Outcome(job.name, job.path, "pruned", None, None) if is_pruned else next(ended)
+            for job, is_pruned in zip(planned, pruned, strict=True)
+        ]

@@ -1,0 +1,392 @@
+"""Searches: what is asked for, how it goes on, and what becomes of trials that fail. Mostly without training."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from gan_cli.errors import ConfigError, GanError, OutputError, PreemptedError, SweepError
+
+pytest.importorskip("optuna")
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from gan_cli.sweeps.jobs import Outcome
+from gan_cli.sweeps.search import Options, Search, direction_of, reporter, spread, verdict
+from gan_cli.sweeps.space import Space, read_space, written
+
+OPTIONS = Options("tpe", 15, 1, 0, None, None, None, {}, "median", 3, 0, 0)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def quick(*args: Any, **keywords: Any) -> sqlite3.Connection:
+        connection = connect(*args, **keywords)
+        if "damaged" not in str(args[0]):
+            connection.execute("PRAGMA synchronous=OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", quick)
+
+
+def space(*arguments: str) -> Space:
+    return read_space(OverridesParser.create().parse_overrides(list(arguments)))
+
+
+@dataclass
+class Killed(BaseException):
+    """As if by kill -9."""
+
+
+class Objective:
+    """Stands for trainings: a function of the overrides, and a record of what was run.
+
+    ``kill_at``: the number of the run that does not end.
+    """
+
+    def __init__(self, function: Callable[[dict[str, str]], Outcome], kill_at: int | None = None) -> None:
+        self.function, self.kill_at, self.seen = function, kill_at, []
+
+    def __call__(self, jobs: Sequence[Sequence[str]]) -> list[Outcome]:
+        outcomes = []
+        for job in jobs:
+            self.seen.append(" ".join(job))
+            if len(self.seen) == self.kill_at:
+                raise Killed
+            outcomes.append(self.function(dict(o.split("=", 1) for o in job)))
+        return outcomes
+
+
+def ended(state: str = "complete", value: float | None = None, error: Exception | None = None) -> Outcome:
+    return Outcome("", Path(), state, value, error)
+
+
+def bowl(values: dict[str, str]) -> Outcome:
+    return ended(value=(math.log10(float(values["x"])) + 3) ** 2 + int(values.get("n", 0)) + float(values.get("seed", 0)) / 100)
+
+
+def search(
+    path: Path, run: Any, *arguments: str, metric: str = "metric/fid", direction: str = "minimize", **options: Any
+) -> Search:
+    return Search(
+        replace(OPTIONS, **options), space(*(arguments or BOWL)), sweep_dir=path, metric=metric, direction=direction, seed=0,
+        run=run, name=lambda overrides: ",".join(sorted(overrides)),
+    )  # fmt: skip
+
+
+BOWL = ("x=tag(log,interval(1e-5,1e-1))", "n=0,1,2", "m=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x=1,2,3", CategoricalDistribution(["1", "2", "3"])),
+        ("x=choice(a,b,a)", CategoricalDistribution(["a", "b"])),
+        ("x=shuffle(c,a,b)", CategoricalDistribution(["c", "a", "b"])),
+        ("x=[0.0,0.9],[0.5,0.999]", CategoricalDistribution(["[0.0,0.9]", "[0.5,0.999]"])),
+        ("x=range(1,8,3)", IntDistribution(1, 7, step=3)),
+        ("x=range(8,1,-3)", IntDistribution(2, 8, step=3)),
+        ("x=range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("x=tag(log,range(1,100))", IntDistribution(1, 99, log=True)),
+        ("x=interval(0,1)", FloatDistribution(0, 1)),
+        ("x=int(interval(1,9))", IntDistribution(1, 9)),
+        ("x=tag(log,int(interval(1,9)))", IntDistribution(1, 9, log=True)),
+        ("x=tag(log,interval(1e-5,1e-2))", FloatDistribution(1e-5, 1e-2, log=True)),
+    ],
+)
+def test_hydras_words_for_what_is_searched(text: str, expected: Any) -> None:
+    assert space(text).searched == {"x": expected}
+
+
+@pytest.mark.parametrize(
+    ("texts", "what"),
+    [
+        (["x=interval(1,1)"], "is empty or has no end"),
+        (["x=interval(2,1)"], "is empty or has no end"),
+        (["x=interval(0,inf)"], "is empty or has no end"),
+        (["x=range(3,3)"], "is empty or has no end"),
+        (["x=range(0,9,-1)"], "is empty or has no end"),
+        (["x=tag(log,interval(0,1))"], "0 has no logarithm"),
+        (["x=tag(log,range(0,9))"], "0 has no logarithm"),
+        (["x=tag(log,range(1,9,2))"], "whole steps of 1"),
+        (["x=tag(log,choice(1,2))"], "choices have no logarithm"),
+        (["x=tag(uniform,interval(0,1))"], "there is no tag 'uniform'"),
+        (["x=1", "y=2"], "there is nothing to search"),
+        ([], "there is nothing to search"),
+        (["x=1,2", "seed=0,1"], "the best seed is no finding"),
+        (["x=1,2", "run_dir=here"], "each trial has a directory of its own"),
+    ],
+)
+def test_what_cannot_be_searched(texts: list[str], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        space(*texts)
+
+
+def test_drawn_numbers_are_written_short_and_within_their_bounds() -> None:
+    assert written(0.000123456789, FloatDistribution(1e-5, 1e-2, log=True)) == "0.000123457"
+    assert written(0.9999996, FloatDistribution(0, 0.9999997)) == "0.9999996"
+    assert written(0.1 + 0.2, FloatDistribution(0, 0.9, step=0.1)) == "0.3"
+    assert written(7, IntDistribution(1, 9)) == "7"
+    assert written("[0.0,0.9]", CategoricalDistribution(["[0.0,0.9]"])) == "[0.0,0.9]"
+
+
+def test_each_choice_is_tried_before_anything_is_trained() -> None:
+    found = [
+        " ".join(space("a=x,y", "b=interval(1,2)", "c=p,q,r", "d=5").overrides(v))
+        for v in space("a=x,y", "b=interval(1,2)", "c=p,q,r").choices()
+    ]
+    assert found[0] == "d=5 a=x b=1 c=p" and {"d=5 a=y b=1 c=p", "d=5 a=x b=1 c=q", "d=5 a=x b=1 c=r"} == set(found[1:])
+
+
+@pytest.mark.parametrize(
+    ("metric", "wanted", "expected"),
+    [
+        ("metric/fid", None, "minimize"),
+        ("metric/is", None, "maximize"),
+        ("d/wasserstein", "minimize", "minimize"),
+        ("metric/memorisation", "minimize", "minimize"),
+        (None, None, "needs to know what to optimise"),
+        ("d/wasserstein", None, "which direction of d/wasserstein is better"),
+        ("metric/memorisation", None, "which direction"),
+        ("metric/fid", "maximize", "better if it is lower"),
+    ],
+)
+def test_the_direction(metric: str | None, wanted: str | None, expected: str) -> None:
+    if expected in ("minimize", "maximize"):
+        assert direction_of(metric, wanted) == expected
+    else:
+        with pytest.raises(ConfigError, match=expected):
+            direction_of(metric, wanted)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("kills", [[1], [4, 2, 9]])
+def test_killed_and_continued_it_asks_for_what_it_would_have_asked_for(sampler: str, kills: list[int], tmp_path: Path) -> None:
+    whole, parts = Objective(bowl), []
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    search(tmp_path / "a", whole, sampler=sampler).optimise()
+    for kill_at in [*kills, None]:
+        part = Objective(bowl, kill_at)
+        try:
+            search(tmp_path / "b", part, sampler=sampler).optimise()
+        except Killed:
+            part.seen.pop()
+        parts += part.seen
+    assert len(set(whole.seen)) > 10 and parts == whole.seen
+
+
+def test_batches_too(tmp_path: Path) -> None:
+    """A batch that was killed is run again as a whole, before anything is told."""
+    whole, first, second = Objective(bowl), Objective(bowl, 12), Objective(bowl)
+    for name, runs in {"a": [whole], "b": [first, second]}.items():
+        (tmp_path / name).mkdir()
+        for run in runs:
+            try:
+                search(tmp_path / name, run, n_jobs=4).optimise()
+            except Killed:
+                run.seen = run.seen[:8]
+    assert first.seen + second.seen == whole.seen and len(whole.seen) == 15
+
+
+def test_killed_while_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial without a directory has not begun."""
+    whole = Objective(bowl)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    search(tmp_path / "a", whole, n_trials=13).optimise()
+    run = Objective(bowl)
+    search(tmp_path / "b", run, n_trials=11).optimise()
+    half = search(tmp_path / "b", run, n_trials=12)
+    half.name = lambda overrides: exec("raise Killed", {"Killed": Killed})  # type: ignore[return-value]
+    with pytest.raises(Killed):
+        half.optimise()
+    search(tmp_path / "b", run, n_trials=13).optimise()
+    assert run.seen == whole.seen
+
+
+def test_a_finished_search_says_so_and_more_trials_continue_it(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    run = Objective(bowl)
+    search(tmp_path, run, n_trials=4).optimise()
+    search(tmp_path, run, n_trials=4).optimise()
+    assert len(run.seen) == 4 and "4 of 4 trials are finished, there is nothing to try" in said.text
+    search(tmp_path, run, n_trials=6).optimise()
+    assert len(run.seen) == 6
+
+
+@pytest.mark.parametrize(
+    "bad", [ended(value=math.nan), ended(value=None), ended(value=math.inf), ended("diverged"), ended("failed")]
+)
+def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_path: Path) -> None:
+    run = Objective(lambda values: bad if values["n"] == "1" else bowl(values))
+    found = search(tmp_path, run)
+    found.optimise()
+    assert len(found.trials()) == 15 and 0 < len(found.trials("FAIL")) < 15
+    assert {t.params["n"] for t in found.trials("FAIL")} == {"1"} and found.best().params["n"] != "1"
+
+
+def test_nothing_but_failures_stop_it(tmp_path: Path) -> None:
+    """A folder that is not there should not use up all trials."""
+    run = Objective(lambda values: ended("failed", error=ConfigError("a", "b", "c")))
+    for _ in range(2):
+        with pytest.raises(SweepError, match="1 failed") as stopped:
+            search(tmp_path, run).optimise()
+        assert stopped.value.exit_code == 2
+    assert len(run.seen) == 6
+    search(tmp_path, Objective(bowl)).optimise()
+
+
+def test_all_diverged(tmp_path: Path) -> None:
+    found = search(tmp_path, Objective(lambda values: ended("diverged")), n_trials=4)
+    found.optimise()
+    with pytest.raises(GanError, match="no trial gave a value"):
+        found.best()
+
+
+def test_what_was_stopped_goes_on(tmp_path: Path) -> None:
+    run = Objective(lambda values: ended("preempted", error=PreemptedError("a", "b", "c")))
+    with pytest.raises(SweepError) as stopped:
+        search(tmp_path, run).optimise()
+    assert stopped.value.exit_code == 75
+    again = Objective(bowl)
+    search(tmp_path, again, n_trials=2).optimise()
+    assert again.seen[0] == run.seen[0] and len(again.seen) == 2
+
+
+@pytest.mark.parametrize("n_jobs", [1, 4])
+def test_the_same_values_are_not_trained_twice(n_jobs: int, tmp_path: Path) -> None:
+    """Nor twice at a time, in one directory."""
+    states = {"0": ended(value=1.0), "1": ended("diverged"), "2": ended("pruned")}
+    run = Objective(lambda values: states[values["n"]])
+    found = search(tmp_path, run, "n=0,1,2", n_jobs=n_jobs)
+    found.optimise()
+    assert sorted(run.seen) == ["n=0", "n=1", "n=2"]
+    kinds = {"0": "COMPLETE", "1": "FAIL", "2": "PRUNED"}
+    assert len(found.trials()) == 15 and all(t.state.name == kinds[t.params["n"]] for t in found.trials())
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"arguments": ("x=tag(log,interval(1e-5,1))", "n=0,1,2", "m=1")}, "another search space: x="),
+        ({"arguments": ("x=tag(log,interval(1e-5,1e-1))", "n=0,1,2", "m=2")}, "another setting: m=1, not m=2"),
+        ({"metric": "metric/kid"}, "another metric: metric/fid, not metric/kid"),
+        ({"direction": "maximize"}, "another direction"),
+    ],
+)
+def test_a_study_of_something_else(change: dict[str, Any], what: str, tmp_path: Path) -> None:
+    run = Objective(bowl)
+    search(tmp_path, run, n_trials=1).optimise()
+    with pytest.raises(ConfigError, match=what):
+        search(tmp_path, run, *change.pop("arguments", ()), **change)
+
+
+def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
+    run = Objective(bowl)
+    search(tmp_path, run, *BOWL, "threads=1", n_trials=1).optimise()
+    search(tmp_path, run, *BOWL, "threads=2", n_trials=2).optimise()
+    assert len(run.seen) == 2
+
+
+@pytest.mark.parametrize("storage", ["nonsense", "sqlite:////nowhere/at/all.db", "oracle9://x/y"])
+def test_a_storage_that_cannot_be_opened(storage: str, tmp_path: Path) -> None:
+    with pytest.raises((ConfigError, OutputError), match="storage"):
+        search(tmp_path, Objective(bowl), storage=storage)
+
+
+def test_a_password_is_not_said(tmp_path: Path) -> None:
+    with pytest.raises(GanError) as refused:
+        search(tmp_path, Objective(bowl), storage="oracle9://me:secret@host/x")
+    assert "secret" not in str(refused.value) and "oracle9://me:***@host/x" in str(refused.value)
+
+
+def test_a_damaged_storage(tmp_path: Path) -> None:  # its name says so to the fixture above
+    (tmp_path / "optuna.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(OutputError, match="storage"):
+        search(tmp_path, Objective(bowl))
+
+
+def test_any_name_of_a_directory(tmp_path: Path) -> None:
+    odd = tmp_path / "a?b#c{d}%20 e"
+    odd.mkdir()
+    search(odd, Objective(bowl), n_trials=1).optimise()
+    assert [path.name for path in odd.iterdir()] == ["optuna.db"]
+
+
+def test_hopeless_trials_are_pruned_by_the_median(tmp_path: Path) -> None:
+    """In steps of the training; a step is reported once, and one that was resumed is judged as it was."""
+    options = {"pruner_warmup_steps": 20, "n_trials": 8}
+    verdicts: list[list[bool]] = []
+    path = tmp_path
+
+    def train(values: dict[str, str]) -> Outcome:
+        hopeless = reporter(replace(OPTIONS, **options), path, ",".join(sorted(f"{k}={v}" for k, v in values.items())))
+        assert hopeless is not None
+        level = 9.0 if len(verdicts) in (4, 6) else 1.0
+        said = [hopeless(step, level + step / 1000) for step in (10, 20, 30)]
+        again = reporter(replace(OPTIONS, **options), path, ",".join(sorted(f"{k}={v}" for k, v in values.items())))
+        assert again is not None and [again(step, level + step / 1000) for step in (10, 20, 30)] == [False, False, said[2]]
+        verdicts.append(said)
+        return ended("pruned") if said[1] else ended(value=level)
+
+    found = search(path, Objective(train), **options)
+    found.optimise()
+    bad = [False, True, True]
+    assert verdicts == [bad if k in (4, 6) else [False] * 3 for k in range(8)]
+    assert [t.state.name for t in found.trials()] == ["PRUNED" if k in (4, 6) else "COMPLETE" for k in range(8)]
+    assert found.trials("PRUNED")[0].value == 9.03
+    assert reporter(replace(OPTIONS, **options), path, "x=1") is None
+    assert reporter(replace(OPTIONS, pruner="none"), path, "x=1") is None
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(logging.getLogger("gan_cli"), "propagate", True)
+    caplog.set_level(logging.INFO, "gan_cli")
+    return caplog
+
+
+def test_the_best_trial_is_confirmed(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    """With seeds that no trial used, side by side with the default."""
+
+    def noisy(values: dict[str, str]) -> Outcome:
+        return ended(value=(9.0 if "x" not in values else float(values["x"])) + float(values.get("seed", 5)) / 100)
+
+    run = Objective(noisy)
+    found = search(tmp_path, run, "x=1,2,3", "m=1", "seed=5", n_trials=6, confirm=3, n_jobs=2)
+    found.seed = 5
+    found.optimise()
+    said.clear()
+    found.confirm()
+    assert run.seen[-6:] == [*(f"m=1 x=1 seed={seed}" for seed in (6, 7, 8)), *(f"m=1 seed={seed}" for seed in (6, 7, 8))]
+    assert "seeds 6, 7, 8, which no trial used" in said.text
+    assert "best     metric/fid 1.07 +- 0.01, n=3" in said.text and "default  metric/fid 9.07 +- 0.01, n=3" in said.text
+    assert "the seeds support that the best trial is better, by 8" in said.text
+
+
+def test_a_confirmation_with_losses_says_so(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    run = Objective(
+        lambda values: ended("diverged") if values.get("seed") in ("1", "2") else ended(value=float(values.get("x", 3)))
+    )
+    found = search(tmp_path, run, "x=1,2", n_trials=4, confirm=3)
+    found.optimise()
+    found.confirm()
+    assert said.text.count("n=1, 2 did not complete") == 2 and "too few values to say" in said.text
+
+
+def test_verdicts() -> None:
+    assert "too few" in verdict([1.0], [2.0, 3.0], "minimize", lambda a, b: 0.01)
+    assert "the best trial is better, by 2" in verdict([1.0, 1.0], [3.0, 3.0], "minimize", lambda a, b: 0.01)
+    assert "the default is better, by 2" in verdict([1.0, 1.0], [3.0, 3.0], "maximize", lambda a, b: 0.01)
+    assert "do not support" in verdict([1.0, 1.0], [3.0, 3.0], "minimize", lambda a, b: 0.06)
+    assert spread([1.0, 3.0]) == "2 +- 1.414, n=2" and spread([1.0]) == "1, n=1" and spread([]) == "nothing, n=0"

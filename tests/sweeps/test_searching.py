@@ -1,0 +1,175 @@
+"""``gan-train -m hydra/sweeper=optuna``, with trainings of a few steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gan_cli import status
+
+optuna = pytest.importorskip("optuna")
+
+TINY = ["threads=1", "batch_size=8", "precision=fp32", "model.generator.width=4", "model.discriminator.width=4"]
+BASE = ["-m", "hydra/sweeper=optuna", "total_steps=4", "log_every=2", "hydra.sweep.dir=s"]
+LOSS = ["optimized_metric=g/loss", "hydra.sweeper.direction=minimize"]
+RATES = "optimizer.lr=tag(log,interval(1e-5,1e-2))"
+
+
+def trials(sweep: Path) -> list[Any]:
+    return optuna.load_study(study_name="search", storage=f"sqlite:///{sweep}/optuna.db").trials
+
+
+def test_a_search_that_is_repeated(train: Any, tmp_path: Path) -> None:
+    betas = "optimizer.betas=[0.0,0.9],[0.5,0.999]"
+    args = [*BASE, *LOSS, RATES, betas, "hydra.sweeper.n_trials=3", "hydra.sweeper.pruner=none"]
+    first = train(*args)
+    found = trials(tmp_path / "s")
+    assert [t.state.name for t in found] == ["COMPLETE"] * 3
+    for trial in found:
+        run_dir = tmp_path / "s" / trial.user_attrs["directory"]
+        last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+        assert trial.value == last["g/loss"] and f"optimizer.betas={trial.params['optimizer.betas']}" in run_dir.name
+        assert "total_steps" not in run_dir.name
+    best = min(found, key=lambda t: t.value)
+    assert f"best trial:  {best.number}, g/loss" in first.err
+    command = next(line for line in first.err.splitlines() if line.startswith("by itself:"))
+    assert "run_dir=NEW" in command and "hydra" not in command and "-m" not in command.split()
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*") if path.name == "status.json"}
+    again = train(*args)
+    assert "3 of 3 trials are finished, there is nothing to try" in again.err and "best trial:" in again.err
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*") if path.name == "status.json"}
+
+
+def test_stopped_and_continued_it_is_the_search_that_was_never_stopped(
+    train: Any, read: Any, stop_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down to the bits of every run, pruned ones too."""
+    args = [*BASE[:-1], *LOSS, RATES, "hydra.sweeper.n_trials=4", "hydra.sweeper.pruner_startup_trials=1"]
+    train(*args, "hydra.sweep.dir=whole")
+    with monkeypatch.context():
+        stop_at(3, signal.SIGINT)
+        stopped = train(*args, "hydra.sweep.dir=parts", code=75)
+    assert "Traceback" not in stopped.err
+    assert [t.state.name for t in trials(tmp_path / "parts")] == ["RUNNING"]
+    monkeypatch.undo()
+    train(*args, "hydra.sweep.dir=parts")
+    whole, parts = trials(tmp_path / "whole"), trials(tmp_path / "parts")
+    assert [(t.params, t.state, t.value, t.intermediate_values) for t in whole] == [
+        (t.params, t.state, t.value, t.intermediate_values) for t in parts
+    ]
+    assert {"PRUNED", "COMPLETE"} == {t.state.name for t in whole}
+    for trial in whole:
+        read.assert_same_weights(*(tmp_path / name / trial.user_attrs["directory"] for name in ("whole", "parts")))
+
+
+def test_a_pruned_run_says_so_and_can_be_continued_by_hand(train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
+    args = ["optimizer.lr=2e-4,1e-5,1e-3", "hydra.sweeper.n_trials=6", "hydra.sweeper.pruner_startup_trials=1"]
+    result = train(*BASE, *LOSS, *args)
+    pruned = [t for t in trials(tmp_path / "s") if t.state.name == "PRUNED"]
+    assert pruned and len({t.user_attrs["directory"] for t in trials(tmp_path / "s")}) == 3
+    run_dir = tmp_path / "s" / pruned[0].user_attrs["directory"]
+    told = status.read(run_dir)
+    assert told is not None and told["state"] == "pruned" and told["step"] == 2 and read.steps(run_dir) == [2]
+    line = next(line for line in result.err.splitlines() if line.startswith("gan-train: pruned at step 2 of 4"))
+    assert "error" not in line and result.errors == []
+    train(f"optimizer.lr={pruned[0].params['optimizer.lr']}", "total_steps=4", "log_every=2", *LOSS[:1], f'run_dir="{run_dir}"')
+    assert read.steps(run_dir)[-1] == 4
+
+
+def test_diverged_trials_fail_and_the_search_goes_on(train: Any, tmp_path: Path) -> None:
+    args = ["optimizer=sgd", "optimizer.lr=1e20,1e-4", "hydra.sweeper.n_trials=5", "hydra.sweeper.seed=1", "total_steps=6"]
+    result = train(*BASE, *LOSS, *args)
+    states = {t.params["optimizer.lr"]: t.state.name for t in trials(tmp_path / "s")}
+    assert states == {"1e+20": "FAIL", "0.0001": "COMPLETE"}
+    assert len([line for line in result.errors if "training diverged" in line]) == 1
+    assert re.search(r"search: 5 trials: \d complete, 0 pruned, \d failed", result.err)
+
+
+def test_an_evaluation_is_what_is_optimised_and_reported(train: Any, tmp_path: Path) -> None:
+    evaluated = ["eval_every=2", "metrics=[fid]", "num_samples=64", "optimized_metric=metric/fid"]
+    train(*BASE, *evaluated, RATES, "hydra.sweeper.n_trials=1")
+    (trial,) = trials(tmp_path / "s")
+    assert list(trial.intermediate_values) == [2] and trial.state.name == "COMPLETE"
+    best = json.loads((tmp_path / "s" / trial.user_attrs["directory"] / "best.json").read_text())
+    assert best["value"] == trial.value
+
+
+@pytest.mark.parametrize(
+    ("args", "what"),
+    [
+        ([*LOSS], "there is nothing to search"),
+        ([RATES], "a search needs to know what to optimise (optimized_metric)"),
+        ([RATES, "optimized_metric=g/loss"], "which direction of g/loss is better?"),
+        ([RATES, *LOSS, "hydra.sweeper.direction=up"], "'up' is not an option (hydra.sweeper.direction)"),
+        ([RATES, *LOSS, "hydra.sweeper.n_trials=0"], "0 is not a whole number >= 1 (hydra.sweeper.n_trials)"),
+        ([RATES, *LOSS, "hydra.sweeper.sampler=cmaes"], "'cmaes' is not an option (hydra.sweeper.sampler)"),
+        ([RATES, *LOSS, "hydra.sweeper.n_trial=3"], "unknown key 'hydra.sweeper.n_trial'"),
+        ([*LOSS, "optimizer.lr=interval(1,0)"], "the interval from 1 to 0 is empty"),
+        ([*LOSS, "optimizer.lr=interval(-1,1)"], "-1 is not a number > 0"),
+        ([*LOSS, "optimizer.lrr=interval(0,1)"], "unknown key 'optimizer.lrr'"),
+        ([*LOSS, "loss=hinge,hinges"], "loss has no option 'hinges'"),
+        ([*LOSS, RATES, "seed=0,1"], "the best seed is no finding (seed)"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_makes_nothing(args: list[str], what: str, gan: Any, tmp_path: Path) -> None:
+    result = gan("gan-train", *BASE, *args)
+    assert result.code == 2 and len(result.errors) == 1 and what in result.errors[0], result.err
+    assert "Traceback" not in result.err and not (tmp_path / "s").exists()
+
+
+def test_a_study_of_another_search_space(train: Any, gan: Any, tmp_path: Path) -> None:
+    train(*BASE, *LOSS, RATES, "hydra.sweeper.n_trials=1")
+    result = gan("gan-train", *TINY, *BASE, *LOSS, "optimizer.lr=1e-4,1e-3", "hydra.sweeper.n_trials=2")
+    assert result.code == 2 and "the study was begun with another search space: optimizer.lr=" in result.errors[0]
+    assert len(trials(tmp_path / "s")) == 1
+
+
+def test_without_optuna(gan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("gan_cli.sweeps.search.find_spec", lambda name: None if name == "optuna" else find(name))
+    result = gan("gan-train", *BASE, *LOSS, RATES)
+    assert result.code == 2 and "pip install 'gan_cli[sweep]'" in result.errors[0] and not (tmp_path / "s").exists()
+
+
+def test_the_best_trial_is_confirmed_and_repeated_nothing_is(train: Any, tmp_path: Path) -> None:
+    args = [*BASE, *LOSS, "seed=0", "optimizer.lr=1e-4,1e-3", "hydra.sweeper.n_trials=2", "hydra.sweeper.confirm=2"]
+    first = train(*args)
+    names = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
+    assert {"seed=1", "seed=2", "optimizer.lr=0.0001"} <= set(names) and len([n for n in names if "seed=" in n]) == 4
+    assert "confirmed with seeds 1, 2, which no trial used:" in first.err and "n=2" in first.err
+    again = train(*args)
+    assert "run directory:" not in again.err
+    lines = [[line for line in out.err.splitlines() if "n=2" in line or "seeds" in line] for out in (first, again)]
+    assert lines[0] == lines[1] and len(lines[0]) == 4
+
+
+def test_the_preset_is_a_search(gan: Any) -> None:
+    result = gan("gan-train", "sweep=search", "--cfg", "all")
+    assert result.code == 0 and "OptunaSweeper" in result.out and "n_trials: 30" in result.out
+
+
+def test_through_joblib_two_at_a_time(train: Any, read: Any, tmp_path: Path) -> None:
+    """The same as two after each other."""
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    options = ["hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=2", "hydra.sweeper.pruner_startup_trials=1"]
+    args = [*BASE[:-1], *LOSS, RATES, *options]
+    launched = [*args, "launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=launched"]
+    command = [sys.executable, "-m", "gan_cli.train", *TINY, *launched]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    train(*args, "hydra.sweep.dir=one_by_one")
+    theirs, ours = trials(tmp_path / "launched"), trials(tmp_path / "one_by_one")
+    assert [(t.params, t.state, t.value) for t in theirs] == [(t.params, t.state, t.value) for t in ours]
+    assert "PRUNED" in {t.state.name for t in ours}
+    for trial in ours:
+        read.assert_same_weights(*(tmp_path / name / trial.user_attrs["directory"] for name in ("launched", "one_by_one")))
