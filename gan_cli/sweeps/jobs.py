@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gan_cli import signals, status
 from gan_cli.config import MAY_CHANGE, TrainConfig, check, differences, is_among
-from gan_cli.errors import ConfigError, DivergedError, PreemptedError
+from gan_cli.errors import ConfigError, DivergedError, PreemptedError, PrunedError
 from gan_cli.files import read_file
 from gan_cli.outcome import final_metric
 from gan_cli.sweeps import directory as places
@@ -190,7 +190,7 @@ def outcome(job: Planned, ended: JobReturn | None) -> Outcome:
     result = ended._return_value
     if ended.status == JobStatus.COMPLETED:
         return Outcome(job.name, job.path, "complete", result, None)
-    states = {DivergedError: "diverged", PreemptedError: "preempted"}
+    states = {DivergedError: "diverged", PreemptedError: "preempted", PrunedError: "pruned"}
     return Outcome(job.name, job.path, states.get(type(result), "failed"), None, result)
 
 

@@ -23,3 +23,20 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Called by Hydra with the overrides of the command line."""
         return self.sweeper.sweep(arguments)
+
+
+class OptunaSweeper(Sweeper):
+    """See :class:`gan_cli.sweeps.search.OptunaSearch`."""
+
+    def __init__(self, **options: Any) -> None:
+        from gan_cli.sweeps.search import OptunaSearch
+
+        self.sweeper: Any = OptunaSearch(**options)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra."""
+        self.sweeper.setup(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Called by Hydra with the overrides of the command line."""
+        return self.sweeper.sweep(arguments)
