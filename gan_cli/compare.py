@@ -68,7 +68,9 @@ def app(arguments: Sequence[str]) -> int:
     printed = [name for name in ("csv", "json") if getattr(args, name) == "-"]
     printed += [name for name in ("markdown", "commands") if getattr(args, name)]
     if len(printed) > 1:
-        raise ConfigError("only one thing can be printed", ", ".join(f"--{name}" for name in printed), "Give files, or one of them")
+        raise ConfigError(
+            "only one thing can be printed", ", ".join(f"--{name}" for name in printed), "Give files, or one of them"
+        )
     if "" in (args.csv, args.json, args.html, args.tensorboard):
         raise ConfigError("a file name is needed", "--csv, --json, --html or --tensorboard", "Give one, or leave it out")
     comparisons = compare(*gather([Path(path).expanduser() for path in args.runs]), question)
@@ -133,24 +135,26 @@ def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]
 
 def main() -> NoReturn:
     """Console script."""
-    cli.open_standard_streams()
+    cli._open_standard_streams()
     try:
         os.getcwd()
         code = app(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # gan-compare ... | head
-        cli.forget(sys.stdout)
+        cli._forget(sys.stdout)
         code = 0
     except KeyboardInterrupt:
         code = 130
     except GanError as error:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.flush()
-        cli.say(NAME, error)
+        cli._say(NAME, error)
         code = error.exit_code
     except OSError as error:
-        known = of_system(error, "output") or NotFoundError(f"it cannot be read: {error.strerror}", str(error.filename), "Check it")
-        cli.say(NAME, known)
+        known = of_system(error, "output") or NotFoundError(
+            f"it cannot be read: {error.strerror}", str(error.filename), "Check it"
+        )
+        cli._say(NAME, known)
         code = known.exit_code
     sys.exit(code)
 

@@ -6,7 +6,6 @@ is followed, and what cannot be read is said in a note.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -22,7 +21,8 @@ from gan_cli import results, status
 from gan_cli.comparing.records import Evaluation, Run
 from gan_cli.config import flatten
 from gan_cli.errors import ConfigError, NotFoundError, UntrustedError
-from gan_cli.files import opened, read_file, refuse_links
+from gan_cli.files import read_file, refuse_links
+from gan_cli.locks import is_locked
 from gan_cli.metrics.names import VALUES
 from gan_cli.rows import read_rows
 
@@ -272,21 +272,9 @@ def state_of(run_dir: Path, said: dict[str, Any]) -> str:
     """Of a run that says it is running, or nothing, the lock tells whether it is."""
     if said.get("state") in STATES:
         return str(said["state"])
-    if is_locked(run_dir / ".lock"):
+    if is_locked(run_dir):
         return "running"
     return "stopped" if said.get("state") == "running" else "unknown"
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds this lock. It is tested for a moment, and not made."""
-    try:
-        with opened(path) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def finite(value: object) -> bool:

@@ -214,8 +214,8 @@ class _Table:
                 self.notes.append(f"evaluations by protocol {pid} are not shown: {differs}")
             return [chosen]
         self.notes.append(
-            f"the groups were measured by {len(order)} protocols: values of different ones are in columns of their own and must "
-            "not be compared. Measure all in one way: gan-eval run_dir=DIR, with the same settings for each"
+            f"the groups were measured by {len(order)} protocols: values of different ones are in columns of their own and "
+            "must not be compared. Measure all in one way: gan-eval run_dir=DIR, with the same settings for each"
         )
         for pid in order[1:]:
             self.notes.append(f"protocol {pid}, beside {order[0]}: {_differences(facts[pid], facts[order[0]])}")

@@ -44,7 +44,7 @@ def t_tails(t: float, freedom: float) -> float:
     With t = sqrt(freedom) cot(s^4) the tail is an integral of 4 s^3 sin(s^4)^(freedom - 1), smooth to its ends, which
     Simpson's rule gives to ten digits.
     """
-    end = math.atan2(math.sqrt(freedom), t) ** 0.25
+    end = math.sqrt(math.sqrt(math.atan2(math.sqrt(freedom), t)))
     step = end / INTERVALS
     points = [k * step for k in range(INTERVALS + 1)]
     values = [4 * s**3 * math.pow(math.sin(s**4), freedom - 1) for s in points]

@@ -70,7 +70,13 @@ def cells(comparison: Comparison, group: Group) -> list[str]:
 def heads(comparison: Comparison, unicode: bool) -> list[str]:
     """Of the columns after the name."""
     ways = ARROWS if unicode else WORDS
-    return ["n", *(column.name + (f" {ways[column.better]}".replace("  ", " ") if column.better else "") for column in comparison.columns)]
+    return [
+        "n",
+        *(
+            column.name + (f" {ways[column.better]}".replace("  ", " ") if column.better else "")
+            for column in comparison.columns
+        ),
+    ]
 
 
 def headline(comparison: Comparison) -> str:
@@ -176,9 +182,21 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
         ids = " ".join(dict.fromkeys(column.protocol_id for column in one.columns if column.protocol_id))
         for group in one.groups:
             for run in group.runs:
-                known = [one.title, group.name, run.path, run.state, run.seed, run.step, run.total_steps, run.images, run.seconds]
+                known = [
+                    one.title,
+                    group.name,
+                    run.path,
+                    run.state,
+                    run.seed,
+                    run.step,
+                    run.total_steps,
+                    run.images,
+                    run.seconds,
+                ]
                 values = [run_value(group, run, name) for name in metrics]
-                writer.writerow([*known, ids, *(group.settings.get(key, "") for key in settings), *values, run.command, run.cwd])
+                writer.writerow(
+                    [*known, ids, *(group.settings.get(key, "") for key in settings), *values, run.command, run.cwd]
+                )
     return out.getvalue()
 
 
