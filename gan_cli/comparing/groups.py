@@ -273,7 +273,7 @@ class _Table:
                 share = f"the mean of the last {TAIL:.0%} of a run's rows"
                 self.notes.append(
                     f"never evaluated: the values are training scalars, {share}, and say little about the images. "
-                    f"To evaluate: gan-eval run_dir=DIR, for each of {counted(len(runs), 'run')} (or train with eval_every=)"
+                    "To evaluate: gan-eval run_dir=DIR for each run (or train with eval_every=)"
                 )
         columns = [Column(name, _way(name)) for name in names if name in there and name not in ("step", "images")]
         losses = {json.dumps({k: v for k, v in run.config.items() if k.startswith("loss.")}, default=str) for run in runs}

@@ -13,18 +13,18 @@ from gan_cli.comparing.records import Run
 from gan_cli.config import MAY_CHANGE, is_among
 from gan_cli.results import short
 
-# What makes no other result, or is what the means are over. Runs of another length are another group.
-SAME = (MAY_CHANGE - {"total_steps"}) | {"seed", "from_run", "trust", "hydra"}
-NODES = ("model", "loss", "optimizer", "schedule", "dataset")  # groups of the config that have options
+# What makes no other result, what the means are over, and the data, which is compared by its content elsewhere. Runs of
+# another length are another group.
+SAME = (MAY_CHANGE - {"total_steps"}) | {"seed", "dataset", "from_run", "trust", "hydra"}
+NODES = ("model", "loss", "optimizer", "schedule")  # groups of the config that have options
 FEW = 2  # keys of a node that are named one by one
 MOST = 4  # settings in a name made from the config
 MISSING = "(not there)"
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A flattened config without what changes no result. The data set is compared by its content, elsewhere."""
-    kept = {k: v for k, v in config.items() if not is_among(k, SAME) and not k.startswith("dataset.")}
-    return {k: v for k, v in kept.items() if v is not None}  # null is what a key was before there was one
+    """A flattened config without what changes no result, and without null, which is what a key was before there was one."""
+    return {key: value for key, value in config.items() if value is not None and not is_among(key, SAME)}
 
 
 def text(value: Any) -> str:
@@ -122,17 +122,27 @@ def _of_configs(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             for label in labels:
                 del label[node]
             plain += [key for key in inside if not key.endswith("_target_")]
-    for key in plain:
+    for key in _once(plain, configs):
         if len(labels[0]) >= MOST and _apart(labels):
             break
         for label, config in zip(labels, configs, strict=True):
             label[key] = text(_value(config, key))
-    rest = [k for k in differing if not k.endswith("_target_") and not any(k in label for label in labels)]
+    rest = [k for k in _once(differing, configs) if not k.endswith("_target_") and not any(k in label for label in labels)]
     while rest and not _apart(labels) and len(labels[0]) < 2 * MOST:
         key = rest.pop(0)
         for label, config in zip(labels, configs, strict=True):
             label[key] = text(_value(config, key))
     return labels
+
+
+def _once(keys: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Without what only repeats another key, as ``schedule.total_steps`` does."""
+    kept: dict[str, str] = {}
+    for key in sorted(keys, key=lambda key: key.count(".")):
+        values = [_value(config, key) for config in configs]
+        same = json.dumps([key.rpartition(".")[2], values], default=str)
+        kept.setdefault(key if any(isinstance(value, list) for value in values) else same, key)
+    return [key for key in keys if key in kept.values()]
 
 
 def node_label(config: Mapping[str, Any], node: str) -> str:

@@ -142,10 +142,13 @@ def wrapped(name: str, width: int) -> list[str]:
 
 def report(comparisons: Sequence[Comparison], width: int, unicode: bool) -> str:
     """All tables and notes for a terminal."""
-    blocks = []
+    blocks: list[str] = []
+    said: dict[str, None] = {}
     for comparison in comparisons:
+        notes = [note for note in comparison.notes if note not in said]
+        said |= dict.fromkeys(notes)
         lines = [plain(headline(comparison)), "", *table(comparison, width, unicode), "", *legend(comparison)]
-        blocks.append("\n".join([*lines, *(f"note: {plain(note)}" for note in comparison.notes)]))
+        blocks.append("\n".join([*lines, *(f"note: {plain(note)}" for note in notes)]).rstrip())
     return "\n\n".join(blocks)
 
 
@@ -256,6 +259,15 @@ def _run(one: Comparison, group: Group, run: Run) -> dict[str, Any]:
     }
 
 
+def training(run: Run) -> list[str]:
+    """The words of the command that made a run, or none if it is not known, or is a stranger's for something else."""
+    try:
+        words = shlex.split(run.command)
+    except ValueError:
+        return []
+    return words if words and words[0].rpartition("/")[2] in ("gan-train", "torchrun") else []
+
+
 def commands(comparisons: Sequence[Comparison]) -> str:
     """What to type to make each run anew."""
     lines = []
@@ -265,8 +277,9 @@ def commands(comparisons: Sequence[Comparison]) -> str:
             for run in group.runs:
                 again = ["gan-train", override("from_run", run.path), "run_dir=NEW"]
                 lines.append(plain(f"# {run.path}"))
-                if run.command:
+                words = training(run)
+                if words:
                     go = f"cd {shlex.quote(run.cwd)} && " if run.cwd else ""
-                    lines.append(plain(f"{go}{run.command} run_dir=NEW"))
+                    lines.append(plain(f"{go}{shlex.join([*words, 'run_dir=NEW'])}"))
                 lines.append(plain(shlex.join(again)))
     return "\n".join(lines)
