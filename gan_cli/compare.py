@@ -63,7 +63,7 @@ def app(arguments: Sequence[str]) -> int:
     Raises:
         GanError: anything foreseeable; no file is half-written then.
     """
-    args = parser().parse_args(arguments)
+    args = parser().parse_intermixed_args(arguments)
     question = Question(_at(args.at), args.sort, args.unfinished)
     printed = [name for name in ("csv", "json") if getattr(args, name) == "-"]
     printed += [name for name in ("markdown", "commands") if getattr(args, name)]

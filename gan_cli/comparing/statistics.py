@@ -41,13 +41,14 @@ def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
 def t_tails(t: float, freedom: float) -> float:
     """The probability that Student's t is further from 0 than ``t`` >= 0. ``freedom``: degrees, at least 1.
 
-    With t = sqrt(freedom) cot(s^4) the tail is an integral of 4 s^3 sin(s^4)^(freedom - 1), smooth to its ends, which
-    Simpson's rule gives to ten digits.
+    With t = sqrt(freedom) cot(u) the tail is an integral of sin(u)^(freedom - 1) by Simpson's rule; for few degrees u is s^4,
+    which makes it smooth where u is 0.
     """
-    end = math.sqrt(math.sqrt(math.atan2(math.sqrt(freedom), t)))
+    power = 4 if freedom < 5 else 1
+    end = math.pow(math.atan2(math.sqrt(freedom), t), 1 / power)
     step = end / INTERVALS
     points = [k * step for k in range(INTERVALS + 1)]
-    values = [4 * s**3 * math.pow(math.sin(s**4), freedom - 1) for s in points]
+    values = [power * s ** (power - 1) * math.pow(math.sin(s**power), freedom - 1) for s in points]
     integral = step / 3 * (values[0] + values[-1] + 4 * math.fsum(values[1:-1:2]) + 2 * math.fsum(values[2:-1:2]))
     factor = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     return min(1.0, 2 * factor * integral)
