@@ -15,8 +15,14 @@ from contextlib import contextmanager
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
+from gan_cli.errors import UntrustedError
+
 TEMPORARY = ".writing-"  # begins the name of a file that is not whole yet, beside the one it will be
 TEXT_LIMIT = 16 * 2**20  # bytes of a JSON file of ours, far beyond any
+# What gan_cli reads or writes in a run directory.
+OWN_NAMES = frozenset(["checkpoints", "evaluations", "generated", "samples", "tensorboard"]) | frozenset(
+    ["best.json", "config.yaml", "metrics.jsonl", "status.json", "train.log", ".lock"]
+)
 
 
 @contextmanager
@@ -75,3 +81,23 @@ def write_file(path: Path, content: str | bytes) -> None:
     """
     with written(path) as file:
         file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
+
+
+def refuse_links(run_dir: Path, todo: str = "Remove it or, if you put it there, add trust=true") -> None:
+    """Refuse a run directory with a link, pipe or device among what gan_cli reads or writes in it.
+
+    Raises:
+        UntrustedError: naming it.
+    """
+    folders = [run_dir]
+    while folders:
+        folder = folders.pop()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:  # rotated away, no run
+            for entry in entries:
+                if folder == run_dir and entry.name not in OWN_NAMES:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.is_file(follow_symlinks=False):
+                    kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+                    raise UntrustedError(f"{kind} in a run directory may lead anywhere", entry.path, todo)

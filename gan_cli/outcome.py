@@ -11,6 +11,7 @@ from gan_cli.config import TrainConfig
 from gan_cli.errors import ConfigError
 from gan_cli.files import read_file
 from gan_cli.metrics.names import VALUES
+from gan_cli.rows import read_rows
 
 
 def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
@@ -26,8 +27,6 @@ def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
         return None
     if config.eval_every is not None and key.removeprefix("metric/") in VALUES:
         return None  # no evaluation came off
-    from gan_cli.writer import read_rows
-
     rows = read_rows(run_dir)
     refuse_unknown_metric(key, {k for row in rows for k in row})
     return float(next(row[key] for row in reversed(rows) if key in row))

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,12 @@ def rule_id(protocol: dict[str, Any]) -> str:
     return protocol_id({key: value for key, value in protocol.items() if key not in MADE})
 
 
+def changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What two protocols, which both say it, do not share of how they measure."""
+    both = sorted((ours.keys() & theirs.keys()) - NOT_HOW - FOLLOWS)
+    return {key: (theirs[key], ours[key]) for key in both if theirs[key] != ours[key]}
+
+
 def others(protocol: dict[str, Any], path: Path) -> list[str]:
     """A line for each other way in which the same samples or run were measured: what is different about it.
 
@@ -108,11 +115,7 @@ def others(protocol: dict[str, Any], path: Path) -> list[str]:
     for file in sorted(path.parent.glob(f"{glob.escape(subject)}*.json")):
         result = read(file) if file != path else None
         theirs = result["protocol"] if result is not None else {}
-        changed = [
-            f"{key} is {short(theirs[key])} there, {short(protocol[key])} here"
-            for key in sorted((protocol.keys() & theirs.keys()) - NOT_HOW - FOLLOWS)
-            if theirs[key] != protocol[key]
-        ]
+        changed = [f"{key} is {short(a)} there, {short(b)} here" for key, (a, b) in changes(theirs, protocol).items()]
         if changed:
             ways.setdefault("; ".join(changed), []).append(short(file.name, 80))
     lines = [

@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 from gan_cli import checkpoint
 from gan_cli.config import INJECTED, Node
 from gan_cli.errors import CheckpointError, ConfigError, DeviceError, GanError, OutputError, of_system
+from gan_cli.files import refuse_links
 from gan_cli.randomness import SAMPLE_BLOCK
-from gan_cli.trust import checked, fitting, is_trusted, refuse_links
+from gan_cli.trust import checked, fitting, is_trusted
 
 log = logging.getLogger("gan_cli")
 MOST_HEADER = 512  # bytes of a file of weights that tell of a tensor

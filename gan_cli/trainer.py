@@ -36,7 +36,7 @@ from gan_cli.errors import (
     file_of,
     of_system,
 )
-from gan_cli.files import write_file
+from gan_cli.files import OWN_NAMES, refuse_links, write_file
 from gan_cli.game import Game, build_game, refuse_incomplete, snapshot
 from gan_cli.health import Health, against_divergence
 from gan_cli.images import write_film
@@ -48,7 +48,7 @@ from gan_cli.randomness import seed_everything
 from gan_cli.results import number
 from gan_cli.runs import choose_device, create
 from gan_cli.signals import stop_on_signal
-from gan_cli.trust import OWN_NAMES, is_trusted, refuse_links
+from gan_cli.trust import is_trusted
 from gan_cli.writer import Writer, clock
 
 if TYPE_CHECKING:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -36,35 +33,11 @@ DATASETS = frozenset(
         "npz.npz",
     )
 )
-# What gan_cli reads or writes in a run directory.
-OWN_NAMES = frozenset(["checkpoints", "evaluations", "generated", "samples", "tensorboard"]) | frozenset(
-    ["best.json", "config.yaml", "metrics.jsonl", "status.json", "train.log", ".lock"]
-)
 PARTS = ("model.task", "model.generator")  # of a run's config that are built
 # Where a class must be defined that a run's config names, and those within it; None: one of DATASETS.
 MODULES = {"model.task": "gan_cli.tasks.", "model.generator": "gan_cli.networks.", "dataset": None}
 INNER = {"model.task": "gan_cli.data.densities.", "model.generator": "gan_cli.networks.", "dataset": "gan_cli.data.densities."}
 MOST_VALUES, MOST_TARGETS, DEEPEST = 10_000, 16, 16  # of a node in a run's config
-
-
-def refuse_links(run_dir: Path, todo: str = "Remove it or, if you put it there, add trust=true") -> None:
-    """Refuse a run directory with a link, pipe or device among what gan_cli reads or writes in it.
-
-    Raises:
-        UntrustedError: naming it.
-    """
-    folders = [run_dir]
-    while folders:
-        folder = folders.pop()
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:  # rotated away, no run
-            for entry in entries:
-                if folder == run_dir and entry.name not in OWN_NAMES:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
-                elif not entry.is_file(follow_symlinks=False):
-                    kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
-                    raise UntrustedError(f"{kind} in a run directory may lead anywhere", entry.path, todo)
 
 
 def check_trusted(config: dict[str, Any], part: str) -> None:

@@ -20,6 +20,7 @@ from gan_cli.engine import Progress
 from gan_cli.errors import CheckpointError, DivergedError
 from gan_cli.files import write_file
 from gan_cli.images import enlarge, write_png
+from gan_cli.rows import read_rows
 
 log = logging.getLogger("gan_cli")
 LINE_SECONDS = 10.0  # at most one console line in this time when there is no terminal
@@ -257,19 +258,6 @@ class Writer:
         self.bar.close()
         self.file.close()
         self.tensorboard.close()
-
-
-def read_rows(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl``, each with its ``step``; a line that a crash cut off is left out."""
-    path, rows = run_dir / "metrics.jsonl", []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-    return rows
 
 
 def clock(seconds: float) -> str:

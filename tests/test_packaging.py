@@ -84,7 +84,7 @@ def test_wheel_is_small(wheel: Path) -> None:
 def test_console_scripts(installed: Path) -> None:
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
     text = entry_points.read_text()
-    assert all(f"gan-{name} = gan_cli.{name}:main" in text for name in ("train", "sample", "eval"))
+    assert all(f"gan-{name} = gan_cli.{name}:main" in text for name in ("train", "sample", "eval", "compare"))
 
 
 def test_extras_are_not_needed() -> None:

@@ -39,6 +39,7 @@ def without_torch(cwd: Path, program: str, *args: str) -> subprocess.CompletedPr
         ("gan-train", ["dataset: ", "mnist", "wgan_gp", "experiment: ", "total_steps: ", "betas", "run_dir", "schedule: "]),
         ("gan-sample", ["num_samples: 64", "formats", "run_dir", "trust: false"]),
         ("gan-eval", ["run_dir"]),
+        ("gan-compare", ["RUNS", "--sort", "--at", "--html"]),
     ],
 )
 def test_help_without_torch(program: str, words: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,432 @@
+"""Runs grouped by what differs, each group summarised over its seeds. Must not import torch.
+
+What cannot be compared is kept apart: runs of different data in different comparisons, values of different protocols in
+different columns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gan_cli import results
+from gan_cli.comparing import naming, statistics
+from gan_cli.comparing.gather import finite, listed
+from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
+from gan_cli.config import MAY_CHANGE
+from gan_cli.errors import ConfigError
+from gan_cli.metrics.names import VALUES, direction, is_better
+
+FEW_IMAGES = 1000  # the FID of fewer is mostly bias, see docs/evaluation.md
+TAIL = 0.1  # the share of rows, the last ones, whose mean stands for a run that was never evaluated
+LOGGED = ("d/wasserstein", "d/loss", "g/loss")  # columns of such runs, after their own metric/...
+LOWER = frozenset(f"metric/{name}" for name in ("jsd", "value_gap", "wasserstein_1", "d_error"))
+HIGHER = frozenset(f"metric/{name}" for name in ("good_share", "modes"))
+MOST_COLUMNS = 8
+AT_MARK = "@"  # between a metric and its protocol where a comparison has several
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of the runs.
+
+    Attributes:
+        at: ``last``, ``best`` or a number of images: which evaluation of each run counts.
+        sort: a column, or "" for the first one. unfinished: also count runs that are not complete.
+    """
+
+    at: str = "last"
+    sort: str = ""
+    unfinished: bool = False
+
+
+def compare(runs: Sequence[Run], notes: Sequence[str] = (), question: Question | None = None) -> list[Comparison]:
+    """A comparison for each data set, the largest first. ``notes``: on all of them, said with the first.
+
+    Raises:
+        ConfigError: no comparison has the column to sort by, or no run was evaluated at these images.
+    """
+    question = question or Question()
+    parts = by_data(runs)
+    titles = titles_of(parts)
+    found = [_Table(title, part, question).comparison() for title, part in zip(titles, parts, strict=True)]
+    _refuse_unknown(found, question)
+    if len(parts) > 1:
+        sizes = ", ".join(f"{title} ({counted(len(part), 'run')})" for title, part in zip(titles, parts, strict=True))
+        for comparison in found:
+            comparison.notes.insert(0, f"runs of different data are never in one table: {sizes}")
+    found[0].notes.extend(notes)
+    return found
+
+
+def kept_apart(comparisons: Sequence[Comparison]) -> bool:
+    """Whether there are different data sets, or different protocols in one comparison."""
+    return len(comparisons) > 1 or any(AT_MARK in column.name for one in comparisons for column in one.columns)
+
+
+def counted(n: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _refuse_unknown(comparisons: Sequence[Comparison], question: Question) -> None:
+    known = dict.fromkeys(column.name for one in comparisons for column in one.columns)
+    if question.sort and question.sort not in known:
+        todo = f"There are: {', '.join(known) or 'none'}"
+        raise ConfigError(f"there is no column {results.short(question.sort, 60)!r}", "--sort", todo)
+    if question.at.isdecimal() and not any(group.summaries for one in comparisons for group in one.groups):
+        images = sorted({e.images for one in comparisons for run in one.runs for e in run.evaluations})
+        shown = images if len(images) <= 12 else [*images[:6], "...", *images[-5:]]
+        todo = f"There are evaluations at: {', '.join(map(str, shown)) or 'none'}"
+        raise ConfigError(f"no run has a value at {question.at} images", "--at", todo)
+
+
+def data_key(run: Run) -> tuple[str, str]:
+    """What a run learned from, and how, as far as its config says; and where that lies."""
+    node = {k: v for k, v in run.config.items() if k.startswith("dataset.")}
+    fixed = {k: v for k, v in node.items() if k not in MAY_CHANGE and v is not None}
+    kind = str(run.config.get("model.task._target_", "")).rpartition(".")[0]
+    place = {k: node.get(k) for k in ("dataset.root", "dataset.path")}
+    return json.dumps([kind, fixed], sort_keys=True, default=str), json.dumps(place, sort_keys=True, default=str)
+
+
+def by_data(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of the same data and kind of task together. The fingerprint decides where there is one: data can lie elsewhere."""
+    prints: dict[tuple[str, str], str] = {}
+    for run in runs:
+        if run.data:
+            prints.setdefault(data_key(run), run.data)
+    parts: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        key = data_key(run)
+        parts[key[0], run.data or prints.get(key) or key[1]].append(run)
+    return sorted(parts.values(), key=lambda part: -len(part))
+
+
+def titles_of(parts: Sequence[Sequence[Run]]) -> list[str]:
+    """The name of each data set, and what sets it apart from another one of the same name."""
+    names = [str(part[0].config.get("dataset._target_", "data")).rsplit(".", 1)[-1] for part in parts]
+    configs = [
+        {k: v for k, v in part[0].config.items() if k.startswith("dataset.") or k == "model.task._target_"} for part in parts
+    ]
+    titles = []
+    for name, part, config in zip(names, parts, configs, strict=True):
+        alike = [other for other, its in zip(configs, names, strict=True) if its == name]
+        keys = [k for k in naming.varied(alike) if k != "dataset.download"] if len(alike) > 1 else []
+        said = ", ".join(f"{k.removeprefix('dataset.')}={naming.text(config.get(k))}" for k in keys[:3])
+        titles.append(results.short(f"{name} ({said})" if said else name, 120))
+        if len(alike) > 1 and not said:
+            titles[-1] += f" ({part[0].data[:8] or 'unknown content'})"
+    return titles
+
+
+class _Table:
+    """One comparison on its way."""
+
+    def __init__(self, title: str, runs: Sequence[Run], question: Question) -> None:
+        self.title, self.question = title, question
+        self.notes: list[str] = []
+        self.groups = self._groups(runs)
+        counting = [run for group in self.groups for run in group.runs if question.unfinished or run.state == "complete"]
+        self.counted = {run.path for run in counting}
+        self.translates = not str(runs[0].config.get("model.task._target_", "")).startswith("gan_cli.tasks.noise.")
+
+    def counting(self, group: Group) -> list[Run]:
+        """The runs of a group that go into means."""
+        return [run for run in group.runs if run.path in self.counted]
+
+    def comparison(self) -> Comparison:
+        """The finished table."""
+        question = self.question
+        protocols = self._protocols()
+        columns = self._evaluated(protocols) if protocols else []
+        extra = columns and question.sort and question.sort not in {column.name for column in columns}
+        if not columns or extra:
+            columns = columns + self._logged([question.sort] if extra else None)
+        picked_by = self._picked_by(columns)
+        for group in self.groups:
+            for column in columns:
+                values = self._values(group, column, picked_by)
+                if values:
+                    numbers = list(values.values())
+                    summary = Summary(values, statistics.mean(numbers), statistics.std(numbers), len(numbers))
+                    group.summaries[column.name] = summary
+        for column in columns:
+            self._judge(column)
+        sort_by = self._sort_by(columns)
+        self._order(next((column for column in columns if column.name == sort_by), None))
+        self._note_states()
+        self._note_images(columns, picked_by)
+        configs = [naming.comparable(group.runs[0].config) for group in self.groups]
+        return Comparison(
+            self.title, self.groups, columns, sort_by, question.at, naming.varied(configs) if configs else [], self.notes
+        )
+
+    def _groups(self, runs: Sequence[Run]) -> list[Group]:
+        together: dict[str, list[Run]] = defaultdict(list)
+        for run in runs:
+            together[json.dumps(naming.comparable(run.config), sort_keys=True, default=str)].append(run)
+        members = [self._one_of_each_seed(group) for group in together.values()]
+        found = []
+        for group, settings in zip(members, naming.settings(members), strict=True):
+            name = ", ".join(f"{key}={value}" for key, value in settings.items())
+            found.append(Group(name or "all runs", settings, group))
+        return found
+
+    def _one_of_each_seed(self, runs: Sequence[Run]) -> list[Run]:
+        by_seed: dict[Any, list[Run]] = defaultdict(list)
+        for run in runs:
+            by_seed[run.config.get("seed", 0)].append(run)
+        kept = []
+        for seed, same in by_seed.items():
+            best = max(same, key=lambda run: (run.state == "complete", run.step, len(run.evaluations)))
+            kept.append(best)
+            others = [run.path for run in same if run is not best]
+            if others:
+                self.notes.append(
+                    f"seed {seed} counts once: {best.path} is taken, not {listed(others)}, which is of the same config"
+                )
+        return sorted(kept, key=lambda run: (str(type(run.config.get("seed", 0))), run.config.get("seed", 0), str(run.path)))
+
+    # which values
+
+    def _protocols(self) -> list[str]:
+        """The ids of the columns: one, if all groups that were evaluated share one; else all, which are then kept apart."""
+        per_group = [
+            Counter(pid for run in self.counting(group) for pid in {e.protocol_id for e in run.evaluations})
+            for group in self.groups
+        ]
+        per_group = [found for found in per_group if found]
+        if not per_group:
+            return []
+        total: Counter[str] = sum(per_group, Counter())
+        facts = {e.protocol_id: e.protocol for group in self.groups for run in self.counting(group) for e in run.evaluations}
+        order = sorted(total, key=lambda pid: (-total[pid], -_number(facts[pid].get("num_samples")), pid))
+        shared = [pid for pid in order if all(pid in found for found in per_group)]
+        if shared:
+            chosen, rest = shared[0], [pid for pid in order if pid != shared[0]]
+            for pid in rest:
+                differs = _differences(facts[pid], facts[chosen])
+                self.notes.append(f"evaluations by protocol {pid} are not shown: {differs}")
+            return [chosen]
+        self.notes.append(
+            f"the groups were measured by {len(order)} protocols: values of different ones are in columns of their own and "
+            "must not be compared. Measure all in one way: gan-eval run_dir=DIR, with the same settings for each"
+        )
+        for pid in order[1:]:
+            self.notes.append(f"protocol {pid}, beside {order[0]}: {_differences(facts[pid], facts[order[0]])}")
+        for group in self.groups:
+            group.runs = [self._qualified(run) for run in group.runs]
+        return order
+
+    def _qualified(self, run: Run) -> Run:
+        """With the protocol in the name of every value, so that nothing can mix them."""
+
+        def name(key: str, pid: str) -> str:
+            spread = key.endswith("_std")
+            return f"{key.removesuffix('_std')}{AT_MARK}{pid}{'_std' if spread else ''}"
+
+        evaluations = [
+            replace(e, metrics={name(key, e.protocol_id): value for key, value in e.metrics.items()}) for e in run.evaluations
+        ]
+        return replace(run, evaluations=evaluations)
+
+    def _evaluated(self, protocols: Sequence[str]) -> list[Column]:
+        columns = []
+        for pid in protocols:
+            there = {
+                key
+                for group in self.groups
+                for run in self.counting(group)
+                for e in run.evaluations
+                if e.protocol_id == pid
+                for key in e.metrics
+            }
+            for value in VALUES:
+                name = f"{value}{AT_MARK}{pid}" if len(protocols) > 1 else value
+                if name in there:
+                    way = direction(value, self.translates)
+                    columns.append(Column(name, way if way in ("lower", "higher") else "", pid))
+        without = [run.path for group in self.groups for run in self.counting(group) if not run.evaluations]
+        if without:
+            self.notes.append(f"never evaluated: {listed(without)}. To evaluate: gan-eval run_dir=DIR")
+        return columns
+
+    def _logged(self, names: Sequence[str] | None) -> list[Column]:
+        """Columns from training rows: those named, or what was never evaluated is shown by."""
+        runs = [run for group in self.groups for run in self.counting(group)]
+        there = dict.fromkeys(key for run in runs for row in run.rows for key in row)
+        if names is None:
+            own = [
+                key
+                for key in there
+                if key.startswith("metric/") and key.removeprefix("metric/").removesuffix("_std") not in VALUES
+            ]
+            names = [*own, *LOGGED][:MOST_COLUMNS]
+            if self.question.sort and self.question.sort not in names:
+                names = [self.question.sort, *names]
+            if runs:
+                share = f"the mean of the last {TAIL:.0%} of a run's rows"
+                self.notes.append(
+                    f"never evaluated: the values are training scalars, {share}, and say little about the images. "
+                    "To evaluate: gan-eval run_dir=DIR for each run (or train with eval_every=)"
+                )
+        columns = [Column(name, _way(name)) for name in names if name in there and name not in ("step", "images")]
+        losses = {json.dumps({k: v for k, v in run.config.items() if k.startswith("loss.")}, default=str) for run in runs}
+        if len(losses) > 1 and any("loss" in column.name or "wasserstein" in column.name for column in columns):
+            self.notes.append("values of different loss functions, such as d/loss, cannot be compared with each other")
+        return columns
+
+    def _picked_by(self, columns: Sequence[Column]) -> dict[str, Column]:
+        """For each protocol the column by which ``--at best`` chooses the evaluation of a run."""
+        found: dict[str, Column] = {}
+        for column in columns:
+            if column.protocol_id and column.better and (column.protocol_id not in found or column.name == self.question.sort):
+                found[column.protocol_id] = column
+        if self.question.at == "best" and found:
+            names = ", ".join(column.name for column in found.values())
+            self.notes.append(
+                f"each run counts at its best evaluation by {names}: chosen by the same values, they look better than they are"
+            )
+        return found
+
+    def _picked(self, run: Run, pid: str, picked_by: Mapping[str, Column]) -> Evaluation | None:
+        found = [e for e in run.evaluations if e.protocol_id == pid]
+        if self.question.at.isdecimal():
+            found = [e for e in found if e.images == int(self.question.at)]
+        if self.question.at == "best" and pid in picked_by:
+            name, best = picked_by[pid].name, None
+            key = name.partition(AT_MARK)[0]
+            for e in found:
+                before = None if best is None else best.metrics[name]
+                if name in e.metrics and is_better(key, e.metrics[name], before, self.translates):
+                    best = e
+            return best
+        return found[-1] if found else None
+
+    def _values(self, group: Group, column: Column, picked_by: Mapping[str, Column]) -> dict[str, float]:
+        runs = self.counting(group)
+        names = Counter(run.path.name for run in runs)
+        values = {}
+        for run in runs:
+            if column.protocol_id:
+                picked = self._picked(run, column.protocol_id, picked_by)
+                value = None if picked is None else picked.metrics.get(column.name)
+            else:
+                value = tail(run.rows, column.name, int(self.question.at) if self.question.at.isdecimal() else None)
+            if value is not None and finite(value):
+                values[run.path.name if names[run.path.name] == 1 else str(run.path)] = value
+        return values
+
+    # which is best
+
+    def _ranked(self, column: Column) -> list[Group]:
+        """Groups that have a value, best first."""
+        sign = -1 if column.better == "higher" else 1
+        having = [group for group in self.groups if column.name in group.summaries]
+        return sorted(having, key=lambda group: sign * group.summaries[column.name].mean)
+
+    def _judge(self, column: Column) -> None:
+        """Every group against the best one."""
+        ranked = self._ranked(column)
+        if not column.better or len(ranked) < 2:
+            return
+        best, others = list(ranked[0].summaries[column.name].values.values()), ranked[1:]
+        ps = [statistics.welch(list(group.summaries[column.name].values.values()), best) for group in others]
+        tested = [k for k, p in enumerate(ps) if p is not None]
+        corrected = dict(zip(tested, statistics.holm([p for p in ps if p is not None]), strict=True))
+        for k, group in enumerate(others):
+            p = corrected.get(k)
+            verdict = "worse" if p is not None and p < statistics.LEVEL else "unsupported"
+            group.summaries[column.name] = replace(group.summaries[column.name], verdict=verdict, p=p)
+
+    def _sort_by(self, columns: Sequence[Column]) -> str:
+        names = [column.name for column in columns]
+        if self.question.sort in names:
+            return self.question.sort
+        best = [column.name for column in columns if column.better] or names
+        if best and best[0].partition(AT_MARK)[0] == "fid":
+            pid = next(column.protocol_id for column in columns if column.name == best[0])
+            kid = best[0].replace("fid", "kid", 1)
+            samples = next(
+                _number(e.protocol.get("num_samples"))
+                for g in self.groups
+                for r in g.runs
+                for e in r.evaluations
+                if e.protocol_id == pid
+            )
+            if samples < FEW_IMAGES:
+                self.notes.append(f"FID of {samples} images is mostly bias" + (": sorted by KID" if kid in names else ""))
+                return kid if kid in names else best[0]
+        return best[0] if best else ""
+
+    def _order(self, column: Column | None) -> None:
+        ranked = self._ranked(column) if column is not None else []
+        self.groups = ranked + sorted((g for g in self.groups if g not in ranked), key=lambda group: group.name)
+
+    # what a reader must know
+
+    def _note_states(self) -> None:
+        for group in self.groups:
+            left = [run for run in group.runs if run.state != "complete"]
+            if left:
+                states = ", ".join(f"{n} {state}" for state, n in Counter(run.state for run in left).items())
+                verb = (
+                    "counted as far as they are" if self.question.unfinished else "not in the means (--unfinished counts them)"
+                )
+                self.notes.append(
+                    f"{group.name}: of {counted(len(group.runs), 'run')} {states}, {verb}: {listed([r.path for r in left])}"
+                )
+        if not self.counted:
+            self.notes.append("no run is complete: --unfinished shows them as far as they are")
+        sizes = {len(self.counting(group)) for group in self.groups}
+        if sizes == {1}:
+            self.notes.append("one seed each: how far results spread is not known, so no difference is supported")
+
+    def _note_images(self, columns: Sequence[Column], picked_by: Mapping[str, Column]) -> None:
+        """Where the values are not of equally many images."""
+        picked = [
+            e.images
+            for group in self.groups
+            for run in self.counting(group)
+            for pid in dict.fromkeys(column.protocol_id for column in columns if column.protocol_id)
+            if (e := self._picked(run, pid, picked_by)) is not None
+        ]
+        if not picked:
+            picked = [run.images for group in self.groups for run in self.counting(group) if not self.question.at.isdecimal()]
+        if picked and min(picked) != max(picked) and self.question.at == "last":
+            self.notes.append(
+                f"not of equally many images: from {min(picked):,} to {max(picked):,}; --at IMAGES compares at one number"
+            )
+
+
+def tail(rows: Sequence[Mapping[str, Any]], key: str, most_images: int | None = None) -> float | None:
+    """The mean of the last tenth of the rows that have ``key``, up to so many images, or None if there is none."""
+    values = [
+        row[key]
+        for row in rows
+        if finite(row.get(key)) and (most_images is None or (finite(row.get("images")) and row["images"] <= most_images))
+    ]
+    return statistics.mean(values[-max(1, math.ceil(TAIL * len(values))) :]) if values else None
+
+
+def _way(name: str) -> str:
+    """Which direction is better of what a run logs. Losses have none: two players share them."""
+    if name.removeprefix("metric/") in VALUES:
+        way = direction(name.removeprefix("metric/"))
+        return way if way in ("lower", "higher") else ""
+    return "lower" if name in LOWER else "higher" if name in HIGHER else ""
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    changed = results.changes(theirs, ours)
+    shown = [f"{key} is {results.short(a)} there, {results.short(b)} here" for key, (a, b) in changed.items()]
+    return "; ".join(shown[:4]) or "another version of the rule"

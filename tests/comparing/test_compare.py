@@ -1,0 +1,525 @@
+"""gan-compare on run directories written by hand, and on a sweep."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import fcntl
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CONFIG: dict[str, Any] = {
+    "run_dir": None,
+    "seed": 0,
+    "threads": 1,
+    "total_steps": 100,
+    "batch_size": 8,
+    "sample_every": 10,
+    "features": {},
+    "ema": {"half_life": 10000.0},
+    "model": {
+        "task": {"_target_": "gan_cli.tasks.noise.NoiseToImage", "latent_dim": 64},
+        "generator": {"_target_": "gan_cli.networks.mlp.Generator", "latent_dim": 64, "hidden": [8]},
+        "discriminator": {"_target_": "gan_cli.networks.mlp.Discriminator", "hidden": [8]},
+    },
+    "loss": {
+        "_target_": "gan_cli.objective.Objective",
+        "adversarial": {"_target_": "gan_cli.losses.Hinge"},
+        "penalty": None,
+        "n_critic": 1,
+        "critic_norm": "batch",
+    },
+    "dataset": {"_target_": "gan_cli.data.idx.fashion_mnist", "root": "data", "image_size": 32, "download": True},
+    "optimizer": {"_target_": "gan_cli.optimizers.adam", "lr": 0.0002, "betas": [0.5, 0.999]},
+    "schedule": {"_target_": "gan_cli.schedules.Constant"},
+}
+WGAN_GP = {
+    "loss.adversarial._target_": "gan_cli.losses.Wasserstein",
+    "loss.penalty": {"_target_": "gan_cli.penalties.GradientPenalty", "weight": 10.0},
+    "loss.n_critic": 5,
+    "loss.critic_norm": "layer",
+}
+PROTOCOL = {"features": "classifier", "features_hash": "ab", "num_samples": 10000, "reference": "fashion_mnist", "seed": 0}
+
+
+def changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    """Write a run directory below ``runs/``."""
+
+    def write(
+        name: str,
+        seed: int = 0,
+        fid: float | None = None,
+        *,
+        changes: dict[str, Any] | None = None,
+        state: str | None = "complete",
+        command: str | None = None,
+        data: str = "f" * 16,
+        protocol: dict[str, Any] | None = None,
+        evaluations: dict[int, dict[str, float]] | None = None,
+        rows: list[dict[str, Any]] | None = None,
+    ) -> Path:
+        from gan_cli import results
+
+        path = tmp_path / "runs" / name
+        path.mkdir(parents=True)
+        config = changed(CONFIG, {"seed": seed, **(changes or {})})
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+        steps = config["total_steps"] if state in ("complete", None) else 50
+        status = {"state": state, "step": steps, "total_steps": config["total_steps"], "message": None}
+        if command is not None:
+            status |= {"command": command, "cwd": "/somewhere"}
+        if state is not None:
+            (path / "status.json").write_text(json.dumps(status))
+        if rows is None:
+            rows = [{"step": s, "images": 8 * s, "d/loss": 1 / s, "g/loss": s / 10} for s in range(10, steps + 1, 10)]
+        (path / "metrics.jsonl").write_text("".join(json.dumps({**row, "time/elapsed": 1.5}) + "\n" for row in rows))
+        (path / "checkpoints" / f"step-{steps:08d}").mkdir(parents=True)
+        saved = {"step": steps, "images": 8 * steps, "data": data, "config": config}
+        (path / "checkpoints" / f"step-{steps:08d}" / "state.json").write_text(json.dumps(saved))
+        found = evaluations or ({} if fid is None else {steps: {"fid": fid, "fid_std": 0.1, "is": 10 - fid}})
+        for step, values in found.items():
+            said = {**PROTOCOL, **(protocol or {}), "step": step, "images": 8 * step}
+            results.write(path / "evaluations" / f"step-{step:08d}-{results.protocol_id(said)}.json", values, said)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def two(run: Any) -> None:
+    """Two losses, three seeds each, clearly apart; and a third like the first."""
+    for seed, (a, b, c) in enumerate([(1.0, 5.0, 1.1), (1.2, 5.5, 0.9), (0.8, 4.7, 1.4)]):
+        run(f"sweep/loss=hinge,seed={seed}", seed, a)
+        run(f"sweep/loss=wgan_gp,seed={seed}", seed, b, changes=WGAN_GP)
+        other = {"loss.adversarial._target_": "gan_cli.losses.NonSaturating"}
+        run(f"sweep/loss=non_saturating,seed={seed}", seed, c, changes=other)
+
+
+@pytest.fixture
+def compare(gan: Any) -> Callable[..., Any]:
+    """``gan-compare runs ...``, which must end with ``code`` and say no more than one error."""
+
+    def call(*args: object, code: int = 0, runs: str = "runs") -> Any:
+        result = gan("gan-compare", *([runs] if runs else []), *args)
+        assert result.code == code, result.out + result.err
+        assert len(result.errors) == (code != 0) and "Traceback" not in result.err
+        assert code == 0 or len(result.err.splitlines()) == 1
+        return result
+
+    return call
+
+
+def data(compare: Any, *args: object, **keywords: Any) -> list[dict[str, Any]]:
+    return json.loads(compare("--json", "-", *args, **keywords).out)["comparisons"]
+
+
+def lines_of(text: str, start: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
+def test_groups_means_and_what_the_seeds_support(two: Any, compare: Any) -> None:
+    out = compare().out
+    (best,), (same,), (worse,) = (lines_of(out, f"loss={name} ") for name in ("hinge", "non_saturating", "wgan_gp"))
+    assert best.split()[1:6] == ["3", "1", "+-", "0.2", "*"]
+    assert same.split()[1:6] == ["3", "1.133", "+-", "0.2517", "?"]
+    assert worse.split()[1:5] == ["3", "5.067", "+-", "0.4041"] and "?" not in worse and "*" not in worse
+    assert out.index("loss=hinge ") < out.index("loss=non_saturating ") < out.index("loss=wgan_gp ")
+    assert "Welch's t test" in out and "p >= 0.05" in out and "more: --html" in out
+    (one,) = data(compare)
+    assert [column["name"] for column in one["columns"]] == ["fid", "is"]
+    fids = [group["summaries"]["fid"] for group in one["groups"]]
+    assert [fid["verdict"] for fid in fids] == ["", "unsupported", "worse"]
+    assert fids[0]["p"] is None and fids[2]["p"] < 0.01 < 0.05 < fids[1]["p"]
+    assert {key.split(".")[0] for key in one["varied"]} == {"loss"}
+
+
+def test_values_of_one_seed_support_nothing(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    run("b", 0, 500.0, changes=WGAN_GP)
+    out = compare().out
+    assert "one seed each" in out and "500 ?" in out
+    assert "loss=wasserstein+gradient_penalty" in out and "loss=hinge" in out
+
+
+def test_sort_by_any_column(two: Any, compare: Any) -> None:
+    def names(*args: str) -> list[str]:
+        (one,) = data(compare, *args)
+        return [group["name"] for group in one["groups"]]
+
+    assert names() == names("--sort", "is") == ["loss=hinge", "loss=non_saturating", "loss=wgan_gp"]
+    (one,) = data(compare, "--sort", "g/loss")
+    assert one["sort_by"] == "g/loss" and [c["name"] for c in one["columns"]] == ["fid", "is", "g/loss"]
+    error = compare("--sort", "speed", code=2).errors[0]
+    assert "'speed'" in error and "There are: fid, is" in error
+
+
+def test_seeds_and_what_changes_no_result_make_no_group(run: Any, compare: Any) -> None:
+    harmless = {"threads": 4, "sample_every": 5, "run_dir": "x", "dataset.root": "elsewhere", "features": {"_target_": "a"}}
+    run("a", 0, 1.0)
+    run("b", 1, 2.0, changes=harmless)
+    run("c", 0, 3.0, changes={"total_steps": 200})
+    (one,) = data(compare)
+    assert [(group["name"], group["n"]) for group in one["groups"]] == [("total_steps=100", 2), ("total_steps=200", 1)]
+
+
+def test_names_come_from_what_was_typed(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0, command="gan-train dataset=fashion_mnist loss=hinge threads=1 seed=0")
+    run("b", 0, 2.0, command="gan-train dataset=fashion_mnist loss=my_wgan seed=0 threads=1", changes=WGAN_GP)
+    run("c", 0, 3.0, command="gan-train dataset=fashion_mnist 'optimizer.betas=[0,0.9]'", changes={"optimizer.betas": [0, 0.9]})
+    names = {group["name"] for one in data(compare) for group in one["groups"]}
+    assert names == {
+        "loss=hinge, optimizer.betas=[0.5,0.999]",
+        "loss=my_wgan, optimizer.betas=[0.5,0.999]",
+        "loss=hinge, optimizer.betas=[0,0.9]",
+    }
+
+
+def test_many_keys_are_not_listed(run: Any, compare: Any) -> None:
+    wide = {f"model.generator.option{k}": k for k in range(12)} | {
+        "model.generator._target_": "gan_cli.networks.dcgan.Generator"
+    }
+    run("a", 0, 1.0)
+    run("b", 0, 2.0, changes=wide)
+    assert [group["name"] for group in data(compare)[0]["groups"]] == ["model=mlp", "model=dcgan"]
+
+
+def test_groups_that_names_cannot_tell_apart_keep_different_names(run: Any, compare: Any) -> None:
+    for k in range(3):
+        run(str(k), 0, 1.0 + k, command="gan-train loss=hinge", changes={"ema.half_life": 1000.0 * k})
+    names = [group["name"] for group in data(compare)[0]["groups"]]
+    assert names == ["ema.half_life=0", "ema.half_life=1000", "ema.half_life=2000"]
+
+
+def test_a_seed_counts_once(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    run("b", 0, 9.0, state="preempted")
+    run("c", 1, 3.0)
+    result = compare("--unfinished")
+    (group,) = data(compare, "--unfinished")[0]["groups"]
+    assert [Path(each["path"]).name for each in group["runs"]] == ["a", "c"] and group["summaries"]["fid"]["mean"] == 2.0
+    assert "seed 0 counts once: runs/a is taken, not runs/b" in result.out
+
+
+def test_the_same_run_given_twice_is_one(two: Any, compare: Any) -> None:
+    (one,) = data(compare, "runs/sweep", "runs/sweep/loss=hinge,seed=0", "./runs/../runs")
+    assert sum(len(group["runs"]) for group in one["groups"]) == 9 and "counts once" not in str(one["notes"])
+
+
+# what cannot be compared
+
+
+def test_data_sets_are_never_in_one_table(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    run("b", 0, 2.0, changes={"dataset._target_": "gan_cli.data.idx.mnist"}, data="e" * 16)
+    run("c", 1, 2.0, changes={"dataset.image_size": 64}, data="d" * 16)
+    run("d", 1, 2.0, changes={"dataset._target_": "gan_cli.data.idx.mnist"}, data="c" * 16)
+    found = data(compare)
+    assert sorted(one["data"] for one in found) == [
+        "fashion_mnist (image_size=32)", "fashion_mnist (image_size=64)", "mnist (cccccccc)", "mnist (eeeeeeee)"
+    ]  # fmt: skip
+    assert all(len(one["groups"]) == 1 and "never in one table" in one["notes"][0] for one in found)
+    assert compare().out.count("never in one table") == 1
+    assert "--strict" in compare("--strict", code=2).errors[0]
+
+
+def test_data_that_lies_elsewhere_is_the_same(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    run("b", 1, 2.0, changes={"dataset.root": "/other"})
+    run("c", 2, 2.0, data="", changes={"dataset.root": "/other"})  # no checkpoint yet: as others from there
+    assert len(data(compare, "--strict")) == 1
+
+
+def test_a_protocol_that_all_share_is_the_column(run: Any, compare: Any, tmp_path: Path) -> None:
+    from gan_cli import results
+
+    for k, changes in enumerate([{}, WGAN_GP]):
+        run(f"r{k}", 0, 1.0 + k, changes=changes)
+    fewer = {**PROTOCOL, "num_samples": 500, "step": 100, "images": 800}
+    results.write(tmp_path / "runs" / "r0" / "evaluations" / "step-00000100-x.json", {"fid": 99.0}, fewer)
+    (one,) = data(compare, "--strict")
+    assert [(c["name"], g["summaries"]["fid"]["mean"]) for c, g in zip(one["columns"], one["groups"], strict=True)] == [
+        ("fid", 1.0), ("is", 2.0)
+    ]  # fmt: skip
+    assert any("are not shown: num_samples is 500 there, 10000 here" in note for note in one["notes"])
+
+
+def test_protocols_are_never_in_one_column(run: Any, compare: Any) -> None:
+    for seed in range(2):
+        run(f"a{seed}", seed, 1.0 + seed)
+        run(f"b{seed}", seed, 100.0 + seed, changes=WGAN_GP, protocol={"num_samples": 2000})
+    (one,) = data(compare)
+    names = [column["name"] for column in one["columns"]]
+    assert len(names) == 4 and names[0].startswith("fid@") and names[2].startswith("fid@") and names[0] != names[2]
+    assert all(len(group["summaries"]) == 2 for group in one["groups"])
+    assert all(summary["verdict"] == "" for group in one["groups"] for summary in group["summaries"].values())
+    text = " ".join(one["notes"])
+    assert "2 protocols" in text and "num_samples is 2000 there, 10000 here" in text
+    out = compare().out
+    assert "*" not in out and "must not be compared" in out
+    assert "--strict" in compare("--strict", code=2).errors[0]
+    assert "There are: fid@" in compare("--sort", "fid", code=2).errors[0]
+
+
+# which values
+
+
+def test_which_evaluation_counts(run: Any, compare: Any) -> None:
+    values = {50: {"fid": 1.0, "kid": 5.0}, 80: {"fid": 9.0, "kid": 0.5}, 100: {"fid": 3.0, "kid": 3.0}}
+    run("a", 0, evaluations=values)
+    run("b", 1, evaluations={100: {"fid": 5.0, "kid": 1.0}})
+
+    def mean(metric: str, *args: str) -> float:
+        (one,) = data(compare, *args)
+        return one["groups"][0]["summaries"][metric]["mean"]
+
+    assert mean("fid") == 4.0
+    assert mean("fid", "--at", "best") == 3.0 and mean("kid", "--at", "best") == 3.0  # of the same evaluation
+    assert mean("kid", "--at", "best", "--sort", "kid") == 0.75
+    assert mean("fid", "--at", "400") == 1.0 and mean("fid", "--at", "0800") == 4.0
+    assert "look better than they are" in compare("--at", "best").out
+    assert "400, 640, 800" in compare("--at", "7", code=2).errors[0]
+    compare("--at", "first", code=2)
+
+
+def test_unequal_numbers_of_images_are_said(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    run("b", 0, 2.0, changes={"total_steps": 300})
+    assert "from 800 to 2,400; --at IMAGES" in compare().out
+
+
+def test_runs_never_evaluated(run: Any, compare: Any) -> None:
+    for seed in range(2):
+        run(f"a{seed}", seed)
+        rows = [{"step": s, "images": 8 * s, "d/wasserstein": 2.0 - s / 100, "d/loss": float("nan")} for s in range(1, 101)]
+        run(f"b{seed}", seed, changes=WGAN_GP, rows=rows)
+    (one,) = data(compare)
+    assert [c["name"] for c in one["columns"]] == ["d/wasserstein", "d/loss", "g/loss"] and not any(
+        c["protocol"] or c["better"] for c in one["columns"]
+    )
+    of = {name: group["summaries"] for group in one["groups"] for name in group["summaries"]}
+    assert of["d/wasserstein"]["d/wasserstein"]["mean"] == pytest.approx(2 - 0.955)  # the last 10 of 100
+    assert of["g/loss"]["g/loss"]["mean"] == 10.0  # the last of 10
+    text = " ".join(one["notes"])
+    assert "never evaluated" in text and "gan-eval run_dir=" in text and "cannot be compared with each other" in text
+
+
+def test_some_evaluated(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    run("b", 1)
+    out = compare().out
+    assert "never evaluated: runs/b. To evaluate: gan-eval run_dir=DIR" in out
+
+
+def test_fid_of_few_images_does_not_decide(run: Any, compare: Any) -> None:
+    run("a", 0, evaluations={100: {"fid": 1.0, "kid": 2.0}}, protocol={"num_samples": 200})
+    (one,) = data(compare)
+    assert one["sort_by"] == "kid" and "FID of 200 images" in " ".join(one["notes"])
+
+
+def test_incomplete_runs_are_named_and_not_counted(run: Any, compare: Any) -> None:
+    for seed in range(3):
+        run(f"a{seed}", seed, 1.0 + seed)
+    run("d", 3, 50.0, state="diverged")
+    run("e", 4, 60.0, state="running")  # nobody holds the lock
+    out = compare().out
+    assert "3, 1 diverged, 1 stopped  2 +- 1" in out
+    assert "1 diverged, 1 stopped, not in the means (--unfinished counts them): runs/d, runs/e" in out
+    assert "5, 1 diverged, 1 stopped" in compare("--unfinished").out
+
+
+def test_running_is_told_by_the_lock(run: Any, compare: Any) -> None:
+    path = run("a", 0, 1.0, state="running")
+    states = lambda: [each["state"] for one in data(compare) for group in one["groups"] for each in group["runs"]]  # noqa: E731
+    assert states() == ["stopped"] and not (path / ".lock").exists()
+    with open(path / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert states() == ["running"]
+    assert states() == ["stopped"]
+    assert "no run is complete" in compare().out
+
+
+# what is on disk
+
+
+def test_nothing_there(compare: Any, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "empty").mkdir(parents=True)
+    (tmp_path / "file").write_text("x")
+    assert "there is no run in it" in compare(code=66).errors[0]
+    assert "no such directory" in compare(runs="nowhere", code=66).errors[0]
+    assert "this is a file" in compare(runs="file", code=2).errors[0]
+    compare(runs="", code=2)
+    compare("--no-such-flag", code=2)
+    compare("--csv", "", code=2)
+    compare("--csv", "-", "--json", "-", code=2)
+
+
+def test_half_written_runs(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    b = run("b", 1, 2.0)
+    (b / "metrics.jsonl").write_bytes(b'{"step": 10, "d/loss": 1}\n{"step": 2')
+    (b / "evaluations" / "step-00000050-y.json").write_text('{"metrics": {"fid"')
+    c = run("c", 2, 3.0)
+    (c / "config.yaml").write_text("seed: [")
+    d = run("d", 3, 4.0)
+    (d / "config.yaml").unlink()
+    (d / "checkpoints" / "step-00000100" / "state.json").write_bytes(b"\0")
+    e = run("e", 4, 5.0)
+    (e / "status.json").write_text("{")
+    (e / "metrics.jsonl").write_text("\0\0\0")
+    result = compare()
+    assert "4  2.75 +-" in result.out  # a, b, c, e
+    for said in ("left out: half-written or damaged, its config", "config.yaml cannot be read; that of its newest checkpoint",
+                 "not an evaluation that can be read", "no row that can be read"):  # fmt: skip
+        assert said in result.out
+    (d.parent / "only").mkdir()
+    d.rename(d.parent / "only" / "d")
+    assert "no run in it can be read" in compare(runs="runs/only", code=66).errors[0]
+
+
+def test_a_run_of_an_earlier_version(run: Any, compare: Any) -> None:
+    path = run("a", 0, 1.0, state=None)
+    config = yaml.safe_load((path / "config.yaml").read_text())
+    del config["features"], config["ema"], config["loss"]["n_critic"]
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    run("b", 1, 2.0)
+    out = compare().out
+    assert "no status.json that can be read: of an earlier version" in out and "command that made it is not recorded" in out
+    assert len(data(compare)[0]["groups"]) == 2  # what it does not say may differ
+
+
+def test_a_sweep_that_is_under_way(two: Any, compare: Any, tmp_path: Path) -> None:
+    sweep = tmp_path / "runs" / "sweep"
+    jobs = [*sorted(path.name for path in sweep.iterdir()), "loss=lsgan,seed=0", "loss=lsgan,seed=1", "../x"]
+    (sweep / "sweep.json").write_text(json.dumps({"command": "gan-train -m", "jobs": jobs}))
+    (sweep / ".lock").touch()
+    (sweep / "loss=lsgan,seed=0").mkdir()
+    assert "runs/sweep: 2 jobs are waiting to begin" in compare().out
+    (sweep / "sweep.json").write_text("{")
+    assert "its sweep.json cannot be read" in compare().out
+
+
+def test_a_strangers_run(run: Any, compare: Any, tmp_path: Path) -> None:
+    run("a", 0, 1.0)
+    (tmp_path / "secret").write_text("seed: 7")
+    linked = run("b", 1, 2.0)
+    (linked / "config.yaml").unlink()
+    (linked / "config.yaml").symlink_to(tmp_path / "secret")
+    pipe = run("c", 2, 2.0)
+    (pipe / "metrics.jsonl").unlink()
+    os.mkfifo(pipe / "metrics.jsonl")
+    (tmp_path / "runs" / "outside").symlink_to("/")
+    for name, text in {
+        "code": "!!python/object/apply:os.system ['touch made']",
+        "bomb": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b]\ndataset: {}\n",
+        "deep": "[" * 50_000,
+        "keys": "1: 2\ndataset: {3: 4}\n",
+    }.items():
+        path = run(name, 3, 2.0)
+        (path / "config.yaml").write_text(text)
+        (path / "checkpoints" / "step-00000100" / "state.json").unlink()
+    rude = run("rude", 4, 2.0, command="rm -rf x; gan-train loss=\x1b[31m")
+    begun = time.monotonic()
+    out = compare().out
+    assert time.monotonic() - begun < 10
+    assert "2  1.5 +-" in out and not (tmp_path / "made").exists() and "\x1b" not in out
+    assert out.count("a link in a run directory may lead anywhere") == 1 and "neither a file nor a folder" in out
+    assert "runs/bomb, runs/code, runs/deep and 1 more: left out" in out
+    commands = compare("--commands").out
+    assert "rm -rf" not in commands and "\x1b" not in commands
+    assert "may lead anywhere" in compare(runs="runs/b", code=77).errors[0] and rude.exists()
+
+
+# what is written
+
+
+def test_csv_has_a_row_for_each_run(two: Any, compare: Any, tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(compare("--csv", "-").out)))
+    assert len(rows) == 9 and {row["set:loss"] for row in rows} == {"hinge", "wgan_gp", "non_saturating"}
+    first = rows[0]
+    assert (first["seed"], first["state"], float(first["fid"]), first["data"]) == ("0", "complete", 1.0, "fashion_mnist")
+    assert len(first["protocol"]) == 8 and first["path"] == "runs/sweep/loss=hinge,seed=0"
+    result = compare("--csv", "new/a.csv", "--json", "a.json")
+    assert "written: new/a.csv, a.json" in result.out and "loss=hinge" in result.out
+    assert list(csv.DictReader((tmp_path / "new" / "a.csv").open())) == rows
+    assert json.loads((tmp_path / "a.json").read_text())["format"] == 1
+
+
+def test_the_keys_of_the_json_are_documented(two: Any, compare: Any) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
+    (one,) = data(compare)
+    group = one["groups"][0]
+    keys = {*one, *one["columns"][0], *group, *group["summaries"]["fid"], *group["runs"][0]}
+    assert [key for key in keys if f"`{key}`" not in text] == []
+
+
+def test_markdown(two: Any, compare: Any) -> None:
+    lines = compare("--markdown").out.splitlines()
+    (header,) = lines_of("\n".join(lines), "|  | n |")
+    assert header == "|  | n | fid ↓ | is ↑ |"
+    assert lines[lines.index(header) + 2].startswith("| loss=hinge | 3 | 1 +- 0.2 \\* |")
+
+
+def test_commands(run: Any, compare: Any) -> None:
+    run("a b", 0, 1.0, command="gan-train 'model.generator.hidden=[8]' loss=hinge seed=0")
+    lines = compare("--commands").out.splitlines()
+    assert "cd /somewhere && gan-train 'model.generator.hidden=[8]' loss=hinge seed=0 run_dir=NEW" in lines
+    assert any(line.startswith("gan-train 'from_run=\"runs/a b\"' run_dir=NEW") for line in lines)
+
+
+def test_files_are_written_whole_or_not(two: Any, compare: Any, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    assert "cannot be written" in compare("--csv", "taken", code=73).errors[0]
+    assert list((tmp_path / "taken").iterdir()) == [] and not list(tmp_path.glob(".writing-*"))
+
+
+@pytest.mark.parametrize("width", ["40", "80", "200"])
+def test_width(two: Any, compare: Any, width: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    table = compare().out.split("\n\n")[1]
+    assert max(len(line) for line in table.splitlines()) <= max(50, int(width))
+    assert "is" in compare().out
+
+
+# a real process, a real sweep
+
+
+def test_help_and_tables_without_torch(two: Any, tmp_path: Path) -> None:
+    loaded = "assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = f"import sys\nfrom gan_cli import compare\ntry: compare.main()\nfinally: {loaded}"
+    for args in (["--help"], ["runs"], ["runs", "--json", "-"]):
+        result = subprocess.run([sys.executable, "-c", code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0 and result.stderr == "", result.stderr
+    command = f"{sys.executable} -m gan_cli.compare runs | head -n 1"
+    result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.stdout.startswith("fashion_mnist: 9 runs, 3 groups, 3 seeds") and result.stderr == ""
+
+
+def test_a_sweep(train: Any, gan: Any) -> None:
+    swept = ["-m", "model=mlp", "loss=hinge,wgan_gp", "seed=0,1", "total_steps=4", "log_every=1", "hydra.sweep.dir=s"]
+    train(*swept, tiny="mlp")
+    result = gan("gan-compare", "s")
+    assert result.code == 0, result.err
+    assert [len(lines_of(result.out, f"loss={name} ")) for name in ("hinge", "wgan_gp")] == [1, 1]
+    assert "digits: 4 runs, 2 groups, 2 seeds; training scalars" in result.out
