@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
+import re
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ class Named:
     @property
     def html(self) -> str:
         """Letter and name."""
-        return f'<span class="named">{self.badge} <span>{text_of(self.group.name)}</span></span>'
+        name = re.sub("([=_./])", r"\1<wbr>", text_of(self.group.name))  # where a narrow column may break it
+        return f'<span class="named">{self.badge} <span>{name}</span></span>'
 
 
 def named(groups: Sequence[Group]) -> list[Named]:

@@ -133,7 +133,7 @@ def _chapter(comparison: Comparison, ident: str, room: Room) -> str:
     sections = [section for section in sections if section[2]]
     links = "".join(f'<li><a href="#{ident}-{key}">{name}</a></li>' for key, name, _ in sections)
     body = "".join(
-        f'<section class="{key}" aria-labelledby="{ident}-{key}">\n<h3 id="{ident}-{key}">{name}</h3>\n{text}</section>\n'
+        f'<section class="part-{key}" aria-labelledby="{ident}-{key}">\n<h3 id="{ident}-{key}">{name}</h3>\n{text}</section>\n'
         for key, name, text in sections
     )
     notes = "".join(f"<li>{text_of(line)}</li>" for line in comparison.notes)
@@ -266,21 +266,16 @@ def _facts(facts: dict[str, Any], what: str) -> str:
 
 
 def _metrics(comparison: Comparison, groups: list[Named]) -> str:
-    # What is sorted by comes first, with what the seeds say of it.
+    # What is sorted by comes first.
     columns = sorted(comparison.columns, key=lambda column: column.name != comparison.sort_by)
     if not columns:
         return "<p>No run has a value.</p>\n"
     best = {column.name: _best(comparison, column) for column in columns}
-    judged = columns[0].name == comparison.sort_by and best[columns[0].name] is not None
     heads = [head(column.name, "number", direction(column), down=column.better == "higher") for column in columns]
-    if judged:
-        heads.insert(1, head("against the best"))
     rows = []
-    for k, one in enumerate(groups):
+    for one in groups:
         found = one.group.summaries
         cells = [_mean(found.get(column.name), best[column.name], len(one.group.runs)) for column in columns]
-        if judged:
-            cells.insert(1, cell(_against(found.get(comparison.sort_by), k == 0), "verdict"))
         lost = [state for state in _states(one.group.runs) if not state.endswith(" complete")]
         states = f'{len(one.group.runs)}{"".join(f"""<br><span class="warn">{text_of(state)}</span>""" for state in lost)}'
         rows.append(row(one.html, cell(states, "number", len(one.group.runs)) + "".join(cells), "name"))
@@ -300,31 +295,22 @@ def _best(comparison: Comparison, column: Column) -> float | None:
 
 
 def _mean(summary: Summary | None, best: float | None, runs: int) -> str:
+    """A cell: mean and spread, and in small what the seeds say of the difference to the best."""
     if summary is None:
         return NOTHING
-    text = spread(summary.mean, summary.std)
-    if summary.n != runs:
-        text += f' <span class="some">n = {summary.n}</span>'
-    if summary.verdict == "unsupported":
-        text += ' <abbr title="the seeds do not tell it from the best">≈</abbr>'
+    said = [{"worse": "worse", "unsupported": "not told apart"}.get(summary.verdict, "")]
+    said += [f"p = {summary.p:.2g}" if summary.p is not None else "", f"n = {summary.n}" if summary.n != runs else ""]
+    small = ", ".join(filter(None, said))
+    text = spread(summary.mean, summary.std) + (f"<small>{small}</small>" if small else "")
     return cell(text, "number best" if summary.mean == best else "number", repr(summary.mean))
-
-
-def _against(summary: Summary | None, first: bool) -> str:
-    """What the seeds say of a group beside the best."""
-    if summary is None:
-        return "no value"
-    if first:
-        return "best mean"
-    p = f", p = {summary.p:.2g}" if summary.p is not None else ""
-    return {"worse": f"worse{p}", "unsupported": f"not told apart{p}"}.get(summary.verdict, "too few seeds")
 
 
 def _explained(comparison: Comparison) -> str:
     said = ["Mean ± standard deviation (n - 1) over seeds; the best mean is bold."]
     verdicts = {summary.verdict for group in comparison.groups for summary in group.summaries.values()}
     if verdicts - {""}:
-        said.append("p: of Welch's t test against the best, corrected by Holm; ≈: the seeds do not tell it from the best.")
+        said.append("Not told apart: the seeds do not support that it is worse than the best.")
+        said.append("p: of Welch's t test against the best, corrected by Holm.")
     if any(column.protocol_id for column in comparison.columns):
         which = {"last": "the last evaluation", "best": "the best evaluation"}
         said.append(f"Of each run {which.get(comparison.at, f'the evaluation at {text_of(comparison.at)} images')} counts.")
@@ -444,7 +430,7 @@ def _runs(comparison: Comparison, groups: list[Named], ident: str, room: Room) -
             key = f"{ident}-run-{len(rows) + 1}"
             rows.append(_run_row(comparison, one, run, key, room))
             folds.append(_run_fold(one, run, key, room))
-    heads = head("run") + head("seed", "number") + head("state")
+    heads = head("run") + head("state")
     heads += "".join(head(name, "number") for name in ("step", "images", "time"))
     heads += "".join(head(column.name, "number", down=column.better == "higher") for column in comparison.columns)
     text = table("Runs", heads + head("files"), rows, "sortable wide")
@@ -455,15 +441,17 @@ def _run_row(comparison: Comparison, one: Named, run: Run, key: str, room: Room)
     found = [one.group.summaries.get(column.name) for column in comparison.columns]
     values = [summary.values.get(run.path.name) if summary is not None else None for summary in found]
     cells = [
-        cell(str(run.seed), "number", run.seed),
         cell(text_of(run.state), "" if run.state == "complete" else "warn"),
         cell(f"{run.step:,}" + (f" of {run.total_steps:,}" if run.step != run.total_steps else ""), "number", run.step),
         cell(f"{run.images:,}", "number", run.images),
         cell(duration(run.seconds), "number", run.seconds),
         *(NOTHING if value is None else cell(charts.number(value), "number", repr(value)) for value in values),
-        cell(f'<a href="{room.link(run.path / "config.yaml")}">config</a> <a href="{room.link(run.path)}/">directory</a>'),
+        cell(
+            f'<a href="{room.link(run.path / "config.yaml")}">config</a> <a href="{room.link(run.path)}/">directory</a>',
+            "files",
+        ),
     ]
-    return row(f'{one.badge} <a href="#{key}">{text_of(run.path.name)}</a>', "".join(cells), "name")
+    return row(f'{one.badge} <a href="#{key}">seed {run.seed}</a>', "".join(cells), "files")
 
 
 def _run_fold(one: Named, run: Run, key: str, room: Room) -> str:

@@ -75,7 +75,7 @@ def section(groups: Sequence[Named], room: Room) -> str:
     for one, run, found in shown:
         cells = "".join(_cell(one, run, found, goal, room) for goal in columns)
         title = f'<h4>{one.html} <span class="soft">seed {run.seed}</span></h4>'
-        rows.append(f'<div class="together">{title}\n<div class="samples c{len(columns)}">{cells}</div></div>\n')
+        rows.append(f'<div class="together">{title}\n<div class="grids c{len(columns)}">{cells}</div></div>\n')
     at = listed([f"{goal:,.0f}" for goal in columns])
     said = [f"At {at} images, or the picture of each run that is nearest; every time of the same latents or held-out images."]
     if len(groups) > STYLES:
@@ -113,5 +113,5 @@ def _other_seeds(groups: Sequence[Named], shown: set[Path], room: Room) -> str:
     line = note(
         f"{count(left, 'picture')} of other seeds left out to keep this file small: see samples/ of each run." if left else ""
     )
-    grid = f'<div class="samples c4">{"".join(figures)}</div>'
+    grid = f'<div class="grids c4">{"".join(figures)}</div>'
     return (fold(f"Last pictures of other seeds ({len(figures)})", grid) if figures else "") + line
