@@ -277,7 +277,7 @@ def _metrics(comparison: Comparison, groups: list[Named]) -> str:
         found = one.group.summaries
         cells = [_mean(found.get(column.name), best[column.name], len(one.group.runs)) for column in columns]
         lost = [state for state in _states(one.group.runs) if not state.endswith(" complete")]
-        states = f'{len(one.group.runs)}{"".join(f"""<br><span class="warn">{text_of(state)}</span>""" for state in lost)}'
+        states = str(len(one.group.runs)) + "".join(f'<small class="warn">{text_of(state)}</small>' for state in lost)
         rows.append(row(one.html, cell(states, "number", len(one.group.runs)) + "".join(cells), "name"))
     text = table("Metrics", head("group") + head("runs", "number") + "".join(heads), rows, "sortable wide")
     return text + note(_explained(comparison)) + _protocols(comparison)
@@ -298,8 +298,11 @@ def _mean(summary: Summary | None, best: float | None, runs: int) -> str:
     """A cell: mean and spread, and in small what the seeds say of the difference to the best."""
     if summary is None:
         return NOTHING
-    said = [{"worse": "worse", "unsupported": "not told apart"}.get(summary.verdict, "")]
-    said += [f"p = {summary.p:.2g}" if summary.p is not None else "", f"n = {summary.n}" if summary.n != runs else ""]
+    close = "≈" if summary.verdict == "unsupported" else ""
+    said = [
+        f"{close} p = {summary.p:.2g}".strip() if summary.p is not None else close,
+        f"n = {summary.n}" if summary.n != runs else "",
+    ]
     small = ", ".join(filter(None, said))
     text = spread(summary.mean, summary.std) + (f"<small>{small}</small>" if small else "")
     return cell(text, "number best" if summary.mean == best else "number", repr(summary.mean))
@@ -309,8 +312,7 @@ def _explained(comparison: Comparison) -> str:
     said = ["Mean ± standard deviation (n - 1) over seeds; the best mean is bold."]
     verdicts = {summary.verdict for group in comparison.groups for summary in group.summaries.values()}
     if verdicts - {""}:
-        said.append("Not told apart: the seeds do not support that it is worse than the best.")
-        said.append("p: of Welch's t test against the best, corrected by Holm.")
+        said.append("p: of Welch's t test against the best, corrected by Holm. ≈: the seeds do not tell it from the best.")
     if any(column.protocol_id for column in comparison.columns):
         which = {"last": "the last evaluation", "best": "the best evaluation"}
         said.append(f"Of each run {which.get(comparison.at, f'the evaluation at {text_of(comparison.at)} images')} counts.")
