@@ -6,11 +6,11 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from itertools import pairwise
 from typing import Any
 
-STYLES = 8  # colours, dashes and markers; there is no ninth that can be told from them
+from gan_cli.comparing.html import number, text_of
+
 MOST_POINTS = 160  # of a line; more are averaged
 HUGE = 1e30  # beyond it a value is a training that blew up, not a value
 WIDTH, HEIGHT = 400, 280
@@ -142,16 +142,15 @@ def tick_texts(ticks: list[float], log: bool) -> list[str]:
     most = max((abs(tick) for tick in ticks), default=0.0)
     power, unit = next(((p, u) for p, u in ((9, "G"), (6, "M"), (3, "k")) if most >= 10 * 10.0**p), (0, ""))
     if log:
-        return [_minus(f"{tick:g}") if tick < 1e4 else f"{tick / 1e3:g}k" if tick < 1e6 else f"{tick:.0e}" for tick in ticks]
+        return [
+            f"{tick:g}".replace("-", "−") if tick < 1e4 else f"{tick / 1e3:g}k" if tick < 1e6 else f"{tick:.0e}"
+            for tick in ticks
+        ]
     step = min((b - a for a, b in pairwise(ticks)), default=most or 1.0)
     if most >= 1e13 or step < 1e-4:
-        return [_minus(f"{tick:.1e}") for tick in ticks]
+        return [f"{tick:.1e}".replace("-", "−") for tick in ticks]
     digits = max(0, -math.floor(math.log10(step / 10.0**power) + 1e-9))
-    return [_minus(f"{tick / 10.0**power:.{digits}f}{unit if tick else ''}") for tick in ticks]
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
+    return [f"{tick / 10.0**power:.{digits}f}{unit if tick else ''}".replace("-", "−") for tick in ticks]
 
 
 def y_axis(curves: Iterable[Curve]) -> Axis | None:
@@ -194,7 +193,7 @@ def line_chart(curves: list[Curve], x_label: str, y_label: str, described: str) 
     x = Axis(left, right, False, LEFT, WIDTH - RIGHT)
     drawn = sorted(curves, key=lambda curve: curve.style is not None)  # the grey ones lie below
     parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(described)}">',
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text_of(described)}">',
         *_axes(x, y, x_label),
     ]
     parts += [_band(curve, x, y) for curve in drawn]
@@ -216,7 +215,7 @@ def _axes(x: Axis, y: Axis, x_label: str) -> list[str]:
         parts.append(f'<text class="tick" x="{at}" y="{bottom + 17}" text-anchor="middle">{text}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="tick" x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text class="tick" x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{text_of(x_label)}</text>')
     return parts
 
 
@@ -262,13 +261,13 @@ def _line(curve: Curve, x: Axis, y: Axis, x_label: str, y_label: str) -> str:
             said = f"{curve.name}: {y_label} {number(point.y)}{spread} at {number(point.x)} {x_label}, n = {point.n}"
             parts.append(
                 f'<g class="mark {kind}" transform="translate({x.place(point.x)} {y.place(point.y)})">'
-                f"<title>{escape(said)}</title>{marker(curve.style)}</g>"
+                f"<title>{text_of(said)}</title>{marker(curve.style)}</g>"
             )
     for at, value in curve.ends:
         if math.isfinite(value):
             cross = f'<path class="cross {kind}" d="M-4-4L4 4M-4 4L4-4"/>'
             said = f"{curve.name}: a run ended early"
-            parts.append(f'<g transform="translate({x.place(at)} {y.place(value)})"><title>{escape(said)}</title>{cross}</g>')
+            parts.append(f'<g transform="translate({x.place(at)} {y.place(value)})"><title>{text_of(said)}</title>{cross}</g>')
     return "".join(parts)
 
 
@@ -288,7 +287,7 @@ def _labels(curves: list[Curve], x: Axis, y: Axis) -> list[str]:
         heights[k] = min(heights[k], lowest)
         lowest = heights[k] - 12
     return [
-        f'<text class="label" x="{at + 8:.1f}" y="{height + 4:.1f}">{escape(label)}</text>'
+        f'<text class="label" x="{at + 8:.1f}" y="{height + 4:.1f}">{text_of(label)}</text>'
         for (_, at, label), height in zip(ends, heights, strict=True)
     ]
 
@@ -318,8 +317,3 @@ def swatch(style: int | None) -> str:
         f'<svg class="swatch" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true">'
         f'<path class="line {kind}" d="M0 7H34"/>{mark}</svg>'
     )
-
-
-def number(value: float) -> str:
-    """Whole from 1000 on, with separators; four significant digits below."""
-    return _minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}")

@@ -13,10 +13,10 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from gan_cli.comparing import charts
 from gan_cli.comparing.records import Column, Group, Run
 from gan_cli.files import read_file
 
+STYLES = 8  # groups with a colour, dash and marker of their own; there is no ninth that can be told from them
 PICTURE_LIMIT = 2 * 2**20  # bytes of a file
 PICTURES_LIMIT = 6 * 2**20  # of all in a page; as base64 a third more
 PICTURE_SIDE = 4096  # pixels
@@ -81,7 +81,7 @@ class Named:
 
 def named(groups: Sequence[Group]) -> list[Named]:
     """The groups in their order."""
-    return [Named(group, letter(k), k if k < charts.STYLES else None) for k, group in enumerate(groups)]
+    return [Named(group, letter(k), k if k < STYLES else None) for k, group in enumerate(groups)]
 
 
 def letter(k: int) -> str:
@@ -107,10 +107,15 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
+def number(value: float) -> str:
+    """Whole from 1000 on, with separators; four significant digits below."""
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}").replace("-", "−")
+
+
 def spread(mean: float, std: float | None) -> str:
     """``12.34 ± 0.45``: the spread in two digits, the mean in as many decimals."""
     if std is None or not math.isfinite(std) or std == 0:
-        return charts.number(mean) + (" ± 0" if std == 0 else "")
+        return number(mean) + (" ± 0" if std == 0 else "")
     digits = min(max(0, 1 - math.floor(math.log10(std))), 8)
     return f"{mean:,.{digits}f} ± {std:,.{digits}f}".replace("-", "−")
 

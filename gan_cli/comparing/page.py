@@ -17,10 +17,11 @@ from typing import Any
 
 from gan_cli import __version__, cli
 from gan_cli.comparing import charts, samples
-from gan_cli.comparing.charts import STYLES, Curve, finite
+from gan_cli.comparing.charts import Curve, finite
 from gan_cli.comparing.html import (
     CONFIG_LIMIT,
     PICTURES_LIMIT,
+    STYLES,
     Named,
     Room,
     cell,
@@ -32,6 +33,7 @@ from gan_cli.comparing.html import (
     listed,
     named,
     note,
+    number,
     row,
     spread,
     table,
@@ -361,7 +363,7 @@ def _lines(groups: list[Named], column: Column, x: str) -> list[Curve]:
 def _figure(column: Column, curves: list[Curve], x_label: str) -> str:
     """A chart under its name, or "" if there is nothing to draw."""
     ends = [(curve, [point for point in curve.points if point.n]) for curve in curves if curve.style is not None]
-    said = [f"{curve.name} ends at {charts.number(points[-1].y)}" for curve, points in ends if points]
+    said = [f"{curve.name} ends at {number(points[-1].y)}" for curve, points in ends if points]
     described = f"{column.name} against {x_label}: {'; '.join(said)}"
     svg = charts.line_chart(curves, x_label, column.name, described)
     better = f" <span>({text_of(direction(column))})</span>" if column.better else ""
@@ -447,7 +449,7 @@ def _run_row(comparison: Comparison, one: Named, run: Run, key: str, room: Room)
         cell(f"{run.step:,}" + (f" of {run.total_steps:,}" if run.step != run.total_steps else ""), "number", run.step),
         cell(f"{run.images:,}", "number", run.images),
         cell(duration(run.seconds), "number", run.seconds),
-        *(NOTHING if value is None else cell(charts.number(value), "number", repr(value)) for value in values),
+        *(NOTHING if value is None else cell(number(value), "number", repr(value)) for value in values),
         cell(
             f'<a href="{room.link(run.path / "config.yaml")}">config</a> <a href="{room.link(run.path)}/">directory</a>',
             "files",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gan_cli.comparing.charts import STYLES, finite
-from gan_cli.comparing.html import Named, Room, count, fold, listed, note, text_of
+from gan_cli.comparing.charts import finite
+from gan_cli.comparing.html import STYLES, Named, Room, count, fold, listed, note, text_of
 from gan_cli.comparing.records import Group, Run
 
 SHARES = (0.25, 0.5, 1.0)  # of the images that all groups have seen

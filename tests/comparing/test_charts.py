@@ -10,6 +10,7 @@ import pytest
 
 from gan_cli.comparing import charts
 from gan_cli.comparing.charts import Axis, Curve, Point
+from gan_cli.comparing.html import STYLES
 
 NAN = math.nan
 
@@ -149,7 +150,7 @@ def test_labels_do_not_lie_over_each_other() -> None:
 
 
 def test_styles_differ_by_more_than_colour() -> None:
-    assert len({charts.marker(k) for k in range(charts.STYLES)}) == charts.STYLES
+    assert len({charts.marker(k) for k in range(STYLES)}) == STYLES
 
 
 def test_an_axis_of_one_value() -> None:

@@ -39,7 +39,7 @@ def make_run(
     """A run of a group, with what a page reads of it on the disk. ``images``: seen in a step."""
     path = folder / f"loss={loss},seed={seed}"
     (path / "samples").mkdir(parents=True)
-    (path / "config.yaml").write_text(f"loss: {loss}\nseed: {seed}\n")
+    (path / "config.yaml").write_text(f"loss: {loss}\nseed: {seed}\n", "utf-8", "replace")
     pictures = {step: path / "samples" / f"step-{step:08d}.png" for step in range(25, steps + 1, 25)}
     for picture in pictures.values():
         picture.write_bytes(png())
