@@ -8,7 +8,7 @@ import os
 import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -75,13 +75,31 @@ class Named:
     @property
     def html(self) -> str:
         """Letter and name."""
-        name = re.sub("([=_./])", r"\1<wbr>", text_of(self.group.name))  # where a narrow column may break it
+        name = re.sub("([=_/,])", r"\1<wbr>", text_of(self.group.name))  # where a narrow column may break it
         return f'<span class="named">{self.badge} <span>{name}</span></span>'
 
 
 def named(groups: Sequence[Group]) -> list[Named]:
     """The groups in their order."""
     return [Named(group, letter(k), k if k < STYLES else None) for k, group in enumerate(groups)]
+
+
+def short_names(groups: Sequence[Group]) -> list[Group]:
+    """The groups with ``lr=0.01`` for ``optimizer.lr=0.01`` in their names, where no other key ends so."""
+    keys = {key for group in groups for key in group.settings}
+    dropped = {}
+    for key in keys:
+        tails = [key.split(".", k)[-1] for k in reversed(range(key.count(".") + 1))]
+        alone = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in keys) == 1)
+        dropped[key] = key.removesuffix(next(alone, key))
+    renamed = []
+    for group in groups:
+        name = group.name
+        for key in group.settings:
+            rest = key.removeprefix(dropped[key])
+            name = re.sub(rf"(^|, ){re.escape(dropped[key])}(?={re.escape(rest)}=)", r"\1", name)
+        renamed.append(replace(group, name=name))
+    return renamed
 
 
 def letter(k: int) -> str:
@@ -122,6 +140,8 @@ def spread(mean: float, std: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if not math.isfinite(seconds):
+        return "-"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -35,6 +35,7 @@ from gan_cli.comparing.html import (
     note,
     number,
     row,
+    short_names,
     spread,
     table,
     text_of,
@@ -123,6 +124,7 @@ def _contents(comparisons: list[Comparison]) -> str:
 
 
 def _chapter(comparison: Comparison, ident: str, room: Room) -> str:
+    comparison = replace(comparison, groups=short_names(comparison.groups))
     groups = named(comparison.groups)
     sections = [
         ("differs", "What differs", _differs(comparison, groups)),
@@ -466,7 +468,7 @@ def _run_fold(one: Named, run: Run, key: str, room: Room) -> str:
         parts.append(note(f"Made by{f', in {text_of(run.cwd)}' if run.cwd else ''}:") + _command(run.command))
     else:
         parts.append(note("The command that made it was not recorded."))
-    parts.append(note("To make it again:") + _command(again))
+    parts.append(f'<div class="bulky">{note("To make it again:")}{_command(again)}</div>\n')
     text = room.config(run)
     if text is None:
         parts.append(note("Its config is left out to keep this file small."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 import struct
 import subprocess
@@ -295,6 +296,12 @@ def test_headline(tmp_path: Path, verdicts: list[str], said: str) -> None:
     assert " ".join(page.headline(comparison)[1:]).endswith(said)
 
 
+def test_names_are_as_short_as_they_can_be_told_apart() -> None:
+    settings = {"optimizer.lr": "1", "optimizer.discriminator.lr": "2", "loss.n_critic": "3", "loss": "hinge"}
+    (group,) = html.short_names([Group(", ".join(f"{key}={value}" for key, value in settings.items()), settings, [])])
+    assert group.name == "optimizer.lr=1, discriminator.lr=2, n_critic=3, loss=hinge"
+
+
 def test_numbers() -> None:
     assert [html.spread(12.345, 0.45), html.spread(0.008834, 0.003066), html.spread(1234.5, 56.7)] == [
         "12.35 ± 0.45",
@@ -302,7 +309,7 @@ def test_numbers() -> None:
         "1,234 ± 57",
     ]
     assert [html.spread(1.17, None), html.spread(2.0, 0.0)] == ["1.17", "2 ± 0"]
-    assert [html.duration(s) for s in (45, 200, 7500)] == ["45 s", "3 min 20 s", "2 h 05 min"]
+    assert [html.duration(s) for s in (45, 200, 7500, math.nan)] == ["45 s", "3 min 20 s", "2 h 05 min", "-"]
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
