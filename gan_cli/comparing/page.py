@@ -281,8 +281,9 @@ def _metrics(comparison: Comparison, groups: list[Named]) -> str:
         found = one.group.summaries
         cells = [_mean(found.get(column.name), best[column.name], len(one.group.runs)) for column in columns]
         lost = [state for state in _states(one.group.runs) if not state.endswith(" complete")]
-        states = str(len(one.group.runs)) + "".join(f'<small class="warn">{text_of(state)}</small>' for state in lost)
-        rows.append(row(one.html, cell(states, "number", len(one.group.runs)) + "".join(cells), "name"))
+        states = "".join(f'<small class="warn">{text_of(state)}</small>' for state in lost)
+        runs = cell(str(len(one.group.runs)), "number")
+        rows.append(row(one.html + states, runs + "".join(cells), "name"))
     text = table("Metrics", head("group") + head("runs", "number") + "".join(heads), rows, "sortable wide")
     return text + note(_explained(comparison)) + _protocols(comparison)
 
