@@ -87,7 +87,8 @@ def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:
     """
     runs = [run for run in runs if run]
     keys = sorted({key for run in runs for key in run})
-    shared = [key for key in keys if all(key in run for run in runs if min(run) <= key <= max(run))]
+    spans = [(run, min(run), max(run)) for run in runs]
+    shared = [key for key in keys if all(key in run for run, first, last in spans if first <= key <= last)]
     points = []
     for key in shared or keys:
         there = [run[key] for run in runs if key in run]
@@ -99,7 +100,8 @@ def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:
         mean = statistics.fmean(values)
         low, high = min(values), max(values)
         if len(values) > 2:
-            spread = statistics.stdev(values)
+            # As statistics.stdev, which takes five times as long for digits that nobody sees.
+            spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
             low, high = mean - spread, mean + spread
         points.append(Point(x, mean, low, high, len(values)))
     return points

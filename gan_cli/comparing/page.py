@@ -40,7 +40,7 @@ from gan_cli.comparing.html import (
     table,
     text_of,
 )
-from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
+from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
 from gan_cli.errors import OutputError, of_system
 from gan_cli.files import write_file
 
@@ -337,19 +337,16 @@ def _protocols(comparison: Comparison) -> str:
     return text
 
 
-def _evaluations(run: Run, column: Column) -> list[Evaluation]:
-    return [e for e in run.evaluations if e.protocol_id == column.protocol_id and column.name in e.metrics]
-
-
 def _series(run: Run, column: Column, x: str) -> dict[int, tuple[float, float]]:
     """Step -> (x, value). ``x``: ``images`` or ``time/elapsed``."""
     if not column.protocol_id:
         found = [(row["step"], finite(row.get(x)), finite(row[column.name])) for row in run.rows if column.name in row]
-    elif x == "images":
-        found = [(e.step, float(e.images), finite(e.metrics[column.name])) for e in _evaluations(run, column)]
-    else:
-        found = [(e.step, samples.at_step(run, e.step, x), finite(e.metrics[column.name])) for e in _evaluations(run, column)]
-    return {step: (at, value) for step, at, value in sorted(found) if math.isfinite(at)}
+        return {step: (at, value) for step, at, value in found if math.isfinite(at)}
+    evaluations = [e for e in run.evaluations if e.protocol_id == column.protocol_id and column.name in e.metrics]
+    places = {e.step: float(e.images) for e in evaluations}
+    if x != "images":
+        places = samples.at_steps(run, places, x)
+    return {e.step: (places[e.step], finite(e.metrics[column.name])) for e in evaluations if e.step in places}
 
 
 def _lines(groups: list[Named], column: Column, x: str) -> list[Curve]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,24 +25,26 @@ class Picture:
     path: Path
 
 
-def at_step(run: Run, step: int, key: str) -> float:
-    """A column of the rows that grows from 0, at a step: of its row, else in proportion of the next (or last); NaN if none."""
-    rows = [row for row in run.rows if math.isfinite(finite(row.get(key)))]
-    row = next((row for row in rows if row["step"] >= step), rows[-1] if rows else None)
-    if row is None or not row["step"]:
-        return math.nan
-    return finite(row[key]) * (1.0 if row["step"] == step else step / row["step"])
+def at_steps(run: Run, steps: Iterable[int], key: str) -> dict[int, float]:
+    """A column of the rows that grows from 0, at steps: of their rows, else in proportion of the next (or last) row."""
+    known = sorted((row["step"], value) for row in run.rows if row["step"] > 0 and math.isfinite(value := finite(row.get(key))))
+    found = {}
+    for step in steps if known else ():
+        at, value = known[min(bisect_left(known, (step,)), len(known) - 1)]
+        found[step] = value * (step / at)
+    return found
 
 
 def pictures(run: Run) -> list[Picture]:
-    """In the order of training."""
-    found = [Picture(step, at_step(run, step, "images"), path) for step, path in sorted(run.pictures.items())]
-    return [picture for picture in found if math.isfinite(picture.images)]
+    """In the order of training; without those of which nobody knows how many images had been seen."""
+    return [Picture(step, images, run.pictures[step]) for step, images in at_steps(run, sorted(run.pictures), "images").items()]
 
 
 def shown_run(group: Group) -> Run | None:
     """The run that stands for a group: of those with pictures the first seed that was completed, or the first."""
-    runs = sorted((run for run in group.runs if pictures(run)), key=lambda run: (run.state != "complete", run.seed))
+    runs = sorted(
+        (run for run in group.runs if run.pictures and pictures(run)), key=lambda run: (run.state != "complete", run.seed)
+    )
     return runs[0] if runs else None
 
 
