@@ -68,7 +68,9 @@ def test_the_version_is_said_once() -> None:
 def test_wheel_has_everything(installed: Path) -> None:
     files = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
     configs = {f"gan_cli/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gan_cli").rglob("*.py")}
+    modules = {
+        path.relative_to(ROOT).as_posix() for kind in ("py", "css", "js") for path in (ROOT / "gan_cli").rglob(f"*.{kind}")
+    }
     assert len(configs) > 25 and len(modules) > 25
     assert (configs | modules) - files == set()
     assert {"gan_cli/data/digits.npz", "gan_cli/py.typed"} <= files
