@@ -32,11 +32,12 @@ class Status:
 
     Args:
         run_dir: where. total_steps: of the run. progress: has the ``step`` it is at.
+        command: what makes the run anew when typed here, without ``run_dir``.
     """
 
-    def __init__(self, run_dir: Path, total_steps: int, progress: HasStep) -> None:
+    def __init__(self, run_dir: Path, total_steps: int, progress: HasStep, command: str = "") -> None:
         self.path, self.total_steps, self.progress = run_dir / "status.json", total_steps, progress
-        self.since = _now()
+        self.command, self.cwd, self.since = command, os.getcwd(), _now()
 
     def write(self, state: State, message: str | None = None, exit_code: int | None = None) -> None:
         """The file is whole or as it was; that it cannot be written ends no run."""
@@ -46,6 +47,8 @@ class Status:
             "total_steps": self.total_steps,
             "exit_code": exit_code,
             "message": message,
+            "command": self.command,
+            "cwd": self.cwd,
             "process": os.getpid(),
             "since": self.since,
             "updated": _now(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -58,20 +59,30 @@ def job_name(overrides: str) -> str:
     return f"{name[:100]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
-def continue_command(overrides: list[str], run_dir: Path) -> str:
-    """The command that starts this run, with its directory."""
-    flags = []
-    for k, argument in enumerate(sys.argv):
-        if argument in ("--config-dir", "-cd", "--config-name", "-cn"):
-            flags += sys.argv[k : k + 2]
-        elif argument.startswith(("--config-dir=", "--config-name=")):
-            flags.append(argument)
+def continue_command(overrides: list[str], run_dir: Path | None) -> str:
+    """The command that starts this run, with its directory, or without one so that it makes a new run.
+
+    It does not depend on ``sys.argv``: in a job of a cluster that is not what the user typed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    flags = [a for s in hydra.runtime.config_sources if s.provider == "command-line" for a in ("--config-dir", near(s.path))]
+    if hydra.job.config_name != "train":
+        flags += ["--config-name", str(hydra.job.config_name)]
+    searched = [str(o) for o in hydra.overrides.hydra if str(o).startswith("hydra.searchpath=")]
     start = [cli.program("gan-train")]
     if torchrun.world() > 1:
         nodes = torchrun.world() // torchrun.local_world()
         several = [f"--nnodes={nodes}"] if nodes > 1 else []
         start = [cli.program("torchrun"), *several, f"--nproc-per-node={torchrun.local_world()}", "-m", "gan_cli.train"]
-    return shlex.join([*start, *flags, *overrides, cli.override("run_dir", run_dir)])
+    where = [cli.override("run_dir", run_dir)] if run_dir is not None else []
+    return shlex.join([*start, *flags, *overrides, *searched, *where])
+
+
+def near(path: str) -> str:
+    """A path as it may be typed here: relative, if it is below the current directory."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def continue_sweep(sweep_dir: str) -> str:

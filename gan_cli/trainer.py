@@ -70,14 +70,14 @@ def translated(run_dir: Path | None) -> Iterator[None]:
         raise known from error
 
 
-def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
+def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path | None], str]) -> float | None:
     """Train, or continue, one run; return the value of ``optimized_metric``.
 
     Of several processes the first one does what is said here, the others update the same networks beside it.
 
     Args:
         run_dir: its directory; None makes a new one called after ``name``.
-        command: the command line that continues the run in a directory.
+        command: the command line that continues the run in a directory; of None: that makes it anew in one of its own.
 
     Raises:
         GanError: anything foreseeable. PreemptedError: stopped early with its state saved.
@@ -116,7 +116,7 @@ def follow(config: TrainConfig) -> None:
         raise PreemptedError(f"stopped by {stop[0]}", "another process", "The first one saves")
 
 
-def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str]) -> float | None:
+def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path | None], str]) -> float | None:
     """See :func:`train_run`."""
     with ExitStack() as stack:
         saved, changes, new = None, [], True
@@ -130,7 +130,7 @@ def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable
                 saved = checkpoint.load_newest(run_dir)
             except CheckpointError as error:  # no signal or time limit any more: nobody should repeat the command
                 at = Progress(max(checkpoint.steps(run_dir), default=0))
-                status.Status(run_dir, config.total_steps, at).write("failed", str(error), error.exit_code)
+                status.Status(run_dir, config.total_steps, at, command(None)).write("failed", str(error), error.exit_code)
                 raise
             if saved is not None:
                 refuse_incomplete(saved)
@@ -138,7 +138,7 @@ def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable
                 if saved.step >= config.total_steps:
                     log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
                     if (status.read(run_dir) or {}).get("state") != "complete":  # killed after its last checkpoint
-                        status.Status(run_dir, config.total_steps, saved).write("complete", exit_code=0)
+                        status.Status(run_dir, config.total_steps, saved, command(None)).write("complete", exit_code=0)
                     checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
                     film(config, run_dir)
                     distributed.from_first(None)
@@ -158,7 +158,7 @@ def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable
         if evaluation is not None:
             evaluation.begin(run_dir, checkpoint.best_of(saved, run_dir))
         stack.enter_context(logged_to(run_dir / "train.log"))
-        kept = status.Status(run_dir, config.total_steps, game.progress)
+        kept = status.Status(run_dir, config.total_steps, game.progress, command(None))
         with kept.kept(), translated(run_dir):
             return play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop)
 
