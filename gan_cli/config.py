@@ -49,6 +49,8 @@ MAY_CHANGE = frozenset(
         "dataset.memory_gb",
     ]
 )
+# Keys of gan-train that say what to begin from, and are no part of the run's own config.
+BEGINNING = ("from_run", "trust")
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def check(cfg: DictConfig) -> TrainConfig:
     Raises:
         ConfigError: naming the key, the value and what is allowed.
     """
-    plain = to_plain(cfg)
+    plain = {key: value for key, value in to_plain(cfg).items() if key not in BEGINNING}
     try:
         return check_plain(plain)
     except ConfigError as error:

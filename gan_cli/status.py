@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +78,16 @@ def read(run_dir: Path) -> dict[str, Any] | None:
         return status if isinstance(status, dict) and isinstance(status.get("state"), str) else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def command(run_dir: Path) -> str:
+    """What the run says made it, without its ``run_dir``; "" if it does not say. Quoted: a stranger may have written it."""
+    try:
+        words = shlex.split(str((read(run_dir) or {}).get("command", "")))
+    except ValueError:
+        return ""
+    text = shlex.join(words)
+    return text if text.isprintable() and words and Path(words[0]).name in ("gan-train", "torchrun") else ""
 
 
 def _now() -> str:

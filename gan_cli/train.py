@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -22,7 +23,16 @@ def app(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    config = check(cfg)  # before torch is imported
+    hydra = HydraConfig.get()
+    overrides = [o for o in cli.task_overrides(hydra) if not o.startswith("run_dir=")]
+    if cfg.from_run is None:
+        config, original = check(cfg), None  # before torch is imported
+    else:
+        from gan_cli.from_run import Original
+
+        overrides = [o.removeprefix("++") for o in overrides]
+        original = Original.read(cfg)
+        config = original.changed(cfg, overrides)
     if config.batch_size % torchrun.world():
         near = max(1, round(config.batch_size / torchrun.world())) * torchrun.world()
         what = f"batch_size={config.batch_size} cannot be divided among {torchrun.world()} processes"
@@ -31,16 +41,16 @@ def app(cfg: DictConfig) -> float | None:
 
     if config.run_dir == "":
         raise ConfigError("a directory is needed", "run_dir", "Set run_dir=DIR, or leave it out for a new one")
-    hydra = HydraConfig.get()
     choices = hydra.runtime.choices
     name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
-    overrides = [o for o in cli.task_overrides(hydra) if not o.startswith("run_dir=")]
+    if original is not None:
+        name = f"from-{original.run_dir.name}"
     run_dir = Path(config.run_dir).expanduser() if config.run_dir is not None else None
     sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
     if sweeping:
         run_dir = Path(hydra.sweep.dir) / job_name(",".join(sorted(overrides)))
     try:
-        value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path))
+        value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path), original)
         if sweeping and signals.received:  # in the last step
             raise signals.Interrupted(signals.received[0])
         return value
@@ -91,8 +101,27 @@ def continue_sweep(sweep_dir: str) -> str:
     return shlex.join([cli.program("gan-train"), *rest, cli.override("hydra.sweep.dir", sweep_dir)])
 
 
+def loosened(arguments: list[str]) -> list[str]:
+    """Arguments as Hydra takes them beside ``from_run=``, whose run may have other keys than the default options have.
+
+    The directory is quoted if it is there: those of a sweep's jobs are called ``loss=hinge,seed=0``.
+    """
+    if not any(argument.startswith("from_run=") for argument in arguments):
+        return arguments
+    result = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "from_run" and os.path.isdir(os.path.expanduser(value)):
+            argument = cli.override(key, value)
+        elif re.fullmatch(r"(?!hydra\.)\w+(\.\w+)+", key):
+            argument = f"++{argument}"
+        result.append(argument)
+    return result
+
+
 def main() -> NoReturn:
     """Console script."""
+    sys.argv[1:] = loosened(sys.argv[1:])
     cli.run(app, "train", "gan-train", resumable=True)
 
 

@@ -50,6 +50,7 @@ from gan_cli.writer import Writer, clock, read_rows
 
 if TYPE_CHECKING:
     from gan_cli.eval_training import TrainingEvaluation
+    from gan_cli.from_run import Original
 
 log = logging.getLogger("gan_cli")
 UNSAID = ("run_dir", "allow_change", "deviations")  # not worth a note when a run continues with another
@@ -70,7 +71,13 @@ def translated(run_dir: Path | None) -> Iterator[None]:
         raise known from error
 
 
-def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path | None], str]) -> float | None:
+def train_run(
+    config: TrainConfig,
+    run_dir: Path | None,
+    name: str,
+    command: Callable[[Path | None], str],
+    original: Original | None = None,
+) -> float | None:
     """Train, or continue, one run; return the value of ``optimized_metric``.
 
     Of several processes the first one does what is said here, the others update the same networks beside it.
@@ -78,13 +85,14 @@ def train_run(config: TrainConfig, run_dir: Path | None, name: str, command: Cal
     Args:
         run_dir: its directory; None makes a new one called after ``name``.
         command: the command line that continues the run in a directory; of None: that makes it anew in one of its own.
+        original: of which run this one is a copy.
 
     Raises:
         GanError: anything foreseeable. PreemptedError: stopped early with its state saved.
     """
     with distributed.joined(lambda: choose_device(config.device)):
         if distributed.rank() == 0:
-            return lead(config, run_dir, name, command)
+            return lead(config, run_dir, name, command, original)
         follow(config)
         return None
 
@@ -116,7 +124,13 @@ def follow(config: TrainConfig) -> None:
         raise PreemptedError(f"stopped by {stop[0]}", "another process", "The first one saves")
 
 
-def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path | None], str]) -> float | None:
+def lead(
+    config: TrainConfig,
+    run_dir: Path | None,
+    name: str,
+    command: Callable[[Path | None], str],
+    original: Original | None = None,
+) -> float | None:
     """See :func:`train_run`."""
     with ExitStack() as stack:
         saved, changes, new = None, [], True
@@ -142,11 +156,15 @@ def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable
                     checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
                     film(config, run_dir)
                     distributed.from_first(None)
+                    if original is not None:
+                        original.compare(config, run_dir)
                     return final_metric(run_dir, config)
                 checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
         distributed.from_first((run_dir and run_dir.absolute(), None if saved is None else saved.step))
         game = build_game(config, saved)
         game.changes += changes
+        if original is not None:
+            original.refuse_other_data(game.dataset.fingerprint, config.allow_change)
         evaluation = evaluation_of(config, game)
         stop = stack.enter_context(stop_on_signal())
         if new or run_dir is None:
@@ -160,7 +178,12 @@ def lead(config: TrainConfig, run_dir: Path | None, name: str, command: Callable
         stack.enter_context(logged_to(run_dir / "train.log"))
         kept = status.Status(run_dir, config.total_steps, game.progress, command(None))
         with kept.kept(), translated(run_dir):
-            return play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop)
+            if original is not None:
+                original.announce(config, game.machine(), game.dataset.fingerprint)
+            value = play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop)
+            if original is not None:
+                original.compare(config, run_dir)
+            return value
 
 
 def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
