@@ -158,7 +158,7 @@ def check(cfg: DictConfig) -> TrainConfig:
     Raises:
         ConfigError: naming the key, the value and what is allowed.
     """
-    plain = {key: value for key, value in to_plain(cfg).items() if key not in BEGINNING}
+    plain = to_plain(cfg)
     try:
         return check_plain(plain)
     except ConfigError as error:
@@ -171,7 +171,8 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
         todo = "Make '# @package _global_' its first line, and keys of the config its content"
         raise ConfigError("the YAML of the experiment does not set keys of the whole config", "experiment", todo)
     _refuse_no_classes(plain)
-    top = schema.check_fields(plain, TrainConfig, words=flatten(plain))
+    own = {key: value for key, value in plain.items() if key not in BEGINNING}
+    top = schema.check_fields(own, TrainConfig, words=flatten(plain))
     top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
     top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")
     for name in ("loss", "dataset", "schedule"):

@@ -149,7 +149,9 @@ def test_what_is_no_run(gan: Any, original: Path, tmp_path: Path) -> None:
         assert len(result.errors) == 1 and "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("content", ["", "[]", "a: ${", "a: &x [1]\nb: *x", "[" * 50_000, "model: 3", "model: {}", "\0", "? [a]"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "a: ${", "a: &x [1]\nb: *x", "[" * 50_000, "model: 3", "model: {}", "\0", "? [a]"]
+)
 def test_a_config_that_is_none(content: str, gan: Any, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.yaml").write_text(content)
