@@ -25,6 +25,7 @@ from torch import Tensor
 
 from gan_cli.errors import CheckpointError, DiskError, GanError, NewerError, NotFoundError
 from gan_cli.files import TEMPORARY, TEXT_LIMIT, opened, read_file, write_file
+from gan_cli.outcome import as_best, read_best
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -320,21 +321,8 @@ def mark_best(run_dir: Path, best: dict[str, Any] | None) -> None:
 
 def best_of(saved: Checkpoint | None, run_dir: Path) -> dict[str, Any] | None:
     """What was the best checkpoint when ``saved`` was, if it is still there."""
-    best = _as_best(saved.info.get("best")) if saved is not None else None
+    best = as_best(saved.info.get("best")) if saved is not None else None
     return best if best is not None and best["step"] in steps(run_dir) else None
-
-
-def read_best(run_dir: Path) -> dict[str, Any] | None:
-    """``step``, ``metric``, ``value`` and ``protocol_id`` of the best checkpoint, or None."""
-    try:
-        return _as_best(json.loads(read_file(run_dir / "best.json")))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _as_best(best: Any) -> dict[str, Any] | None:
-    kinds = {"step": int, "metric": str, "value": float, "protocol_id": str}
-    return best if isinstance(best, dict) and all(isinstance(best.get(key), kind) for key, kind in kinds.items()) else None
 
 
 def _sync_directory(path: Path) -> None:

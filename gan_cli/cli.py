@@ -26,7 +26,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from gan_cli import signals, torchrun
-from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, PreemptedError, file_of, of_system
+from gan_cli.errors import (
+    ConfigError,
+    GanError,
+    NotFoundError,
+    OutputError,
+    PreemptedError,
+    SweepError,
+    file_of,
+    of_system,
+)
 from gan_cli.schema import nearest
 
 CONFIG_PACKAGE = "gan_cli.conf"
@@ -100,7 +109,8 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
             hydra = HydraConfig.get()
             known = _translate(error, config_name, composing=False)
             sweeping = hydra.mode == RunMode.MULTIRUN
-            if isinstance(error, PreemptedError) and signals.received and sweeping:  # Ctrl-C means the whole sweep
+            here_too = signals.received and sweeping and not signals.is_elsewhere()
+            if isinstance(error, PreemptedError) and here_too:  # Ctrl-C means the whole sweep
                 _say(name, error)
                 sys.exit(PreemptedError.exit_code)
             if want_traceback or not (sweeping or known):
@@ -122,6 +132,9 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
     except Exception as error:
         if signals.received and not isinstance(error, GanError):
             raise signals.Interrupted(signals.received[0]) from error
+        if isinstance(error, SweepError):
+            print(f"{name}: {error}", file=sys.stderr)
+            return error.exit_code
         if error in failed.values():  # of a sweep, said already
             print(f"{name}: {len(failed)} failed: {'; '.join(failed)}", file=sys.stderr)
             return getattr(error, "exit_code", 1)
@@ -179,6 +192,10 @@ def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None
     if args.multirun and torchrun.world() > 1:
         todo = "Leave out -m and start one torchrun for each job, or leave out torchrun"
         raise ConfigError("several processes cannot sweep together", "-m under torchrun", todo)
+    if args.multirun:
+        from gan_cli.sweeps import sweepers
+
+        sweepers.register()
     hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=config_name, version_base="1.3")(job)()
 
 

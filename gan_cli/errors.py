@@ -117,6 +117,18 @@ class DivergedError(GanError):
     exit_code = 79
 
 
+class SweepError(Exception):
+    """Jobs of a sweep failed, which was said job by job.
+
+    Attributes:
+        exit_code: that of the first one.
+    """
+
+    def __init__(self, failed: dict[str, BaseException]) -> None:
+        super().__init__(f"{len(failed)} failed: {'; '.join(failed)}")
+        self.exit_code: int = getattr(next(iter(failed.values())), "exit_code", 1)
+
+
 def file_of(error: OSError) -> str:
     """The file an error is about, or an empty text."""
     return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""

@@ -102,7 +102,7 @@ class Original:
         plain |= {"run_dir": defaults["run_dir"], "allow_change": defaults["allow_change"]}
         for override in OverridesParser.create().parse_overrides(overrides):
             key = override.get_key_element().lstrip("+~")
-            if key in BEGINNING or key == "run_dir":
+            if key in BEGINNING or key in ("run_dir", "sweep", "launcher"):
                 continue
             if key != "seed" and (override.is_delete() or not is_among(key, MAY_CHANGE)):
                 command = status.command(self.run_dir)

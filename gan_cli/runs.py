@@ -1,13 +1,12 @@
-"""Run directories: made, locked, built from a config, and reloaded."""
+"""Run directories: made, built from a config, and reloaded."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,36 +43,6 @@ def create(name: str) -> Path:
         except OSError as error:
             raise OutputError(f"the run directory cannot be made: {error.strerror}", str(path), "Set run_dir=") from error
     raise OutputError("no free name for a run directory", stem, "Set run_dir=")
-
-
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory: a second training in it is refused. The lock goes with the process, even by kill -9.
-
-    Raises:
-        OutputError: another process holds it, or it cannot be written.
-    """
-    import fcntl
-
-    try:
-        handle = open(run_dir / ".lock", "a+")
-    except OSError as error:
-        todo = "Choose a run_dir= that can be written"
-        raise OutputError(f"the run directory cannot be written: {error.strerror}", str(run_dir), todo) from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            owner = handle.read().strip() or "another process"
-            raise OutputError(
-                f"the run directory is in use by {owner}", str(run_dir), "Wait for it, or set run_dir="
-            ) from error
-        os.register_at_fork(after_in_child=handle.close)  # or processes that decode images would hold it too
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        handle.flush()
-        yield
 
 
 def choose_device(device: str) -> torch.device:

@@ -14,6 +14,7 @@ from gan_cli import torchrun
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm can be told to send before a time limit
+SWEEP = "GAN_CLI_SWEEP"  # environment: the process that sweeps
 received: list[str] = []  # names of those that came so far
 
 
@@ -79,4 +80,9 @@ def _handle(handler: Handler) -> dict[signal.Signals, Any]:
     """Set it for all of them; returns what was there before. Python handles signals in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {each: signal.signal(each, handler) for each in SIGNALS}
+    return {each: signal.signal(each, handler) for each in SIGNALS if each != signal.SIGINT or not is_elsewhere()}
+
+
+def is_elsewhere() -> bool:
+    """Whether this process runs jobs for one that sweeps, and is not that one, which answers Ctrl-C for all."""
+    return os.environ.get(SWEEP, str(os.getpid())) != str(os.getpid())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -16,6 +15,8 @@ from omegaconf import DictConfig
 from gan_cli import cli, signals, torchrun
 from gan_cli.config import check
 from gan_cli.errors import ConfigError, PreemptedError
+from gan_cli.sweeps import elsewhere
+from gan_cli.sweeps.directory import continue_sweep, job_name
 
 
 def app(cfg: DictConfig) -> float | None:
@@ -48,7 +49,9 @@ def app(cfg: DictConfig) -> float | None:
     run_dir = Path(config.run_dir).expanduser() if config.run_dir is not None else None
     sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
     if sweeping:
-        run_dir = Path(hydra.sweep.dir) / job_name(",".join(sorted(overrides)))
+        sweep_dir = Path(hydra.sweep.dir)
+        run_dir = sweep_dir / job_name(str(hydra.job.override_dirname))
+        elsewhere.obey(sweep_dir)
     try:
         value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path), original)
         if sweeping and signals.received:  # in the last step
@@ -56,17 +59,8 @@ def app(cfg: DictConfig) -> float | None:
         return value
     except (PreemptedError, signals.Interrupted):
         if sweeping and signals.received:
-            logging.getLogger("gan_cli").info("to continue the whole sweep: %s", continue_sweep(hydra.sweep.dir))
+            logging.getLogger("gan_cli").info("to continue the whole sweep: %s", continue_sweep())
         raise
-
-
-def job_name(overrides: str) -> str:
-    """The directory of a sweep's job: what it overrides, as one plain file name."""
-    overrides = overrides or "default"
-    name = overrides.replace("/", "_")
-    if name == overrides and len(name.encode()) <= 200:
-        return name
-    return f"{name[:100]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
 def continue_command(overrides: list[str], run_dir: Path | None) -> str:
@@ -93,12 +87,6 @@ def continue_command(overrides: list[str], run_dir: Path | None) -> str:
 def near(path: str) -> str:
     """A path as it may be typed here: relative, if it is below the current directory."""
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
-
-
-def continue_sweep(sweep_dir: str) -> str:
-    """The command that goes on with this sweep: finished jobs are left as they are."""
-    rest = [a for a in sys.argv[1:] if not a.startswith("hydra.sweep.dir=")]
-    return shlex.join([cli.program("gan-train"), *rest, cli.override("hydra.sweep.dir", sweep_dir)])
 
 
 def loosened(arguments: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,14 +39,16 @@ from gan_cli.files import write_file
 from gan_cli.game import Game, build_game, refuse_incomplete, snapshot
 from gan_cli.health import Health, against_divergence
 from gan_cli.images import write_film
+from gan_cli.locks import locked
 from gan_cli.metrics.names import VALUES
+from gan_cli.outcome import final_metric, refuse_unknown_metric
 from gan_cli.overfitting import Overfitting
 from gan_cli.randomness import seed_everything
 from gan_cli.results import number
-from gan_cli.runs import choose_device, create, locked
+from gan_cli.runs import choose_device, create
 from gan_cli.signals import stop_on_signal
 from gan_cli.trust import OWN_NAMES, is_trusted, refuse_links
-from gan_cli.writer import Writer, clock, read_rows
+from gan_cli.writer import Writer, clock
 
 if TYPE_CHECKING:
     from gan_cli.eval_training import TrainingEvaluation
@@ -481,30 +483,6 @@ def make(run_dir: Path) -> Path:
     except OSError as error:
         raise OutputError(f"the run directory cannot be made: {error.strerror}", str(run_dir), "Set run_dir=") from error
     return run_dir
-
-
-def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
-    """What a sweeper gets: the last value of ``optimized_metric``; with ``eval_every`` that of the best checkpoint.
-
-    Raises:
-        ConfigError: the run does not log it.
-    """
-    key, best = config.optimized_metric, checkpoint.read_best(run_dir)
-    if config.eval_every is not None and best is not None and key in (None, f"metric/{best['metric']}"):
-        return float(best["value"])
-    if key is None:
-        return None
-    if config.eval_every is not None and key.removeprefix("metric/") in VALUES:
-        return None  # no evaluation came off
-    rows = read_rows(run_dir)
-    refuse_unknown_metric(key, {k for row in rows for k in row})
-    return float(next(row[key] for row in reversed(rows) if key in row))
-
-
-def refuse_unknown_metric(key: str | None, logged: Iterable[str]) -> None:
-    """Say early that the run does not log what is to be optimised."""
-    if key is not None and key not in logged:
-        raise ConfigError(f"the run logs no {key!r}", "optimized_metric", f"It logs: {', '.join(sorted(logged))}")
 
 
 @contextmanager

@@ -427,7 +427,7 @@ def test_a_line_that_is_no_row_is_left_out(line: bytes, train: Any, read: Any, t
 def test_processes_that_decode_do_not_hold_the_lock(tmp_path: Path) -> None:
     import fcntl
 
-    from gan_cli.runs import locked
+    from gan_cli.locks import locked
 
     begun, ready = os.pipe()
     with locked(tmp_path):

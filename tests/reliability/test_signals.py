@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from gan_cli import checkpoint, status
+from gan_cli.outcome import read_best
 
 from .processes import TINY, Command, half_written, newest, reached, watching
 
@@ -203,7 +204,7 @@ def test_while_it_evaluates(tmp_path: Path, finish: Any) -> None:
     command = Command(tmp_path, *args, "run_dir=r", within=within)
     command.end()
     assert_resumable(command, tmp_path / "r", signal.SIGTERM)
-    assert checkpoint.steps(tmp_path / "r") == [4] and (checkpoint.read_best(tmp_path / "r") or {})["step"] == 4
+    assert checkpoint.steps(tmp_path / "r") == [4] and (read_best(tmp_path / "r") or {})["step"] == 4
     if SOAK:
         finish(args, tmp_path / "r")
 

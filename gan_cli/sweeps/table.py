@@ -1,0 +1,171 @@
+"""The jobs of a sweep while it runs: state, step, time left. Must not import torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gan_cli import status
+from gan_cli.locks import is_locked
+from gan_cli.results import short
+
+log = logging.getLogger("gan_cli")
+LOOK, FULL = 2.0, 60.0  # seconds between looks; at most one whole table in this time
+TAIL = 8192  # bytes at the end of metrics.jsonl that hold its last row
+ENDED = ("complete", "diverged", "failed", "pruned")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it is on disk.
+
+    Attributes:
+        state: waiting (not begun), stopped (killed; it will be continued), or that of its ``status.json``.
+        step, total_steps: where it is; 0 if that is not known. seconds: of training so far.
+    """
+
+    name: str
+    state: str
+    step: int = 0
+    total_steps: int = 0
+    seconds: float = 0.0
+    message: str = ""
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until its end at the pace so far; None as long as that is not known."""
+        if self.state in ENDED:
+            return 0.0
+        return self.seconds / self.step * (self.total_steps - self.step) if self.step and self.seconds else None
+
+
+def look(directory: Path, name: str) -> Job:
+    """Read what a job's directory says."""
+    path = directory / name
+    told = status.read(path)
+    if told is None:
+        return Job(name, "waiting")
+    state, total = str(told["state"]), told.get("total_steps")
+    step, seconds = _last_row(path)
+    if state == "running" and not is_locked(path):
+        state = "stopped"
+    if isinstance(told.get("step"), int) and state != "running":
+        step = max(step, told["step"]) if state == "complete" else told["step"]
+    return Job(name, state, step, total if isinstance(total, int) else 0, seconds, str(told.get("message") or ""))
+
+
+def _last_row(path: Path) -> tuple[int, float]:
+    """Step and seconds of training, from the end of the file."""
+    try:
+        with open(path / "metrics.jsonl", "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL))
+            row = json.loads(file.read().splitlines()[-1])
+        return int(row["step"]), float(row["time/elapsed"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return 0, 0.0
+
+
+def remaining(jobs: Sequence[Job], side_by_side: int) -> float | None:
+    """Seconds until all have ended, or None as long as nobody knows how long one takes."""
+    known = [job.seconds + job.left for job in jobs if job.left is not None and job.seconds]
+    if not known:
+        return 0.0 if all(job.state in ENDED for job in jobs) else None
+    usual = sum(known) / len(known)
+    lefts = [job.left if job.left is not None else usual for job in jobs]
+    return max(sum(lefts) / max(side_by_side, 1), max(lefts, default=0.0))
+
+
+def clock(seconds: float | None) -> str:
+    """``1:02:03``, ``2:03``, or ``-`` for None."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def table(jobs: Sequence[Job]) -> list[str]:
+    """A line for each job."""
+    width = max([3, *(len(short(job.name, 70)) for job in jobs)])
+    lines = [f"{'job':<{width}}  {'state':<9}  {'step':>13}  {'time':>8}  {'ETA':>8}"]
+    for job in jobs:
+        step = f"{job.step}/{job.total_steps}" if job.total_steps else "-"
+        left = "-" if job.state in ENDED else clock(job.left)
+        time_spent = clock(job.seconds) if job.seconds else "-"
+        lines.append(f"{short(job.name, 70):<{width}}  {job.state:<9}  {step:>13}  {time_spent:>8}  {left:>8}")
+    return lines
+
+
+def summary(jobs: Sequence[Job], side_by_side: int) -> str:
+    """``3 of 20 complete, 1 diverged, 2 running, 14 waiting, ETA 12:01``."""
+    counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
+    done = counts.pop("complete", 0)
+    rest = "".join(f", {n} {state}" for state, n in counts.items())
+    left = remaining(jobs, side_by_side)
+    eta = f", ETA {clock(left)}" if left else ""
+    return f"{done} of {len(jobs)} complete{rest}{eta}"
+
+
+class Watch:
+    """Prints what becomes of the jobs while a launcher runs them.
+
+    Args:
+        directory: of the sweep. names: of its jobs, which may grow.
+    """
+
+    def __init__(self, directory: Path, names: list[str]) -> None:
+        self.directory, self.names = directory, names
+        self.seen: dict[str, Job] = {}
+        self.over = threading.Event()
+        self.shown = -math.inf
+        self.thread = threading.Thread(target=self._keep_looking, name="jobs of the sweep", daemon=True)
+
+    def start(self) -> None:
+        """Print the table, and go on looking. Once more: nothing new."""
+        if not self.thread.is_alive():
+            self.show(self._look())
+            self.thread.start()
+
+    def stop(self) -> None:
+        """Print the table for the last time, if it was begun."""
+        self.over.set()
+        if self.thread.is_alive():
+            self.thread.join()
+            self.show(self._look())
+
+    def show(self, jobs: Sequence[Job]) -> None:
+        """The whole table."""
+        self.shown = time.monotonic()
+        log.info("%s", "\n".join(["", *table(jobs), summary(jobs, _running(jobs)), ""]))
+
+    def _look(self) -> list[Job]:
+        jobs = []
+        for name in list(self.names):
+            job = self.seen.get(name)
+            if job is None or job.state != "complete":
+                job = look(self.directory, name)
+            jobs.append(job)
+        return jobs
+
+    def _keep_looking(self) -> None:
+        self.seen = {job.name: job for job in self._look()}
+        while not self.over.wait(LOOK):
+            jobs = self._look()
+            changed = [job for job in jobs if job.state != getattr(self.seen.get(job.name), "state", "waiting")]
+            self.seen = {job.name: job for job in jobs}
+            if changed and time.monotonic() - self.shown > FULL:
+                self.show(jobs)
+            elif changed:
+                what = "; ".join(f"{short(job.name, 70)}: {job.state}" for job in changed)
+                log.info("sweep: %s (%s)", what, summary(jobs, _running(jobs)))
+
+
+def _running(jobs: Sequence[Job]) -> int:
+    return max(1, sum(job.state == "running" for job in jobs))
