@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gan_cli import checkpoint, distributed, status
+from gan_cli import checkpoint, distributed, hparams, status
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.cli import override, program
 from gan_cli.config import MAY_CHANGE, TrainConfig, differences, is_among, to_yaml
@@ -223,7 +223,8 @@ def play(
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
         total_steps=config.total_steps, log_every=config.log_every, before=before, remedy=remedy,
-        waited=lambda: game.batches.waited,
+        waited=lambda: game.batches.waited, told=hparams.values(config, command),
+        evaluated=evaluation.values if evaluation is not None else (),
     )  # fmt: skip
 
     health = Health(config.total_steps)
@@ -318,6 +319,12 @@ def play(
             game.task, game.generator, game.discriminator, game.ema, game.batches, progress,
             total_steps=config.total_steps, seed=config.seed, after_step=after_step,
         )  # fmt: skip
+        if progress.step >= config.total_steps:
+            writer.ended(success=True)
+    except Exception:
+        with contextlib.suppress(OSError):
+            writer.ended(success=False)
+        raise
     finally:
         writer.close()
     if progress.step < config.total_steps:
