@@ -11,14 +11,16 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # typ
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams
 
-from gan_cli.config import BEGINNING, TrainConfig, flatten, optimizer_node
+from gan_cli.config import BEGINNING, MAY_CHANGE, TrainConfig, flatten, is_among, optimizer_node
 
 # As conf/loss calls what these classes make together.
 LOSSES = {"least_squares": "lsgan", "wasserstein+weight_clip": "wgan", "wasserstein+gradient_penalty": "wgan_gp"}
+GROUPS = ("model", "dataset", "loss", "optimizer")
+USUAL = {"model", "dataset", "loss", "optimizer.lr", "seed"}  # come first where a directory's name does not say what differs
 
 
 def values(config: TrainConfig, command: str = "") -> dict[str, str | float]:
-    """Hyper-parameters by name: the ones that every run has, and what its command sets.
+    """Hyper-parameters by name: the ones that every run has, and what its command sets that decides the result.
 
     Of groups the option is told as it was typed, else the name of the class that it stands for.
     """
@@ -32,7 +34,8 @@ def values(config: TrainConfig, command: str = "") -> dict[str, str | float]:
         told[key] = flat.get(key)
     for word in shlex.split(command):
         key, given, value = word.lstrip("+").partition("=")
-        if given and re.fullmatch(r"\w+(\.\w+)*", key) and key not in (*BEGINNING, "run_dir", "sweep", "launcher"):
+        counts = key not in told and not is_among(key, {*MAY_CHANGE, *BEGINNING, "sweep", "launcher"})
+        if given and re.fullmatch(r"\w+(\.\w+)*", key) and (counts or key in GROUPS):
             told[key] = flat.get(key, value)
     return {
         key: float(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
@@ -67,17 +70,26 @@ def columns(row: Mapping[str, float], evaluated: Iterable[str] = ()) -> list[str
     return [*(f"metric/{name}" for name in evaluated), *losses] if evaluated else [*losses, *own]
 
 
-def beginning(told: Mapping[str, str | float], metrics: Iterable[str]) -> list[Summary]:
-    """A session with these hyper-parameters, and which metrics to put beside them, in their order."""
+def beginning(told: Mapping[str, str | float], metrics: Iterable[str], name: str = "") -> list[Summary]:
+    """A session with these hyper-parameters, and which metrics to put beside them, in their order.
+
+    ``name``: of the run's directory. What it says differs between runs, ``loss=hinge,seed=0``, comes before the rest.
+    """
     experiment, session, _ = hparams(dict(told), dict.fromkeys(metrics, 0.0))  # type: ignore[no-untyped-call]
-    return [experiment, session]
+    swept = {part.partition("=")[0] for part in name.split(",")} & told.keys() or USUAL
+    shown = metadata.parse_experiment_plugin_data(experiment.value[0].metadata.plugin_data.content)
+    for info in shown.hparam_infos:
+        info.differs = info.name in swept
+    return [_summary(metadata.EXPERIMENT_TAG, experiment=shown), session]
 
 
 def ending(success: bool) -> Summary:
     """How the session ended."""
     status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
-    content = plugin_data_pb2.HParamsPluginData(
-        session_end_info=plugin_data_pb2.SessionEndInfo(status=status), version=metadata.PLUGIN_DATA_VERSION
-    )
-    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString())
-    return Summary(value=[Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=SummaryMetadata(plugin_data=plugin))])
+    return _summary(metadata.SESSION_END_INFO_TAG, session_end_info=plugin_data_pb2.SessionEndInfo(status=status))
+
+
+def _summary(tag: str, **content: Any) -> Summary:
+    data = plugin_data_pb2.HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **content)
+    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=data.SerializeToString())
+    return Summary(value=[Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin))])

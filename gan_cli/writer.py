@@ -232,7 +232,7 @@ class Writer:
         self._to_tensorboard(row)
         if not self.in_hparams:
             self.in_hparams = True
-            for summary in hparams.beginning(self.told, hparams.columns(row, self.evaluated)):
+            for summary in hparams.beginning(self.told, hparams.columns(row, self.evaluated), self.run_dir.name):
                 self.tensorboard._get_file_writer().add_summary(summary, 0)  # type: ignore[no-untyped-call]
         self._show(row, now)
         return row
