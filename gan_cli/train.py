@@ -53,7 +53,7 @@ def app(cfg: DictConfig) -> float | None:
         run_dir = sweep_dir / job_name(str(hydra.job.override_dirname))
         elsewhere.obey(sweep_dir)
     try:
-        value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path), original)
+        value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path), original=original)
         if sweeping and signals.received:  # in the last step
             raise signals.Interrupted(signals.received[0])
         return value

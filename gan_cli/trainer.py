@@ -78,6 +78,7 @@ def train_run(
     run_dir: Path | None,
     name: str,
     command: Callable[[Path | None], str],
+    *,
     original: Original | None = None,
 ) -> float | None:
     """Train, or continue, one run; return the value of ``optimized_metric``.
@@ -94,7 +95,7 @@ def train_run(
     """
     with distributed.joined(lambda: choose_device(config.device)):
         if distributed.rank() == 0:
-            return lead(config, run_dir, name, command, original)
+            return lead(config, run_dir, name, command, original=original)
         follow(config)
         return None
 
@@ -131,6 +132,7 @@ def lead(
     run_dir: Path | None,
     name: str,
     command: Callable[[Path | None], str],
+    *,
     original: Original | None = None,
 ) -> float | None:
     """See :func:`train_run`."""
