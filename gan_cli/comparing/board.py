@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from gan_cli.comparing.records import Comparison, Group, Run
 from gan_cli.errors import OutputError
@@ -82,7 +82,7 @@ def curves(runs: Sequence[Run]) -> dict[str, list[tuple[int, float, float]]]:
         found |= {(f"metric/{key}", e.images): value for e in run.evaluations for key, value in e.metrics.items()}
         for (key, images), value in found.items():
             number = isinstance(images, int) and isinstance(value, int | float) and math.isfinite(value)
-            if number and key not in ("step", "images") and not key.startswith("time/"):
+            if number and key not in ("step", "images") and not key.startswith("time/") and not key.endswith("_std"):
                 values.setdefault(key, {}).setdefault(int(images or 0), []).append(float(value))
     return {
         key: [(images, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0) for images, v in sorted(at.items())]
@@ -182,14 +182,16 @@ def _read(path: Path) -> Image.Image | None:
 
 def side_by_side(shown: Sequence[tuple[str, Image.Image | None]]) -> Image.Image:
     """One picture of several, each with its label above it, in rows of at most four."""
-    columns, gap, line = min(4, len(shown)), 8, 16
     wide = max([picture.width for _, picture in shown if picture] + [160])
-    high = max([picture.height for _, picture in shown if picture] + [16]) + 2 * line
+    letter = max(12, wide // 16)  # pixels; the tab shows the picture in a third of its size
+    columns, gap, head = min(4, len(shown)), 8, 3 * letter
+    high = max([picture.height for _, picture in shown if picture] + [16]) + head
     sheet = Image.new("RGB", (columns * (wide + gap) - gap, -(-len(shown) // columns) * (high + gap) - gap), "white")
-    pen, fits = ImageDraw.Draw(sheet), wide // 6
+    pen, font, fits = ImageDraw.Draw(sheet), ImageFont.load_default(letter), 2 * wide // letter
     for k, (label, picture) in enumerate(shown):
         x, y = k % columns * (wide + gap), k // columns * (high + gap)
-        pen.text((x, y), "\n".join(label[at : at + fits] for at in range(0, min(len(label), 2 * fits), fits)), fill="black")
+        lines = [label[at : at + fits] for at in range(0, min(len(label), 2 * fits), fits)]
+        pen.text((x, y), "\n".join(lines), fill="black", font=font)
         if picture is not None:
-            sheet.paste(picture, (x, y + 2 * line))
+            sheet.paste(picture, (x, y + head))
     return sheet
