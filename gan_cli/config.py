@@ -49,6 +49,8 @@ MAY_CHANGE = frozenset(
         "dataset.memory_gb",
     ]
 )
+# Keys of gan-train that say what to begin from, and are no part of the run's own config.
+BEGINNING = ("from_run", "trust")
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
         todo = "Make '# @package _global_' its first line, and keys of the config its content"
         raise ConfigError("the YAML of the experiment does not set keys of the whole config", "experiment", todo)
     _refuse_no_classes(plain)
-    top = schema.check_fields(plain, TrainConfig, words=flatten(plain))
+    own = {key: value for key, value in plain.items() if key not in BEGINNING}
+    top = schema.check_fields(own, TrainConfig, words=flatten(plain))
     top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
     top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")
     for name in ("loss", "dataset", "schedule"):

@@ -28,7 +28,7 @@ class TrainingEvaluation:
     """Measures the averaged generator of a run. It draws from no random numbers of the training.
 
     Attributes:
-        metric: the value that decides which checkpoint is best, ``fid`` say.
+        metric: the value that decides which checkpoint is best, ``fid`` say. values: all that are measured, that one first.
         best: its ``step``, ``metric``, ``value`` and ``protocol_id``, or None as long as there is none.
 
     Raises:
@@ -74,6 +74,7 @@ class TrainingEvaluation:
         self.metric = wanted if wanted in VALUES else given[0]
         if config.metrics is None and self.metric == "fid" and wanted != "fid" and notes:  # too few images for it
             self.metric = "kid"
+        self.values = [self.metric, *(value for value in given if value != self.metric and not value.endswith("_std"))]
         self.remedy = against_divergence(config.loss, config.optimizer)
         if extractor is not None:
             self.evaluation.reference()  # what takes long takes it now, not in the middle of the run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +33,12 @@ class Status:
 
     Args:
         run_dir: where. total_steps: of the run. progress: has the ``step`` it is at.
+        command: what makes the run anew when typed here, without ``run_dir``.
     """
 
-    def __init__(self, run_dir: Path, total_steps: int, progress: HasStep) -> None:
+    def __init__(self, run_dir: Path, total_steps: int, progress: HasStep, command: str = "") -> None:
         self.path, self.total_steps, self.progress = run_dir / "status.json", total_steps, progress
-        self.since = _now()
+        self.command, self.cwd, self.since = command, os.getcwd(), _now()
 
     def write(self, state: State, message: str | None = None, exit_code: int | None = None) -> None:
         """The file is whole or as it was; that it cannot be written ends no run."""
@@ -46,6 +48,8 @@ class Status:
             "total_steps": self.total_steps,
             "exit_code": exit_code,
             "message": message,
+            "command": self.command,
+            "cwd": self.cwd,
             "process": os.getpid(),
             "since": self.since,
             "updated": _now(),
@@ -76,6 +80,16 @@ def read(run_dir: Path) -> dict[str, Any] | None:
         return status if isinstance(status, dict) and isinstance(status.get("state"), str) else None
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def command(run_dir: Path) -> str:
+    """What the run says made it, without its ``run_dir``; "" if it does not say. Quoted: a stranger may have written it."""
+    try:
+        words = shlex.split(str((read(run_dir) or {}).get("command", "")))
+    except ValueError:
+        return ""
+    text = shlex.join(words)
+    return text if text.isprintable() and words and Path(words[0]).name in ("gan-train", "torchrun") else ""
 
 
 def _now() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -22,7 +24,16 @@ def app(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    config = check(cfg)  # before torch is imported
+    hydra = HydraConfig.get()
+    overrides = [o for o in cli.task_overrides(hydra) if not o.startswith("run_dir=")]
+    if cfg.from_run is None:
+        config, original = check(cfg), None  # before torch is imported
+    else:
+        from gan_cli.from_run import Original
+
+        overrides = [o.removeprefix("++") for o in overrides]
+        original = Original.read(cfg)
+        config = original.changed(cfg, overrides)
     if config.batch_size % torchrun.world():
         near = max(1, round(config.batch_size / torchrun.world())) * torchrun.world()
         what = f"batch_size={config.batch_size} cannot be divided among {torchrun.world()} processes"
@@ -31,10 +42,10 @@ def app(cfg: DictConfig) -> float | None:
 
     if config.run_dir == "":
         raise ConfigError("a directory is needed", "run_dir", "Set run_dir=DIR, or leave it out for a new one")
-    hydra = HydraConfig.get()
     choices = hydra.runtime.choices
     name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
-    overrides = [o for o in cli.task_overrides(hydra) if not o.startswith("run_dir=")]
+    if original is not None:
+        name = f"from-{original.run_dir.name}"
     run_dir = Path(config.run_dir).expanduser() if config.run_dir is not None else None
     sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
     if sweeping:
@@ -48,7 +59,9 @@ def app(cfg: DictConfig) -> float | None:
         options = Options.checked(OmegaConf.to_container(hydra.sweeper))  # type: ignore[arg-type]
         report = reporter(options, run_dir.parent, run_dir.name)
     try:
-        value = train_run(config, run_dir, name, lambda path: continue_command(overrides, path), report)
+        value = train_run(
+            config, run_dir, name, lambda path: continue_command(overrides, path), report=report, original=original
+        )
         if sweeping and signals.received:  # in the last step
             raise signals.Interrupted(signals.received[0])
         return value
@@ -58,24 +71,53 @@ def app(cfg: DictConfig) -> float | None:
         raise
 
 
-def continue_command(overrides: list[str], run_dir: Path) -> str:
-    """The command that starts this run, with its directory."""
-    flags = []
-    for k, argument in enumerate(sys.argv):
-        if argument in ("--config-dir", "-cd", "--config-name", "-cn"):
-            flags += sys.argv[k : k + 2]
-        elif argument.startswith(("--config-dir=", "--config-name=")):
-            flags.append(argument)
+def continue_command(overrides: list[str], run_dir: Path | None) -> str:
+    """The command that starts this run, with its directory, or without one so that it makes a new run.
+
+    It does not depend on ``sys.argv``: in a job of a cluster that is not what the user typed.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    flags = [a for s in hydra.runtime.config_sources if s.provider == "command-line" for a in ("--config-dir", near(s.path))]
+    if hydra.job.config_name != "train":
+        flags += ["--config-name", str(hydra.job.config_name)]
+    searched = [str(o) for o in hydra.overrides.hydra if str(o).startswith("hydra.searchpath=")]
     start = [cli.program("gan-train")]
     if torchrun.world() > 1:
         nodes = torchrun.world() // torchrun.local_world()
         several = [f"--nnodes={nodes}"] if nodes > 1 else []
         start = [cli.program("torchrun"), *several, f"--nproc-per-node={torchrun.local_world()}", "-m", "gan_cli.train"]
-    return shlex.join([*start, *flags, *overrides, cli.override("run_dir", run_dir)])
+    where = [cli.override("run_dir", run_dir)] if run_dir is not None else []
+    return shlex.join([*start, *flags, *overrides, *searched, *where])
+
+
+def near(path: str) -> str:
+    """A path as it may be typed here: relative, if it is below the current directory."""
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def loosened(arguments: list[str]) -> list[str]:
+    """Arguments as Hydra takes them beside ``from_run=``, whose run may have other keys than the default options have.
+
+    The directory is quoted if it is there: those of a sweep's jobs are called ``loss=hinge,seed=0``.
+    """
+    if not any(argument.startswith("from_run=") for argument in arguments):
+        return arguments
+    result = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == "from_run" and os.path.isdir(os.path.expanduser(value)):
+            argument = cli.override(key, value)
+        elif re.fullmatch(r"(?!hydra\.)\w+(\.\w+)+", key):
+            argument = f"++{argument}"
+        result.append(argument)
+    return result
 
 
 def main() -> NoReturn:
     """Console script."""
+    sys.argv[1:] = loosened(sys.argv[1:])
     cli.run(app, "train", "gan-train", resumable=True)
 
 

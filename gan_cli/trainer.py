@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gan_cli import checkpoint, distributed, status
+from gan_cli import checkpoint, distributed, hparams, status
 from gan_cli.checkpoint import Checkpoint
 from gan_cli.cli import override, program
 from gan_cli.config import MAY_CHANGE, TrainConfig, differences, is_among, to_yaml
@@ -53,6 +53,7 @@ from gan_cli.writer import Writer, clock
 
 if TYPE_CHECKING:
     from gan_cli.eval_training import TrainingEvaluation
+    from gan_cli.from_run import Original
 
 log = logging.getLogger("gan_cli")
 Report = Callable[[int, float], bool]  # step, value of optimized_metric -> whether the run is hopeless
@@ -76,7 +77,13 @@ def translated(run_dir: Path | None) -> Iterator[None]:
 
 
 def train_run(
-    config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str], report: Report | None = None
+    config: TrainConfig,
+    run_dir: Path | None,
+    name: str,
+    command: Callable[[Path | None], str],
+    *,
+    report: Report | None = None,
+    original: Original | None = None,
 ) -> float | None:
     """Train, or continue, one run; return the value of ``optimized_metric``.
 
@@ -84,15 +91,16 @@ def train_run(
 
     Args:
         run_dir: its directory; None makes a new one called after ``name``.
-        command: the command line that continues the run in a directory.
+        command: the command line that continues the run in a directory; of None: that makes it anew in one of its own.
         report: gets each new value of ``optimized_metric`` and ends the run if it says that it is hopeless.
+        original: of which run this one is a copy.
 
     Raises:
         GanError: anything foreseeable. PreemptedError, PrunedError: stopped early with its state saved.
     """
     with distributed.joined(lambda: choose_device(config.device)):
         if distributed.rank() == 0:
-            return lead(config, run_dir, name, command, report)
+            return lead(config, run_dir, name, command, report=report, original=original)
         follow(config)
         return None
 
@@ -125,7 +133,13 @@ def follow(config: TrainConfig) -> None:
 
 
 def lead(
-    config: TrainConfig, run_dir: Path | None, name: str, command: Callable[[Path], str], report: Report | None
+    config: TrainConfig,
+    run_dir: Path | None,
+    name: str,
+    command: Callable[[Path | None], str],
+    *,
+    report: Report | None = None,
+    original: Original | None = None,
 ) -> float | None:
     """See :func:`train_run`."""
     with ExitStack() as stack:
@@ -140,7 +154,7 @@ def lead(
                 saved = checkpoint.load_newest(run_dir)
             except CheckpointError as error:  # no signal or time limit any more: nobody should repeat the command
                 at = Progress(max(checkpoint.steps(run_dir), default=0))
-                status.Status(run_dir, config.total_steps, at).write("failed", str(error), error.exit_code)
+                status.Status(run_dir, config.total_steps, at, command(None)).write("failed", str(error), error.exit_code)
                 raise
             if saved is not None:
                 refuse_incomplete(saved)
@@ -148,15 +162,19 @@ def lead(
                 if saved.step >= config.total_steps:
                     log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
                     if (status.read(run_dir) or {}).get("state") != "complete":  # killed after its last checkpoint
-                        status.Status(run_dir, config.total_steps, saved).write("complete", exit_code=0)
+                        status.Status(run_dir, config.total_steps, saved, command(None)).write("complete", exit_code=0)
                     checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
                     film(config, run_dir)
                     distributed.from_first(None)
+                    if original is not None:
+                        original.compare(config, run_dir)
                     return final_metric(run_dir, config)
                 checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
         distributed.from_first((run_dir and run_dir.absolute(), None if saved is None else saved.step))
         game = build_game(config, saved)
         game.changes += changes
+        if original is not None:
+            original.refuse_other_data(game.dataset.fingerprint, config.allow_change)
         evaluation = evaluation_of(config, game)
         stop = stack.enter_context(stop_on_signal())
         if new or run_dir is None:
@@ -168,9 +186,14 @@ def lead(
         if evaluation is not None:
             evaluation.begin(run_dir, checkpoint.best_of(saved, run_dir))
         stack.enter_context(logged_to(run_dir / "train.log"))
-        kept = status.Status(run_dir, config.total_steps, game.progress)
+        kept = status.Status(run_dir, config.total_steps, game.progress, command(None))
         with kept.kept(), translated(run_dir):
-            return play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop, report)
+            if original is not None:
+                original.announce(config, game.machine(), game.dataset.fingerprint)
+            value = play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop, report)
+            if original is not None:
+                original.compare(config, run_dir)
+            return value
 
 
 def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
@@ -209,7 +232,8 @@ def play(
     writer = Writer(
         run_dir, to_yaml(config.as_dict()), progress,
         total_steps=config.total_steps, log_every=config.log_every, before=before, remedy=remedy,
-        waited=lambda: game.batches.waited,
+        waited=lambda: game.batches.waited, told=hparams.values(config, command),
+        evaluated=evaluation.values if evaluation is not None else (),
     )  # fmt: skip
 
     health = Health(config.total_steps)
@@ -315,6 +339,12 @@ def play(
             game.task, game.generator, game.discriminator, game.ema, game.batches, progress,
             total_steps=config.total_steps, seed=config.seed, after_step=after_step,
         )  # fmt: skip
+        if progress.step >= config.total_steps:
+            writer.ended(success=True)
+    except Exception:
+        with contextlib.suppress(OSError):
+            writer.ended(success=False)
+        raise
     finally:
         writer.close()
     if progress.step < config.total_steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from gan_cli import schema
@@ -33,10 +34,27 @@ DATASETS = frozenset(
         "npz.npz",
     )
 )
-PARTS = ("model.task", "model.generator")  # of a run's config that are built
-# Where a class must be defined that a run's config names, and those within it; None: one of DATASETS.
-MODULES = {"model.task": "gan_cli.tasks.", "model.generator": "gan_cli.networks.", "dataset": None}
-INNER = {"model.task": "gan_cli.data.densities.", "model.generator": "gan_cli.networks.", "dataset": "gan_cli.data.densities."}
+FEATURES = frozenset(f"gan_cli.metrics.{name}" for name in ("classifier.Classifier", "inception.Inception"))
+PARTS = ("model.task", "model.generator")  # of a run's config that are built to draw from it
+TRAINED = (*PARTS, "model.discriminator", "loss", "optimizer", "schedule", "dataset", "features")  # to train it anew
+# Where a class or function must be defined that a run's config names, and those within it; a set: which it must be.
+ALLOWED: dict[str, tuple[str, ...] | frozenset[str]] = {
+    "model.task": ("gan_cli.tasks.",),
+    "model.generator": ("gan_cli.networks.",),
+    "model.discriminator": ("gan_cli.networks.",),
+    "loss": ("gan_cli.objective.",),
+    "optimizer": ("gan_cli.optimizers.", "torch.optim."),
+    "schedule": ("gan_cli.schedules.",),
+    "dataset": DATASETS | {"gan_cli.data.points.points"},
+    "features": FEATURES,
+}
+INNER: dict[str, tuple[str, ...]] = {
+    **{part: allowed for part, allowed in ALLOWED.items() if isinstance(allowed, tuple)},
+    "model.task": ("gan_cli.data.densities.",),
+    "loss": ("gan_cli.losses.", "gan_cli.penalties.", "gan_cli.objective."),
+    "dataset": ("gan_cli.data.densities.",),
+    "features": (),
+}
 MOST_VALUES, MOST_TARGETS, DEEPEST = 10_000, 16, 16  # of a node in a run's config
 
 
@@ -48,20 +66,22 @@ def check_trusted(config: dict[str, Any], part: str) -> None:
     began.
 
     Args:
-        config: of the run. part: ``model.task``, ``model.generator`` or ``dataset``.
+        config: of the run. part: one of :data:`TRAINED`.
 
     Raises:
         UntrustedError: naming the class or value.
     """
     todo, targets = "Do not use this run", 0
-    node = config["dataset"] if part == "dataset" else config["model"][part.removeprefix("model.")]
+    node: Any = config
+    for name in part.split("."):
+        node = node[name]
     for count, (place, key, value) in enumerate(_walk(node, part)):
         targets += key == "_target_"
         size = count + (len(value) if isinstance(value, dict | list) else 0)
         if size > MOST_VALUES or targets > MOST_TARGETS or place.count(".") > DEEPEST:
             raise UntrustedError("no run's config is as large or as deep as this", part, todo)
         if key == "_target_":
-            _check_target(str(value), place, (MODULES if place == part else INNER)[part])
+            _check_target(str(value), place, (ALLOWED if place == part else INNER)[part])
         elif str(key).startswith("_"):
             raise UntrustedError(f"the key {short(key)} is not allowed in a run's config", short(place, 200), todo)
         elif isinstance(value, str) and ("${" in value or value == "???"):
@@ -80,20 +100,30 @@ def _walk(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
             pending += [(f"{place}.{k}", None, v) for k, v in enumerate(value)]
 
 
-def _check_target(target: str, where: str, module: str | None) -> None:
-    """``module``: in which the class is defined; None: it is a data set."""
-    if module is None and target in DATASETS:
-        return
-    if module is not None and target.startswith(module):
+def _check_target(target: str, where: str, allowed: tuple[str, ...] | frozenset[str]) -> None:
+    """``allowed``: in which modules it may be defined, or what it may be."""
+    if isinstance(allowed, frozenset):
+        if target in allowed:
+            return
+    elif target.startswith(allowed):
         try:
             found = schema.locate(target)
         except (ImportError, AttributeError):
             found = None
-        ours = f"{getattr(found, '__module__', '')}.".startswith(module)
-        if ours and isinstance(found, type) and issubclass(found, nn.Module):
+        ours = f"{getattr(found, '__module__', '')}.".startswith(allowed)
+        if ours and _is_kind(found, where):
             return
     todo = "If you know whose code that is, add trust=true"
     raise UntrustedError(f"the run uses {short(target, 80)}, which is not part of gan_cli", short(where, 200), todo)
+
+
+def _is_kind(found: Any, where: str) -> bool:
+    """Networks, tasks and densities are modules; from torch come optimizers only."""
+    if where.startswith(("model.", "dataset")):
+        return isinstance(found, type) and issubclass(found, nn.Module)
+    if found.__module__.startswith("torch."):
+        return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
+    return callable(found)
 
 
 def is_trusted(config: dict[str, Any], dataset: bool) -> bool:

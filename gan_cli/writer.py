@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gan_cli import hparams
 from gan_cli.engine import Progress
 from gan_cli.errors import CheckpointError, DivergedError
 from gan_cli.files import write_file
@@ -24,6 +25,7 @@ from gan_cli.rows import read_rows
 
 log = logging.getLogger("gan_cli")
 LINE_SECONDS = 10.0  # at most one console line in this time when there is no terminal
+ENDED = ".ended"  # ends the name of the event file that says how the run ended
 BLOCK = 64  # steps whose scalars are added up at a time
 
 
@@ -85,6 +87,7 @@ class Writer:
         before: ``log_every`` and ``sample_every`` of the session that saved the checkpoint; None for a new run.
         remedy: what to do when a value is not finite.
         waited: seconds that the session has waited for data until now.
+        told: hyper-parameters for TensorBoard's HParams tab. evaluated: names of the metrics that are evaluated.
 
     Attributes:
         earlier: the rows of earlier sessions.
@@ -101,6 +104,8 @@ class Writer:
         before: tuple[int, int] | None,
         remedy: str,
         waited: Callable[[], float],
+        told: Mapping[str, str | float] | None = None,
+        evaluated: Sequence[str] = (),
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
         from tqdm import tqdm
@@ -116,7 +121,10 @@ class Writer:
         self.seen = {key for row in rows for key in row}  # all that was ever logged
         self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
         self.file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")
+        self.told, self.evaluated, self.in_hparams = told or {}, evaluated, bool(rows)
         events = run_dir / "tensorboard"
+        for ended in events.glob(f"*{ENDED}"):  # it goes on
+            ended.unlink()
         self.tensorboard = SummaryWriter(events, purge_step=progress.step if events.exists() else None)
         if before is None:
             self.tensorboard.add_text("config", "```yaml\n" + config_text + "\n```")
@@ -223,6 +231,10 @@ class Writer:
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         self._to_tensorboard(row)
+        if not self.in_hparams:
+            self.in_hparams = True
+            for summary in hparams.beginning(self.told, hparams.columns(row, self.evaluated), self.run_dir.name):
+                self.tensorboard._get_file_writer().add_summary(summary, 0)  # type: ignore[no-untyped-call]
         self._show(row, now)
         return row
 
@@ -252,6 +264,15 @@ class Writer:
         """Bring what is written to the disk, before a checkpoint says that it is there."""
         os.fsync(self.file.fileno())
         self.tensorboard.flush()
+
+    def ended(self, success: bool) -> None:
+        """Tell TensorBoard how the run ended: in a file of its own, since what is once told there is not taken back."""
+        from torch.utils.tensorboard import FileWriter
+
+        if self.in_hparams:
+            events = FileWriter(str(self.run_dir / "tensorboard"), filename_suffix=ENDED)
+            events.add_summary(hparams.ending(success), 0)
+            events.close()
 
     def close(self) -> None:
         """End the files and the bar."""

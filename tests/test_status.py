@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,25 @@ def test_a_status_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
 def test_what_is_no_status_is_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text(content)
     assert status.read(tmp_path) is None
+
+
+def test_the_command_that_makes_the_run_anew(train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
+    train("total_steps=2", "run_dir=a", "seed=3")
+    found = of(tmp_path / "a")
+    assert found["cwd"] == str(tmp_path)
+    program, *args = shlex.split(found["command"])
+    assert program == "gan-train" and args[-2:] == ["total_steps=2", "seed=3"]
+    assert gan(program, *args, "run_dir=b").code == 0
+    read.assert_same(tmp_path / "a", tmp_path / "b")
+    assert of(tmp_path / "b")["command"] == found["command"]
+
+
+def test_the_command_of_a_job_has_its_config_dir(train: Any, tmp_path: Path) -> None:
+    (tmp_path / "my" / "loss").mkdir(parents=True)
+    (tmp_path / "my" / "loss" / "mine.yaml").write_text("defaults: [hinge]\n")
+    train("--config-dir", "my", "-m", "loss=mine,lsgan", "total_steps=1", "hydra.sweep.dir=sweep", "model.task.prior='normal'")
+    commands = sorted(of(path.parent)["command"] for path in (tmp_path / "sweep").glob("*/status.json"))
+    assert len(commands) == 2
+    for command, loss in zip(commands, ("lsgan", "mine"), strict=True):
+        assert command.startswith("gan-train --config-dir my ") and f" loss={loss} " in command
+        assert "run_dir" not in command and "hydra" not in command and "-m" not in shlex.split(command)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_cli import status
+from gan_cli.comparing.statistics import LEVEL, mean, std, welch
 from gan_cli.config import MAY_CHANGE, check, is_among
 from gan_cli.errors import ConfigError, GanError, OutputError, SweepError
 from gan_cli.metrics import names
@@ -43,7 +44,6 @@ DATABASE = "optuna.db"  # in the directory of the sweep
 STUDY = "search"  # its name there
 WAIT = 60  # seconds for another process that writes to it
 HOPELESS = 3  # failures at the beginning that are no divergence: something else is wrong
-LEVEL = 0.05  # of Welch's test
 # What a search is about, though a run that goes on may change it; the rest of MAY_CHANGE is harmless here too.
 MATTERS = {"total_steps", "log_every", "sample_every", "optimized_metric", "eval_every", "metrics", "num_samples", "features"}
 HARMLESS = (MAY_CHANGE - MATTERS) | {"launcher"}
@@ -366,8 +366,6 @@ class Search:
 
     def confirm(self) -> None:
         """Train the best trial and the default with seeds that no trial used, and say whether they differ."""
-        from gan_cli.comparing.statistics import welch
-
         seeds = range(self.seed + 1, self.seed + 1 + self.options.confirm)
         fixed = [o for o in self.space.fixed if not o.startswith("seed=")]
         drawn = self.space.overrides(self.best().params)[len(self.space.fixed) :]
@@ -384,26 +382,23 @@ class Search:
             values[label] = [o.value for o in mine if o.state == "complete" and o.value is not None and math.isfinite(o.value)]
             lost = len(mine) - len(values[label])
             log.info("  %-8s %s %s%s", label, self.metric, spread(values[label]), f", {lost} did not complete" if lost else "")
-        log.info("  %s", verdict(values["best"], values["default"], self.direction, welch))
+        log.info("  %s", verdict(values["best"], values["default"], self.direction))
 
 
 def spread(values: list[float]) -> str:
     """Mean and standard deviation with n - 1."""
-    from statistics import fmean, stdev
-
-    if len(values) < 2:
+    deviation = std(values)
+    if deviation is None:
         return f"{number(values[0])}, n=1" if values else "nothing, n=0"
-    return f"{number(fmean(values))} +- {number(stdev(values))}, n={len(values)}"
+    return f"{number(mean(values))} +- {number(deviation)}, n={len(values)}"
 
 
-def verdict(best: list[float], default: list[float], direction: str, welch: Callable[[list[float], list[float]], float]) -> str:
+def verdict(best: list[float], default: list[float], direction: str) -> str:
     """Whether seeds support that the best trial is better than the default."""
-    from statistics import fmean
-
-    if len(best) < 2 or len(default) < 2:
-        return "too few values to say whether they differ"
-    gain = (fmean(default) - fmean(best)) * (1 if direction == "minimize" else -1)
     p = welch(best, default)
+    if p is None:
+        return "too few values to say whether they differ"
+    gain = (mean(default) - mean(best)) * (1 if direction == "minimize" else -1)
     test = f"Welch's t test, p={p:.3g}"
     if not p < LEVEL:
         return f"the seeds do not support a difference ({test})"

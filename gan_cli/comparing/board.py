@@ -1,0 +1,197 @@
+"""A comparison as event files: ``gan-compare ... --tensorboard DIR``. One TensorBoard run for each group, not for each run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import secrets
+import shutil
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from gan_cli.comparing.records import Comparison, Group, Run
+from gan_cli.errors import OutputError
+from gan_cli.files import opened, read_file
+
+log = logging.getLogger("gan_cli")
+MARKER = ".gan-compare.json"  # in a directory of ours: what else is in it
+PICTURES = 50  # of each comparison, at most
+SIDE = 512  # pixels of a picture of a group, at most
+BAND = "band"  # begins the tags of what lies a standard deviation beside a mean
+
+
+def write(comparisons: Sequence[Comparison], directory: Path) -> None:
+    """Event files of all comparisons, in the place of what this function has written there before.
+
+    The horizontal axis is images seen by the discriminator, so that groups with different ``n_critic`` can be compared.
+
+    Raises:
+        OutputError: the directory holds other things, or cannot be written.
+    """
+    refuse_foreign(directory)
+    temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.mkdir(parents=True)
+        for comparison in comparisons:
+            _write_comparison(comparison, temporary / plain(comparison.title) if len(comparisons) > 1 else temporary)
+        (temporary / MARKER).write_text(json.dumps(sorted(os.listdir(temporary))))
+        if directory.exists():
+            shutil.rmtree(directory)
+        temporary.rename(directory)
+    except OSError as error:
+        what = f"the event files cannot be written: {error.strerror}"
+        raise OutputError(what, str(directory), "Choose another --tensorboard") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Refuse a directory with something in it that :func:`write` did not put there.
+
+    Raises:
+        OutputError: naming it.
+    """
+    todo = "Choose another --tensorboard, a new directory or one that gan-compare wrote"
+    if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
+        raise OutputError("this is not a directory", str(directory), todo)
+    there = set(os.listdir(directory)) if directory.exists() else set()
+    try:
+        ours = {MARKER, *json.loads(read_file(directory / MARKER))}
+    except (OSError, ValueError, TypeError):
+        ours = set()
+    if there - ours:
+        raise OutputError(f"this directory holds other things ({sorted(there - ours)[0]})", str(directory), todo)
+
+
+def plain(name: str) -> str:
+    """A name as one of a directory."""
+    return name.replace("/", "_").replace(", ", ",").lstrip(".")[:150] or "default"
+
+
+def curves(runs: Sequence[Run]) -> dict[str, list[tuple[int, float, float]]]:
+    """Each column of the rows and evaluations as (images, mean, standard deviation) over runs; that of one run is 0."""
+    values: dict[str, dict[int, list[float]]] = {}
+    for run in runs:
+        found = {(key, row.get("images")): value for row in run.rows for key, value in row.items()}
+        found |= {(f"metric/{key}", e.images): value for e in run.evaluations for key, value in e.metrics.items()}
+        for (key, images), value in found.items():
+            number = isinstance(images, int) and isinstance(value, int | float) and math.isfinite(value)
+            if number and key not in ("step", "images") and not key.startswith("time/") and not key.endswith("_std"):
+                values.setdefault(key, {}).setdefault(int(images or 0), []).append(float(value))
+    return {
+        key: [(images, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0) for images, v in sorted(at.items())]
+        for key, at in sorted(values.items())
+    }
+
+
+def _write_comparison(comparison: Comparison, directory: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from gan_cli import hparams
+
+    tags: set[str] = set()
+    for group in comparison.groups:
+        with SummaryWriter(directory / plain(group.name)) as board:
+            for key, points in curves(group.runs).items():
+                tags.add(key)
+                for images, mean, std in points:
+                    board.add_scalar(key, mean, images)
+                    board.add_scalar(f"{BAND}/{key}/lower", mean - std, images)
+                    board.add_scalar(f"{BAND}/{key}/upper", mean + std, images)
+    with SummaryWriter(directory / "overview") as board:
+        board.add_text("comparison", table(comparison))
+        charts = {key: ["Margin", [key, f"{BAND}/{key}/lower", f"{BAND}/{key}/upper"]] for key in sorted(tags)}
+        board.add_custom_scalars({"mean and standard deviation over seeds": charts})
+        for images, picture in pictures(comparison.groups):
+            board.add_image("samples", np.asarray(picture), images, dataformats="HWC")
+    names = [column.name for column in comparison.columns]
+    for group in comparison.groups:
+        for run in group.runs:
+            values = {name: group.summaries[name].values.get(run.path.name) for name in names if name in group.summaries}
+            told: dict[str, str | float] = {key: _number(value) for key, value in group.settings.items()}
+            final = {f"final/{name}": value for name, value in values.items() if value is not None}
+            with SummaryWriter(directory / "runs" / plain(run.path.name)) as board:
+                metrics = [f"final/{name}" for name in names]
+                for summary in hparams.beginning({**told, "seed": float(run.seed)}, metrics, ",".join(told)):
+                    board._get_file_writer().add_summary(summary, 0)  # type: ignore[no-untyped-call]
+                for key, value in final.items():
+                    board.add_scalar(key, value, run.images)
+                if run.state in ("complete", "failed", "diverged"):
+                    end = hparams.ending(run.state == "complete")
+                    board._get_file_writer().add_summary(end, 0)  # type: ignore[no-untyped-call]
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def table(comparison: Comparison) -> str:
+    """Mean +- std (n) of every column, a row for each group, and the notes, as Markdown."""
+    names = [column.name for column in comparison.columns]
+    lines = [f"| {comparison.title} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for group in comparison.groups:
+        cells = []
+        for name in names:
+            found = group.summaries.get(name)
+            spread = "" if found is None or found.std is None else f" +- {found.std:.3g}"
+            cells.append("" if found is None else f"{found.mean:.4g}{spread} (n={found.n})")
+        lines.append(f"| {group.name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in comparison.notes)])
+
+
+def pictures(groups: Sequence[Group]) -> Iterable[tuple[int, Image.Image]]:
+    """The samples of the first run of each group side by side, for each number of images that one of them was drawn at."""
+    drawn: list[tuple[str, dict[int, Path]]] = []
+    for group in groups:
+        run = min(group.runs, key=lambda run: run.seed)
+        at = {step * run.images // max(run.step, 1): path for step, path in run.pictures.items()}
+        drawn.append((f"{group.name}, seed {run.seed}", at))
+    counts = sorted({images for _, at in drawn for images in at})
+    for images in counts[:: max(1, -(-len(counts) // PICTURES))]:
+        shown = []
+        for name, at in drawn:
+            latest = max((k for k in at if k <= images), default=None)
+            picture = None if latest is None else _read(at[latest])
+            label = name if latest in (images, None) else f"{name}, {latest:,} images"
+            shown.append((label, picture))
+        if any(picture is not None for _, picture in shown):
+            yield images, side_by_side(shown)
+
+
+def _read(path: Path) -> Image.Image | None:
+    try:
+        with opened(path) as file, Image.open(file, formats=["PNG"]) as picture:
+            if max(picture.size) > 8192:
+                return None
+            small = picture.convert("RGB")
+            small.thumbnail((SIDE, SIDE))
+            return small
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        log.warning("warning: %s cannot be read", path)
+        return None
+
+
+def side_by_side(shown: Sequence[tuple[str, Image.Image | None]]) -> Image.Image:
+    """One picture of several, each with its label above it, in rows of at most four."""
+    wide = max([picture.width for _, picture in shown if picture] + [160])
+    letter = max(12, wide // 16)  # pixels; the tab shows the picture in a third of its size
+    columns, gap, head = min(4, len(shown)), 8, 3 * letter
+    high = max([picture.height for _, picture in shown if picture] + [16]) + head
+    sheet = Image.new("RGB", (columns * (wide + gap) - gap, -(-len(shown) // columns) * (high + gap) - gap), "white")
+    pen, font, fits = ImageDraw.Draw(sheet), ImageFont.load_default(letter), 2 * wide // letter
+    for k, (label, picture) in enumerate(shown):
+        x, y = k % columns * (wide + gap), k // columns * (high + gap)
+        lines = [label[at : at + fits] for at in range(0, min(len(label), 2 * fits), fits)]
+        pen.text((x, y), "\n".join(lines), fill="black", font=font)
+        if picture is not None:
+            sheet.paste(picture, (x, y + head))
+    return sheet

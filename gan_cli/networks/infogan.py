@@ -1,0 +1,98 @@
+"""The players that Lucic et al. 2018 compare losses with, after InfoGAN (Chen et al. 2016, appendix C.1).
+
+Layer by layer as google/compare_gan has them (tag v1.0, ``abstract_gan.py``): 4 x 4 kernels, leaky ReLU 0.2 everywhere, batch
+norm with an epsilon of 0.001 everywhere but in the first and last layers. At 28 x 28 the maps are 7 x 7, then 14 x 14.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gan_cli.networks.layers import make_norm
+from gan_cli.ranges import Channels, QuarteredImageSize, Width
+
+EPSILON = 1e-3  # of batch norm
+
+
+def _initialise(module: nn.Module) -> None:
+    """Weights N(0, 0.02), those of convolutions cut off at two deviations, biases 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, 0.0, 0.02, -0.04, 0.04)
+    elif isinstance(module, nn.Linear | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class Generator(nn.Module):
+    """z -> ``hidden`` -> maps of a quarter of the side -> half of it -> image."""
+
+    def __init__(
+        self,
+        latent_dim: Width,
+        image_size: QuarteredImageSize,
+        channels: Channels,
+        width: Width = 64,
+        hidden: Width = 1024,
+    ) -> None:
+        super().__init__()
+        side = image_size // 4
+        self.layers = nn.Sequential(
+            nn.Linear(latent_dim, hidden),
+            nn.BatchNorm1d(hidden, EPSILON),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(hidden, 2 * width * side * side),
+            nn.BatchNorm1d(2 * width * side * side, EPSILON),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Unflatten(1, (2 * width, side, side)),
+            nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+            nn.BatchNorm2d(width, EPSILON),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
+        )
+        self.apply(_initialise)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``z``: (N, latent_dim). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        logits: Tensor = self.layers(z)
+        return 2 * torch.sigmoid(logits) - 1
+
+
+class Discriminator(nn.Module):
+    """image -> half -> a quarter of the side -> ``hidden`` -> one logit.
+
+    ``norm``: ``batch`` or ``none``, as the study varies it; critics with a per-sample penalty need ``layer`` or ``none``.
+    """
+
+    def __init__(
+        self,
+        image_size: QuarteredImageSize,
+        channels: Channels,
+        width: Width = 64,
+        hidden: Width = 1024,
+        norm: Literal["batch", "layer", "none"] = "batch",
+    ) -> None:
+        super().__init__()
+        side = image_size // 4
+        norms = {"batch": nn.BatchNorm1d(hidden, EPSILON), "layer": nn.LayerNorm(hidden), "none": nn.Identity()}
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+            nn.BatchNorm2d(2 * width, EPSILON) if norm == "batch" else make_norm(norm, 2 * width),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Flatten(),
+            nn.Linear(2 * width * side * side, hidden),
+            norms[norm],
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(hidden, 1),
+        )
+        self.apply(_initialise)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
+        logits: Tensor = self.layers(images)
+        return logits.flatten()

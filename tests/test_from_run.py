@@ -1,0 +1,291 @@
+"""``from_run=DIR``: the same run, bit for bit, from what DIR says of itself; and what is refused or said where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+EVERY = ["total_steps=4", "log_every=2", "sample_every=2", "save_every=2"]
+KINDS = {
+    "dcgan": ("dcgan", ["loss=hinge", "ema.half_life=100", "precision=bf16", "schedule=linear"]),
+    "wgan_gp": ("dcgan", ["loss=wgan_gp", "optimizer=adam_wgan_gp", "loss.n_critic=2", "optimizer.discriminator.lr=1e-3"]),
+    "mlp": ("mlp", ["model=mlp", "loss=wgan", "optimizer=rmsprop", "compile=false"]),
+    "cgan": ("cgan", ["model=cgan", "dataset.image_size=16", "loss=lsgan"]),
+    "pix2pix": ("pix2pix", ["model=pix2pix", "dataset=digits_paired", "dataset.image_size=16", "dataset.load_size=18"]),
+    "cyclegan": ("cyclegan", ["model=cyclegan", "dataset=digits_unpaired", "dataset.image_size=16", "dataset.load_size=18"]),
+    "points": ("points", ["model=points", "dataset=ring", "dataset.n=200"]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bit_for_bit(kind: str, train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
+    tiny, args = KINDS[kind]
+    train(*args, *EVERY, "seed=5", "run_dir=a", tiny=tiny)
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 0, result.err
+    read.assert_same(tmp_path / "a", tmp_path / "b")
+    assert "reproduced: the weights of step 4 are identical" in result.err and "not the same" not in result.err
+    assert json.loads((tmp_path / "b" / "status.json").read_text())["command"] == "gan-train from_run=a"
+
+
+@pytest.fixture
+def original(trained: Path, tmp_path: Path) -> Path:
+    """A copy of a run of 4 steps, to be changed."""
+    shutil.copytree(trained, tmp_path / "a")
+    return tmp_path / "a"
+
+
+def change(run: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    """Edit the plain data of every checkpoint, and its config.yaml."""
+    import hashlib
+
+    for state in run.glob("checkpoints/*/state.json"):
+        info = json.loads(state.read_text())
+        edit(info)
+        state.write_text(json.dumps(info))
+        manifest = json.loads((state.parent / "manifest.json").read_text())
+        content = state.read_bytes()
+        manifest["files"]["state.json"] = [len(content), hashlib.sha256(content).hexdigest()]
+        (state.parent / "manifest.json").write_text(json.dumps(manifest))
+        (run / "config.yaml").write_text(yaml.safe_dump(info["config"]))
+
+
+def test_machine_is_as_it_was(train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
+    """What was left to the machine then is not left to it now."""
+    args = ["threads=2", "batch_size=8", "model.generator.width=4", "model.discriminator.width=4", "total_steps=2"]
+    assert gan("gan-train", *args[1:], *args[:1], "run_dir=a").code == 0
+    change(tmp_path / "a", lambda info: info["config"].update(threads=None, precision="auto", compile="auto", device="auto"))
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 0 and "reproduced" in result.err, result.err
+    config, machine = read.info(tmp_path / "b")["config"], read.info(tmp_path / "a")["machine"]
+    assert (config["threads"], config["precision"], config["compile"], config["device"]) == (
+        2, machine["precision"], machine["compiled"], "cpu",
+    )  # fmt: skip
+
+
+def test_the_same_command_continues_and_finds_it_finished(gan: Any, original: Path, stop_at: Any, monkeypatch: Any) -> None:
+    import signal
+
+    command = ["gan-train", "from_run=a", "run_dir=b", "save_every=1"]
+    stop_at(3, signal.SIGTERM)
+    stopped = gan(*command)
+    assert stopped.code == 75 and stopped.continue_command == ["gan-train", "from_run=a", "save_every=1", "run_dir=b"]
+    monkeypatch.undo()
+    went_on = gan(*stopped.continue_command)
+    assert went_on.code == 0 and "continues from step 3" in went_on.err and "reproduced: the weights of step 4" in went_on.err
+    again = gan(*command)
+    assert again.code == 0 and "is finished" in again.err and "reproduced" in again.err
+
+
+def test_a_new_directory_by_default(gan: Any, original: Path, tmp_path: Path) -> None:
+    assert gan("gan-train", "from_run=a").code == 0
+    (found,) = (tmp_path / "outputs").iterdir()
+    assert found.name.startswith("from-a-2")
+
+
+def test_other_seeds_and_a_shorter_run(gan: Any, read: Any, original: Path, tmp_path: Path) -> None:
+    result = gan("gan-train", "-m", "from_run=a", "seed=range(0,2)", "total_steps=2", "hydra.sweep.dir=sweep")
+    assert result.code == 0, result.err
+    assert result.err.count("reproduced: the weights of step 2 are identical") == 1
+    assert "note: not the same run: seed: 0 -> 1" in result.err
+    zero, one = sorted(path.parent for path in (tmp_path / "sweep").glob("*/config.yaml"))
+    assert read.rows(zero) == read.rows(original)[:1] != read.rows(one)
+
+
+def test_several_runs_at_once(train: Any, gan: Any, original: Path, tmp_path: Path) -> None:
+    train("model=mlp", "total_steps=1", "run_dir=other", tiny="mlp")
+    result = gan("gan-train", "-m", "from_run=a,other", "hydra.sweep.dir=sweep")
+    assert result.code == 0 and result.err.count("reproduced: ") == 2, result.err
+
+
+def test_a_job_of_a_sweep_may_be_named_as_it_is_called(train: Any, gan: Any, tmp_path: Path) -> None:
+    train("total_steps=1", "run_dir='sweep/loss=hinge,seed=0'")
+    result = gan("gan-train", "from_run=sweep/loss=hinge,seed=0", "run_dir=b")
+    assert result.code == 0 and "reproduced" in result.err, result.err
+    assert gan(*result.continue_command).code == 0
+
+
+def test_where_the_data_is_may_be_said(gan: Any, train: Any, read: Any, data_root: Path, tmp_path: Path) -> None:
+    """Of a data set that the default one has no such key of."""
+    train("dataset=mnist", f"dataset.root={data_root}", "total_steps=1", "run_dir=a")
+    change(tmp_path / "a", lambda info: info["config"]["dataset"].update(root="elsewhere"))
+    lost = gan("gan-train", "from_run=a", "run_dir=b")
+    assert lost.code == 66 and "dataset.root" in lost.err and not (tmp_path / "elsewhere").exists()
+    result = gan("gan-train", "from_run=a", "run_dir=b", f"dataset.root={data_root}")
+    assert result.code == 0 and "reproduced" in result.err, result.err
+    assert gan(*result.continue_command).code == 0
+
+
+@pytest.mark.parametrize("given", ["loss=hinge", "optimizer.lr=1", "model.generator.blocks=3", "~dataset", "batch_size=8"])
+def test_what_makes_another_run_is_refused(given: str, gan: Any, original: Path, tmp_path: Path) -> None:
+    result = gan("gan-train", "from_run=a", "run_dir=b", given)
+    (line,) = result.errors
+    assert result.code == 2 and not (tmp_path / "b").exists()
+    if given != "~dataset":
+        assert given.partition("=")[0] in line and "gan-train threads=1 batch_size=8" in line
+
+
+def test_other_values_that_are_wrong_are_the_users(gan: Any, original: Path) -> None:
+    result = gan("gan-train", "from_run=a", "total_steps=0")
+    assert result.code == 2 and "(total_steps)" in result.errors[0]
+
+
+def test_what_is_no_run(gan: Any, original: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for where, code, said in (
+        ("nowhere", 66, "there is no such run directory"),
+        ("empty", 66, "this is no run"),
+        ("a", 2, "in its own directory"),
+    ):
+        result = gan("gan-train", f"from_run={where}", "run_dir=a")
+        assert result.code == code and said in result.errors[0], result.err
+        assert len(result.errors) == 1 and "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "a: ${", "a: &x [1]\nb: *x", "[" * 50_000, "model: 3", "model: {}", "\0", "? [a]"]
+)
+def test_a_config_that_is_none(content: str, gan: Any, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.yaml").write_text(content)
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 76 and len(result.errors) == 1 and "Traceback" not in result.err, result.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_run_without_a_checkpoint(gan: Any, read: Any, original: Path, tmp_path: Path) -> None:
+    shutil.rmtree(original / "checkpoints")
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 0 and "it has no checkpoint that says" in result.err and "not compared" in result.err
+    assert read.rows(tmp_path / "b") == read.rows(original)
+
+
+def test_a_damaged_run(gan: Any, original: Path) -> None:
+    for state in original.glob("checkpoints/*/state.json"):
+        state.write_text("{")
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 0 and "config.yaml is used in its place" in result.err
+
+
+def test_a_run_of_an_older_version(gan: Any, original: Path) -> None:
+    def older(info: dict[str, Any]) -> None:
+        for key in ("gif", "max_skipped_updates"):
+            del info["config"][key]
+        del info["machine"]["processes"]
+        del info["versions"]
+
+    change(original, older)
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 0, result.err
+    assert "note: the run is of an older version, without gif; it is False here" in result.err
+    assert "reproduced" in result.err and "gan_cli: None -> " in result.err
+
+
+def test_a_key_that_this_version_does_not_know(gan: Any, original: Path) -> None:
+    change(original, lambda info: info["config"].update(magic=3))
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 76 and "unknown key 'magic'" in result.errors[0]
+
+
+def test_a_run_that_was_changed_or_made_otherwise(gan: Any, original: Path) -> None:
+    def other(info: dict[str, Any]) -> None:
+        info["changes"] = ["from step 2 on optimizer.lr: 0.1 -> 0.2"]
+        info["machine"]["torch"] = "1.0"
+
+    change(original, other)
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 0
+    assert "note: not the same run: it was changed from step 2 on optimizer.lr: 0.1 -> 0.2" in result.err
+    assert "note: not the same run: torch: 1.0 -> " in result.err
+
+
+def test_other_data_is_refused_unless_allowed(gan: Any, original: Path, tmp_path: Path) -> None:
+    change(original, lambda info: info.update(data="0" * 64))
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 65 and "000000000000 -> " in result.errors[0] and not (tmp_path / "b").exists()
+    result = gan("gan-train", "from_run=a", "run_dir=b", "allow_change=[data]")
+    assert result.code == 0 and "not the same run: data: 0000" in result.err
+
+
+def test_it_says_that_it_is_not_reproduced_and_since_when(gan: Any, original: Path) -> None:
+    change(original, lambda info: info["config"]["optimizer"].update(lr=0.01))
+    rows = [json.loads(line) for line in (original / "metrics.jsonl").read_text().splitlines()]
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 0 and f"not reproduced: the weights of step 4 differ from those of {original}" in result.err
+    assert f"the rows differ since step {rows[0]['step']}" in result.err
+
+
+EVIL = {
+    "model.task": "os.system",
+    "model.generator": "gan_cli.networks.dcgan.torch.load",
+    "model.discriminator": "gan_cli.data.download.download",
+    "loss": "gan_cli.losses.torch.hub.load",
+    "loss.adversarial": "gan_cli.train.main",
+    "optimizer": "torch.optim.adam.os.system",
+    "optimizer.discriminator": "torch.hub.load",
+    "schedule": "builtins.exec",
+    "dataset": "gan_cli.data.download.fetch",
+    "features": "gan_cli.metrics.weights.find",
+}
+
+
+@pytest.mark.parametrize("part", EVIL)
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_strangers_run_names_no_code(part: str, checkpoints: bool, gan: Any, original: Path, tmp_path: Path) -> None:
+    def plant(info: dict[str, Any]) -> None:
+        node = info["config"]
+        for name in part.split("."):
+            node = node[name]
+        node["_target_"] = EVIL[part]
+
+    change(original, plant)
+    if not checkpoints:
+        shutil.rmtree(original / "checkpoints")
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 77 and EVIL[part] in result.errors[0] and "trust=true" in result.errors[0], result.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_interpolations_and_links_of_a_stranger(gan: Any, original: Path, tmp_path: Path) -> None:
+    config = (original / "config.yaml").read_text()
+    shutil.rmtree(original / "checkpoints")
+    (original / "config.yaml").write_text(config.replace("latent_dim: 100", "latent_dim: ${oc.env:HOME}"))
+    assert gan("gan-train", "from_run=a", "run_dir=b").code == 77
+    (original / "config.yaml").unlink()
+    os.symlink("/etc/hostname", original / "config.yaml")
+    assert gan("gan-train", "from_run=a", "run_dir=b").code == 77
+
+
+def test_the_command_of_a_stranger_is_quoted(gan: Any, original: Path) -> None:
+    for command, shown in (("gan-train x=1; rm -rf ~", "'x=1;' rm"), ("rm -rf ~", "Repeat the command"), ("'", "Repeat")):
+        (original / "status.json").write_text(json.dumps({"state": "complete", "command": command}))
+        assert shown in gan("gan-train", "from_run=a", "batch_size=3").errors[0]
+
+
+def test_own_classes_need_trust(train: Any, gan: Any, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("from gan_cli.losses import Hinge\n\n\nclass Mine(Hinge):\n    pass\n")
+    train("loss=hinge", "loss.adversarial._target_=own.Mine", "total_steps=2", "run_dir=a")
+    assert gan("gan-train", "from_run=a", "run_dir=b").code == 77
+    result = gan("gan-train", "from_run=a", "run_dir=b", "trust=true")
+    assert result.code == 0 and "reproduced" in result.err, result.err
+
+
+def test_all_that_the_package_offers_is_its_own() -> None:
+    """A new option that a run could not be made anew with would be found here."""
+    from gan_cli.trust import TRAINED, check_trusted
+
+    from .test_config_files import NEEDED, OPTIONS, composed  # type: ignore[import-not-found]
+
+    for group, name in OPTIONS:
+        config = composed(f"{group}={name}", *NEEDED.get(name, [])).as_dict()
+        for part in TRAINED:
+            check_trusted(config, part)
+    own = {"_target_": "torch.optim.RAdam", "discriminator": {"_target_": "torch.optim.Adagrad"}}
+    check_trusted({"optimizer": own}, "optimizer")
