@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -60,25 +60,25 @@ def app(cfg: DictConfig) -> float | None:
         report = reporter(options, run_dir.parent, run_dir.name)
     try:
         value = train_run(
-            config, run_dir, name, lambda path: continue_command(overrides, path), report=report, original=original
+            config, run_dir, name, lambda path: continue_command(hydra, overrides, path), report=report, original=original
         )
         if sweeping and signals.received:  # in the last step
             raise signals.Interrupted(signals.received[0])
         return value
     except (PreemptedError, signals.Interrupted):
-        if sweeping and signals.received:
+        if sweeping and signals.received and not signals.is_elsewhere():
             logging.getLogger("gan_cli").info("to continue the whole sweep: %s", continue_sweep())
         raise
 
 
-def continue_command(overrides: list[str], run_dir: Path | None) -> str:
+def continue_command(hydra: Any, overrides: list[str], run_dir: Path | None) -> str:
     """The command that starts this run, with its directory, or without one so that it makes a new run.
 
     It does not depend on ``sys.argv``: in a job of a cluster that is not what the user typed.
-    """
-    from hydra.core.hydra_config import HydraConfig
 
-    hydra = HydraConfig.get()
+    Args:
+        hydra: that part of the composed config. overrides: of the job.
+    """
     flags = [a for s in hydra.runtime.config_sources if s.provider == "command-line" for a in ("--config-dir", near(s.path))]
     if hydra.job.config_name != "train":
         flags += ["--config-name", str(hydra.job.config_name)]

@@ -16,7 +16,8 @@ from gan_cli.config import TrainConfig, differences
 from .conftest import TINY  # type: ignore[import-not-found]
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ["dataset", "experiment", "features", "loss", "model", "optimizer", "protocol", "schedule"]
+GROUPS = ["dataset", "experiment", "features", "launcher", "loss", "model", "optimizer", "protocol", "schedule", "sweep"]
+SWEEPERS = "hydra"  # a folder of groups of Hydra's own
 EVALUATION = {"features", "protocol"}  # of gan-eval only
 ALL_OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 OPTIONS = [(group, name) for group, name in ALL_OPTIONS if group not in EVALUATION]
@@ -51,7 +52,7 @@ def nested(config: TrainConfig, key: str) -> Any:
 
 
 def test_every_group_has_options() -> None:
-    assert sorted(p.name for p in CONF.iterdir() if p.is_dir() and not p.name.startswith("_")) == GROUPS
+    assert sorted(p.name for p in CONF.iterdir() if p.is_dir() and not p.name.startswith("_")) == sorted([*GROUPS, SWEEPERS])
     assert {group for group, _ in ALL_OPTIONS} == set(GROUPS)
     assert len(OPTIONS) >= 29
 
@@ -102,7 +103,8 @@ def test_trains(name: str, train: Any, read: Any, tmp_path: Path, data_root: Pat
 @pytest.mark.parametrize(("group", "name"), [o for o in OPTIONS if o[0] not in ("dataset", "experiment")])
 def test_trains_without_files(group: str, name: str, train: Any, read: Any, tmp_path: Path) -> None:
     tiny = {"wgan_mlp": "mlp"}.get(name, name) if group == "model" else "dcgan"
-    train(f"{group}={name}", "total_steps=3", "run_dir=r", tiny=tiny if tiny in TINY else "dcgan")
+    short = ["eval_every=null", "optimized_metric=null"] if group == "sweep" else []
+    train(f"{group}={name}", "total_steps=3", "run_dir=r", *short, tiny=tiny if tiny in TINY else "dcgan")
     assert read.rows(tmp_path / "r")[-1]["step"] == 3
 
 

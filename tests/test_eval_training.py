@@ -318,16 +318,16 @@ def test_cyclegan(train: Any, gan: Any, tmp_path: Path) -> None:
 
 
 def test_the_best_value_goes_to_the_sweeper(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: Any) -> None:
-    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+    from gan_cli.sweeps.jobs import Jobs
 
-    launch, returned = BasicLauncher.launch, []
+    run_jobs, returned = Jobs.run, []
 
-    def spy(self: Any, *args: Any, **keywords: Any) -> Any:
-        jobs = list(launch(self, *args, **keywords))
-        returned.extend(job.return_value for job in jobs)
-        return jobs
+    def spy(self: Any, jobs: Any) -> Any:
+        outcomes = run_jobs(self, jobs)
+        returned.extend(outcome.value for outcome in outcomes)
+        return outcomes
 
-    monkeypatch.setattr(BasicLauncher, "launch", spy)
+    monkeypatch.setattr(Jobs, "run", spy)
     args = [*EVERY, "total_steps=4", "eval_every=2", "metrics=[kid,fid]"]
     scripted(2.0, 3.0, 5.0, 4.0, 9.0, 8.0)
     train("-m", "seed=0,1", *args, "hydra.sweep.dir=sweep")

@@ -39,6 +39,9 @@ def _watch(directory: Path, parent: int) -> None:
     own = os.environ[signals.SWEEP] == str(parent)  # not so on another machine
     while True:
         time.sleep(PAUSE)
-        ended = (directory / STOP).exists() or (own and os.getppid() != parent)
-        if ended and not signals.received and callable(signal.getsignal(signal.SIGTERM)):  # the training listens
+        orphaned = own and os.getppid() != parent
+        training = callable(signal.getsignal(signal.SIGTERM))  # and listens
+        if ((directory / STOP).exists() or orphaned) and training and not signals.received:
             os.kill(os.getpid(), signal.SIGTERM)
+        elif orphaned and not training:  # there is nobody to tell, and nothing to save
+            os._exit(PreemptedError.exit_code)

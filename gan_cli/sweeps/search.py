@@ -490,7 +490,7 @@ class OptunaSearch(Jobs):
                 search.confirm()
             from gan_cli.train import continue_command  # which imports the sweeps
 
-            search.report(lambda overrides: continue_command(overrides, Path("NEW")))
+            search.report(lambda overrides: continue_command(self.config.hydra, overrides, Path("NEW")))
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)

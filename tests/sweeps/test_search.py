@@ -385,8 +385,8 @@ def test_a_confirmation_with_losses_says_so(tmp_path: Path, said: pytest.LogCapt
 
 
 def test_verdicts() -> None:
-    assert "too few" in verdict([1.0], [2.0, 3.0], "minimize", lambda a, b: 0.01)
-    assert "the best trial is better, by 2" in verdict([1.0, 1.0], [3.0, 3.0], "minimize", lambda a, b: 0.01)
-    assert "the default is better, by 2" in verdict([1.0, 1.0], [3.0, 3.0], "maximize", lambda a, b: 0.01)
-    assert "do not support" in verdict([1.0, 1.0], [3.0, 3.0], "minimize", lambda a, b: 0.06)
+    assert "too few" in verdict([1.0], [2.0, 3.0], "minimize")
+    assert "the best trial is better, by 2" in verdict([1.0, 1.1, 0.9], [3.0, 3.1, 2.9], "minimize")
+    assert "the default is better, by 2" in verdict([1.0, 1.1, 0.9], [3.0, 3.1, 2.9], "maximize")
+    assert "do not support" in verdict([1.0, 5.0], [3.0, 4.0], "minimize")
     assert spread([1.0, 3.0]) == "2 +- 1.414, n=2" and spread([1.0]) == "1, n=1" and spread([]) == "nothing, n=0"
