@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gan_cli import status
+from gan_cli.locks import locked
+from gan_cli.sweeps.directory import read_plan
 
 
 def jobs(sweep: Path) -> dict[str, Path]:
@@ -17,12 +22,12 @@ def test_three_losses_times_two_seeds(train: Any, read: Any, tmp_path: Path) -> 
     common = ["total_steps=2", "schedule=linear", "precision=auto"]
     train("-m", "loss=non_saturating,hinge,wgan_gp", "seed=0,1", *common)
     (sweep,) = (tmp_path / "outputs").iterdir()
-    assert sweep.name.startswith("sweep-2")
+    assert sweep.name.startswith("sweep-loss-seed-")
     found = jobs(sweep)
     assert len(found) == 6
     for loss in ("non_saturating", "hinge", "wgan_gp"):
         for seed in (0, 1):
-            (name,) = (name for name in found if f"loss={loss}," in name and f"seed={seed}," in name)
+            name = f"loss={loss},seed={seed}"
             assert read.rows(found[name])[-1]["step"] == 2
             if (loss, seed) == ("wgan_gp", 0):
                 train(f"loss={loss}", f"seed={seed}", *common, f"run_dir=alone-{loss}")
@@ -38,10 +43,73 @@ def test_no_job_inherits_anything(train: Any, read: Any, tmp_path: Path) -> None
 
 
 def test_the_same_sweep_again_is_finished(train: Any, read: Any, tmp_path: Path) -> None:
-    command = ["-m", "seed=0,1", "hydra.sweep.dir=sweep"]
-    train(*command, "total_steps=1")
-    result = train(*command, "total_steps=1")
-    assert result.err.count("is finished: 1 of 1 steps") == 2
+    """It is found by what is overridden, in any order; what is complete is not touched."""
+    train("-m", "loss=hinge,lsgan", "seed=0", "total_steps=1", "log_every=1")
+    (sweep,) = (tmp_path / "outputs").iterdir()
+    before = {path: path.stat().st_mtime_ns for job in jobs(sweep).values() for path in [job, *job.rglob("*")]}
+    result = train("-m", "log_every=1", "total_steps=1", "seed=0", "loss=hinge,lsgan")
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == [sweep.name]
+    assert {path: path.stat().st_mtime_ns for job in jobs(sweep).values() for path in [job, *job.rglob("*")]} == before
+    assert "2 of 2 jobs are finished and stay as they are" in result.err
+    assert "the sweep is finished: 2 of 2 jobs are complete" in result.err
+
+
+def test_other_overrides_are_another_sweep(train: Any, tmp_path: Path) -> None:
+    train("-m", "seed=0,1", "total_steps=1")
+    train("-m", "seed=0,1", "total_steps=1", "loss=hinge")
+    assert len(list((tmp_path / "outputs").iterdir())) == 2
+
+
+def test_broken_jobs_go_on_and_new_ones_begin(train: Any, read: Any, tmp_path: Path, stop_at: Any) -> None:
+    command = ["-m", "seed=0,1,2", "total_steps=4", "hydra.sweep.dir=sweep"]
+    train("seed=0", "total_steps=4", "run_dir='sweep/seed=0'")
+    stop_at(2, signal.SIGTERM)
+    result = train(*command, code=75)
+    assert "to go on with the sweep, whatever ends it, repeat the command" in result.err
+    assert "gan-train -m" in next(line for line in result.err.splitlines() if line.startswith("to continue the whole sweep"))
+    states = {name: read_status(path)["state"] for name, path in jobs(tmp_path / "sweep").items()}
+    assert states == {"seed=0": "complete", "seed=1": "preempted"}
+    result = train(*command)
+    assert "1 of 3 jobs are finished" in result.err
+    assert "seed=1  preempted" in result.err and "seed=2  waiting" in result.err
+    assert "continues from step 2" in result.err
+    train("seed=1", "total_steps=4", "run_dir=one")
+    read.assert_same(tmp_path / "one", tmp_path / "sweep" / "seed=1")
+    assert {read_status(path)["state"] for path in jobs(tmp_path / "sweep").values()} == {"complete"}
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    found = status.read(path)
+    assert found is not None
+    return found
+
+
+def test_one_process_sweeps(train: Any, tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    with locked(tmp_path / "sweep", "sweep"):
+        result = train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep", code=73)
+    (line,) = result.errors
+    assert "the sweep is in use by process" in line and "set hydra.sweep.dir=" in line
+    assert jobs(tmp_path / "sweep") == {}
+
+
+def test_a_grid_has_values(train: Any) -> None:
+    (line,) = train("-m", "optimizer.lr=interval(1e-5,1e-2)", code=2).errors
+    assert "a grid cannot go through interval(1e-5,1e-2) (optimizer.lr)" in line and "hydra/sweeper=optuna" in line
+
+
+def test_longer_jobs_go_on(train: Any, read: Any, tmp_path: Path) -> None:
+    train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep")
+    train("-m", "seed=0,1", "total_steps=2", "hydra.sweep.dir=sweep")
+    assert [read.rows(path)[-1]["step"] for path in jobs(tmp_path / "sweep").values()] == [2, 2]
+
+
+def test_the_plan(train: Any, tmp_path: Path) -> None:
+    train("-m", "loss=hinge,lsgan", "seed=1", "total_steps=1", "hydra.sweep.dir=sweep")
+    plan = read_plan(tmp_path / "sweep")
+    assert plan is not None and plan["jobs"] == ["loss=hinge", "loss=lsgan"]
+    assert plan["cwd"] == str(tmp_path) and shlex.split(plan["command"])[1:3] == ["-m", "threads=1"]
+    assert (tmp_path / "sweep" / "loss=hinge" / "checkpoints").is_dir()
 
 
 @pytest.mark.parametrize("where", [0, 1, 2])
@@ -63,7 +131,7 @@ def test_a_failing_job_does_not_stop_the_rest(train: Any, read: Any, gan: Any, t
     assert line.startswith("gan-train: error: batch_size=100000 is larger than the data set")
     assert result.err.splitlines()[-1].startswith("gan-train: 1 failed: ")
     found = [path for path in jobs(tmp_path / "sweep").values() if (path / "checkpoints").exists()]
-    assert len(found) == 1 and "batch_size=8," in found[0].name
+    assert [path.name for path in found] == ["batch_size=8"]
 
 
 def test_a_diverging_job_does_not_stop_the_rest(train: Any, read: Any, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def job_name(overrides: str) -> str:
 
 def continue_sweep() -> str:
     """The command that goes on with this sweep: the one that began it."""
-    return shlex.join([program("gan-train"), *sys.argv[1:]])
+    flags = [argument for argument in sys.argv[1:] if argument in ("-m", "--multirun")]
+    return shlex.join([program("gan-train"), *flags, *(a for a in sys.argv[1:] if a not in flags)])
 
 
 def compare(directory: Path) -> str:

@@ -51,5 +51,5 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
             values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
             todo = "List values (choice, range), or search: hydra/sweeper=optuna, or hydra/sweeper=random"
-            raise ConfigError(f"a grid has no values of {override.get_value_element_as_str()}", key, todo)
+            raise ConfigError(f"a grid cannot go through {str(override.input_line).partition('=')[2]}", key, todo)
     return [list(job) for job in itertools.product(*values)]

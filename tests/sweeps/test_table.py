@@ -1,0 +1,85 @@
+"""The table of jobs: what it reads from disk, and how long it says the rest takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gan_cli.locks import locked
+from gan_cli.sweeps.table import Job, Watch, clock, look, remaining, summary, table
+
+
+def job(path: Path, state: str, step: int, seconds: float = 0.0, total: int = 100) -> None:
+    path.mkdir(parents=True)
+    told = {"state": state, "step": step, "total_steps": total, "message": None}
+    (path / "status.json").write_text(json.dumps(told))
+    rows = [{"step": k, "time/elapsed": seconds * k / step} for k in range(10, step + 1, 10)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_states(tmp_path: Path) -> None:
+    job(tmp_path / "a", "complete", 100, 20.0)
+    job(tmp_path / "b", "running", 50, 10.0)
+    job(tmp_path / "c", "diverged", 30, 6.0)
+    assert look(tmp_path, "a") == Job("a", "complete", 100, 100, 20.0)
+    assert look(tmp_path, "b").state == "stopped", "nobody holds it"
+    with locked(tmp_path / "b"):
+        running = look(tmp_path, "b")
+    assert (running.state, running.step, running.left) == ("running", 50, 10.0)
+    assert look(tmp_path, "c").left == 0
+    assert look(tmp_path, "d") == Job("d", "waiting")
+
+
+def test_a_running_job_is_where_its_last_row_is(tmp_path: Path) -> None:
+    """status.json is written with checkpoints only."""
+    job(tmp_path / "b", "running", 50, 10.0)
+    told = json.loads((tmp_path / "b" / "status.json").read_text()) | {"step": 0}
+    (tmp_path / "b" / "status.json").write_text(json.dumps(told))
+    with locked(tmp_path / "b"):
+        assert look(tmp_path, "b").step == 50
+
+
+@pytest.mark.parametrize("text", ["", "\n", "{", "[]", '{"step": "x"}', '{"step": 3}'])
+def test_rows_that_cannot_be_read(text: str, tmp_path: Path) -> None:
+    job(tmp_path / "b", "running", 0)
+    (tmp_path / "b" / "metrics.jsonl").write_text(text)
+    with locked(tmp_path / "b"):
+        assert (look(tmp_path, "b").step, look(tmp_path, "b").left) == (0, None)
+
+
+def test_time_left() -> None:
+    done, half, waiting = Job("a", "complete", 100, 100, 20.0), Job("b", "running", 50, 100, 10.0), Job("c", "waiting")
+    assert remaining([done, half, waiting], 1) == 30
+    assert remaining([done, half, waiting], 2) == 20, "the longest one"
+    assert remaining([waiting], 1) is None
+    assert remaining([done], 1) == 0
+    assert [clock(s) for s in (None, 59.6, 3661)] == ["-", "1:00", "1:01:01"]
+
+
+def test_words() -> None:
+    jobs = [Job("loss=hinge,seed=0", "complete", 100, 100, 20.0), Job("loss=lsgan,seed=0", "running", 50, 100, 10.0)]
+    lines = table(jobs)
+    assert lines[1].split() == ["loss=hinge,seed=0", "complete", "100/100", "0:20", "-"]
+    assert lines[2].split() == ["loss=lsgan,seed=0", "running", "50/100", "0:10", "0:10"]
+    assert summary(jobs, 1) == "1 of 2 complete, 1 running, ETA 0:10"
+
+
+def test_a_watch_says_what_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    import logging
+    import time
+
+    monkeypatch.setattr("gan_cli.sweeps.table.LOOK", 0.01)
+    monkeypatch.setattr(logging.getLogger("gan_cli"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("gan_cli"), "level", logging.INFO)
+    watch = Watch(tmp_path, ["a", "b"])
+    watch.start()
+    job(tmp_path / "a", "complete", 100, 20.0)
+    limit = time.monotonic() + 10
+    while "a: complete" not in caplog.text and time.monotonic() < limit:
+        time.sleep(0.01)
+    watch.stop()
+    assert "0 of 2 complete, 2 waiting" in caplog.text
+    assert "sweep: a: complete (1 of 2 complete, 1 waiting, ETA 0:20)" in caplog.text
+    assert caplog.records[-1].getMessage().endswith("1 of 2 complete, 1 waiting, ETA 0:20\n")
