@@ -60,7 +60,9 @@ def test_other_overrides_are_another_sweep(train: Any, tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
-def test_broken_jobs_go_on_and_new_ones_begin(train: Any, read: Any, tmp_path: Path, stop_at: Any) -> None:
+def test_broken_jobs_go_on_and_new_ones_begin(
+    train: Any, read: Any, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ["-m", "seed=0,1,2", "total_steps=4", "hydra.sweep.dir=sweep"]
     train("seed=0", "total_steps=4", "run_dir='sweep/seed=0'")
     stop_at(2, signal.SIGTERM)
@@ -69,6 +71,7 @@ def test_broken_jobs_go_on_and_new_ones_begin(train: Any, read: Any, tmp_path: P
     assert "gan-train -m" in next(line for line in result.err.splitlines() if line.startswith("to continue the whole sweep"))
     states = {name: read_status(path)["state"] for name, path in jobs(tmp_path / "sweep").items()}
     assert states == {"seed=0": "complete", "seed=1": "preempted"}
+    monkeypatch.undo()
     result = train(*command)
     assert "1 of 3 jobs are finished" in result.err
     assert "seed=1  preempted" in result.err and "seed=2  waiting" in result.err
