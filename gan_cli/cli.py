@@ -14,11 +14,11 @@ import string
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -38,6 +38,9 @@ from gan_cli.errors import (
     of_system,
 )
 from gan_cli.schema import nearest
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 CONFIG_PACKAGE = "gan_cli.conf"
 MAX_JOBS = 10_000  # of a sweep
@@ -64,12 +67,12 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
                 print(f"{name}: interrupted by {signal_name}{todo if resumable else ''}", file=sys.stderr, flush=True)
         return PreemptedError.exit_code if resumable else 128 + signal.Signals[signal_name]
 
-    _open_standard_streams()
+    open_standard_streams()
     if "OMP_WAIT_POLICY" not in os.environ:  # read by GNU OpenMP, which torch brings
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         with signals.interrupting(leave):
-            code = _run(app, config_name, name, silent=silent)
+            code = _run(app, config_name, name, silent=silent, resumable=resumable)
     except signals.Interrupted as interrupted:
         code = leave(str(interrupted))
     except SystemExit as ended:
@@ -81,11 +84,11 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
     sys.exit(code)
 
 
-def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silent: bool) -> int:
+def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silent: bool, resumable: bool) -> int:
     try:
         here = os.getcwd()
     except OSError as error:
-        _say(name, NotFoundError(f"the current directory is not there: {error.strerror}", ".", "Change to another one"))
+        say(name, NotFoundError(f"the current directory is not there: {error.strerror}", ".", "Change to another one"))
         return NotFoundError.exit_code
     sys.path.append(here)  # a user's own class may lie next to their YAML; last, so that it shadows nothing installed
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -112,12 +115,12 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
             sweeping = hydra.mode == RunMode.MULTIRUN
             here_too = signals.received and sweeping and not signals.is_elsewhere()
             if isinstance(error, PreemptedError) and here_too:  # Ctrl-C means the whole sweep
-                _say(name, error)
+                say(name, error)
                 sys.exit(PreemptedError.exit_code)
             if want_traceback or not (sweeping or known):
                 raise
             if sweeping:  # say it now; the other jobs go on, and the sweeper says what it means
-                _say(name, known or error)
+                say(name, known or error)
                 raise (known or error) from error.__cause__
             failed[" ".join(task_overrides(hydra))] = known or error
             return None
@@ -125,10 +128,10 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", category=UserWarning, module=r"hydra\.")
-            _main(job, config_name, name)
+            _main(job, config_name, name, resumable=resumable)
         sys.stdout.flush()
     except BrokenPipeError:  # gan-train ... | head
-        _forget(sys.stdout)
+        forget(sys.stdout)
         return 0
     except Exception as error:
         if signals.received and not isinstance(error, GanError):
@@ -142,22 +145,22 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
         if want_traceback:
             traceback.print_exc()
         if not silent or known.heard:
-            _say(name, known)
+            say(name, known)
         return known.exit_code
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
             except OSError:  # a full disk, said already; the interpreter would say it again
-                _forget(stream)
+                forget(stream)
     for failure in failed.values():
         if not silent or getattr(failure, "heard", False):
-            _say(name, failure)
+            say(name, failure)
         return getattr(failure, "exit_code", 1)
     return 0
 
 
-def _open_standard_streams() -> None:
+def open_standard_streams() -> None:
     """``2>&-`` and the like: the next file opened would take the place of the stream, and get what is written to it."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         if number > 0:
@@ -165,12 +168,12 @@ def _open_standard_streams() -> None:
     os.close(number)
 
 
-def _forget(stream: TextIO) -> None:
+def forget(stream: TextIO) -> None:
     """What a stream still holds goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None:
+def _main(job: Callable[[DictConfig], Any], config_name: str, name: str, *, resumable: bool) -> None:
     import hydra
     from hydra._internal.utils import get_args_parser
 
@@ -186,25 +189,38 @@ def _main(job: Callable[[DictConfig], Any], config_name: str, name: str) -> None
     if args.help:
         print(_help(args.config_name or config_name, args))
         return
-    _refuse_huge_sweep(args.overrides)
+    if not resumable:  # a training's own sweeper asks
+        refuse_huge_sweep(_parsed(args.overrides))
     if args.multirun and torchrun.world() > 1:
         todo = "Leave out -m and start one torchrun for each job, or leave out torchrun"
         raise ConfigError("several processes cannot sweep together", "-m under torchrun", todo)
     hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=config_name, version_base="1.3")(job)()
 
 
-def _refuse_huge_sweep(overrides: list[str]) -> None:
-    """Hydra lists every job before the first one begins."""
+def _parsed(overrides: list[str]) -> list[Override]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides(overrides)
+
+
+def refuse_huge_sweep(overrides: Sequence[Override]) -> None:
+    """Hydra lists every job before the first one begins.
+
+    Raises:
+        ConfigError: there are too many.
+    """
     from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 
     jobs = 1.0
-    for sweep in (override.value() for override in OverridesParser.create().parse_overrides(overrides)):
+    for override in overrides:
+        sweep = override.value()
         if isinstance(sweep, ChoiceSweep):
             jobs *= len(sweep.list)
         elif isinstance(sweep, RangeSweep) and None not in (sweep.start, sweep.stop, sweep.step):
             start, stop, step = float(sweep.start), float(sweep.stop), float(sweep.step)  # type: ignore[arg-type]
-            jobs *= max(1.0, abs(stop - start) / (abs(step) or 1e-300))
+            if not step:
+                raise ConfigError("a range with a step of 0 does not end", str(override.input_line), "Write range(start,stop)")
+            jobs *= max(1.0, abs(stop - start) / abs(step))
         if not jobs <= MAX_JOBS:
             raise ConfigError(f"a sweep of more than {MAX_JOBS:,} jobs", "command line", "Sweep fewer values at a time")
 
@@ -235,7 +251,8 @@ def _compose(config_name: str, overrides: list[str], config_dir: str | None) -> 
         return compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
 
 
-def _say(name: str, error: Exception) -> None:
+def say(name: str, error: Exception) -> None:
+    """Print an error as one line."""
     text = str(error)
     if not isinstance(error, GanError):
         text = (
@@ -316,6 +333,9 @@ def _translate(error: Exception, config_name: str, *, composing: bool) -> GanErr
         todo = f"Options: {', '.join(options)}" + (f". {near}" if near else "")
         if not group:
             return ConfigError(f"there is no config {option!r}", "--config-name", "Leave it out")
+        if group == "hydra/launcher":
+            extra = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}.get(option)
+            todo = f"Install it: pip install 'gan_cli[{extra}]'" if extra else todo
         if not options:
             todo = "Check the name of the group; --help lists them"
         return ConfigError(f"{group} has no option {option!r}", f"{group}={option}", todo)

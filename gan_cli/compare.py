@@ -135,26 +135,26 @@ def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]
 
 def main() -> NoReturn:
     """Console script."""
-    cli._open_standard_streams()
+    cli.open_standard_streams()
     try:
         os.getcwd()
         code = app(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # gan-compare ... | head
-        cli._forget(sys.stdout)
+        cli.forget(sys.stdout)
         code = 0
     except KeyboardInterrupt:
         code = 130
     except GanError as error:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.flush()
-        cli._say(NAME, error)
+        cli.say(NAME, error)
         code = error.exit_code
     except OSError as error:
         known = of_system(error, "output") or NotFoundError(
             f"it cannot be read: {error.strerror}", str(error.filename), "Check it"
         )
-        cli._say(NAME, known)
+        cli.say(NAME, known)
         code = known.exit_code
     sys.exit(code)
 

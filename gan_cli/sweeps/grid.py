@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.types import Override
 
+from gan_cli.cli import refuse_huge_sweep
 from gan_cli.errors import ConfigError, SweepError
 from gan_cli.sweeps import directory as places
 from gan_cli.sweeps.jobs import Jobs, Outcome
@@ -24,8 +25,9 @@ class Grid(Jobs):
         Raises:
             SweepError: of the jobs that failed, after all have ended.
         """
-        with self.opened(arguments) as overrides:
-            outcomes = self.run(combinations(overrides))
+        jobs = combinations(self.parse(arguments))
+        with self.opened(arguments):
+            outcomes = self.run(jobs)
             failed = {one.name: one.error for one in outcomes if one.error is not None}
             done = sum(one.state == "complete" for one in outcomes)
             if done:
@@ -40,8 +42,9 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
     """The jobs of a grid, the last key changing fastest.
 
     Raises:
-        ConfigError: a continuous range, which has no values to go through.
+        ConfigError: too many, or a continuous range, which has no values to go through.
     """
+    refuse_huge_sweep(overrides)
     values: list[list[str]] = []
     for override in overrides:
         key = override.get_key_element()

@@ -99,6 +99,8 @@ class Jobs:
         Raises:
             OutputError: another process sweeps here, or it cannot be written.
         """
+        if self.config.hydra.sweep.dir == "":
+            raise ConfigError("a directory is needed", "hydra.sweep.dir", "Set hydra.sweep.dir=DIR, or leave it out")
         overrides = self.parse(arguments)
         if self.config.hydra.sweep.dir == places.AUTO:
             typed = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.hydra))
