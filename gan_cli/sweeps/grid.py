@@ -55,4 +55,4 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
         else:
             todo = "List values (choice, range), or search: hydra/sweeper=optuna, or hydra/sweeper=random"
             raise ConfigError(f"a grid cannot go through {str(override.input_line).partition('=')[2]}", key, todo)
-    return [list(job) for job in itertools.product(*values)]
+    return [list(job) for job in dict.fromkeys(itertools.product(*values))]  # a value given twice is one job
