@@ -111,7 +111,7 @@ def page(comparisons: list[Comparison], path: Path, title: str | None = None) ->
 
 def _title(comparisons: list[Comparison]) -> str:
     runs = count(sum(len(comparison.runs) for comparison in comparisons), "run")
-    varied = list(dict.fromkeys(key for comparison in comparisons for key in comparison.varied))
+    varied = list(dict.fromkeys(key for comparison in comparisons for key in compared(comparison)))
     return f"Comparison of {runs}{f' by {listed(varied)}' if 0 < len(varied) <= 3 else ''}"
 
 
@@ -217,15 +217,15 @@ def _support(others: list[tuple[Group, Summary]], best: Summary) -> list[str]:
 
 def _differs(comparison: Comparison, groups: list[Named]) -> str:
     shared, others = _settings(comparison)
-    if len(groups) > 1 and comparison.varied:
+    if len(groups) > 1 and compared(comparison):
         rows = [
             row(
                 f'{one.badge} <span class="some">{_seeds(one.group)}</span>',
-                "".join(cell(text_of(_setting(one.group, key)), "value") for key in comparison.varied),
+                "".join(cell(text_of(_setting(one.group, key)), "value") for key in compared(comparison)),
             )
             for one in groups
         ]
-        text = table("What differs", head("group") + "".join(map(head, comparison.varied)), rows, "sortable")
+        text = table("What differs", head("group") + "".join(map(head, compared(comparison))), rows, "sortable")
     else:
         text = "<p>Nothing but the seed.</p>\n" if len(comparison.runs) > 1 else "<p>There is one run.</p>\n"
     if others and len(groups) > 1:
@@ -239,6 +239,11 @@ def _differs(comparison: Comparison, groups: list[Named]) -> str:
     return text + (fold(f"What all runs share ({len(shared)})", _facts(shared, "setting"), "bulky") if shared else "")
 
 
+def compared(comparison: Comparison) -> list[str]:
+    """What the groups are called after; what else differs in their configs follows from it."""
+    return list(dict.fromkeys(key for group in comparison.groups for key in group.settings)) or comparison.varied
+
+
 def _settings(comparison: Comparison) -> tuple[dict[str, Any], list[str]]:
     """What all runs share, and the keys of what differs beside what is compared."""
     runs = comparison.runs
@@ -246,7 +251,7 @@ def _settings(comparison: Comparison) -> tuple[dict[str, Any], list[str]]:
     for key in sorted({key for run in runs for key in run.config} - OWN):
         if len({str(run.config.get(key, "")) for run in runs}) == 1:
             shared[key] = runs[0].config[key]
-        elif key not in comparison.varied:
+        elif key not in compared(comparison):
             others.append(key)
     return shared, others
 
