@@ -1,9 +1,10 @@
-"""SIGINT, SIGTERM and SIGUSR1: end at once while there is nothing to save, else after the step. Must not import torch."""
+"""SIGINT, SIGTERM, SIGUSR1, SIGUSR2: end at once while there is nothing to save, else after the step. No torch here."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ from typing import Any
 from gan_cli import torchrun
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # the last is what Slurm can be told to send before a time limit
-SWEEP = "GAN_CLI_SWEEP"  # environment: the process that sweeps
+# The last two are what Slurm can be told to send before a time limit; submitit asks for SIGUSR2.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SWEEP = "GAN_CLI_SWEEP"  # environment: HOST:PID of the process that sweeps
 received: list[str] = []  # names of those that came so far
 
 
@@ -85,4 +87,5 @@ def _handle(handler: Handler) -> dict[signal.Signals, Any]:
 
 def is_elsewhere() -> bool:
     """Whether this process runs jobs for one that sweeps, and is not that one, which answers Ctrl-C for all."""
-    return os.environ.get(SWEEP, str(os.getpid())) != str(os.getpid())
+    mark = os.environ.get(SWEEP)
+    return mark is not None and mark != f"{socket.gethostname()}:{os.getpid()}"

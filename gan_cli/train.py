@@ -43,6 +43,13 @@ def app(cfg: DictConfig) -> float | None:
     if config.run_dir == "":
         raise ConfigError("a directory is needed", "run_dir", "Set run_dir=DIR, or leave it out for a new one")
     choices = hydra.runtime.choices
+    swept = choices.get("sweep")
+    if (
+        hydra.mode == RunMode.RUN
+        and swept is not None
+        and not any(o.partition("=")[0] in hydra.sweeper.params for o in overrides)
+    ):
+        logging.getLogger("gan_cli").info("note: sweep=%s sweeps with -m only; this is one run", swept)
     name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
     if original is not None:
         name = f"from-{original.run_dir.name}"

@@ -101,6 +101,39 @@ def test_a_grid_has_values(train: Any) -> None:
     assert "a grid cannot go through interval(1e-5,1e-2) (optimizer.lr)" in line and "hydra/sweeper=optuna" in line
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["seed=0,1", "run_dir=r"], "each job has a directory of its own (run_dir=r). Set hydra.sweep.dir=DIR"),
+        (["sweep=losses,learning_rates"], "one at a time (sweep=losses,learning_rates). Choose one: sweep=NAME"),
+        (["seed=0,1", "hydra.sweep.dir="], "a directory is needed (hydra.sweep.dir)"),
+    ],
+)
+def test_refused(args: list[str], message: str, train: Any, tmp_path: Path) -> None:
+    (line,) = train("-m", *args, code=2).errors
+    assert message in line
+    assert not any(path.is_dir() for path in tmp_path.iterdir())
+
+
+def test_a_preset_without_the_flag(train: Any) -> None:
+    assert "note: sweep=losses sweeps with -m only" in train("sweep=losses", "total_steps=1").err
+    assert "sweeps with -m only" not in train("sweep=losses", "loss=hinge", "seed=1", "total_steps=1").err
+
+
+def test_finished_jobs_are_not_evaluated_anew(train: Any, tmp_path: Path) -> None:
+    train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep")
+    result = train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep", "eval_every=1", "metrics=[kid]")
+    assert "nor are they evaluated anew, though eval_every, metrics differ: gan-eval run_dir=DIR" in result.err
+
+
+@pytest.mark.parametrize("step", ['"abc"', "[1]", "null", "1.5"])
+def test_a_status_that_cannot_be(step: str, train: Any, tmp_path: Path) -> None:
+    train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep")
+    file = tmp_path / "sweep" / "seed=0" / "status.json"
+    file.write_text(file.read_text().replace('"step": 1', f'"step": {step}'))
+    assert "1 of 2 jobs are finished" in train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep").err
+
+
 def test_longer_jobs_go_on(train: Any, read: Any, tmp_path: Path) -> None:
     train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep")
     train("-m", "seed=0,1", "total_steps=2", "hydra.sweep.dir=sweep")

@@ -20,7 +20,7 @@ from gan_cli.errors import OutputError
 from gan_cli.files import read_file, write_file
 from gan_cli.locks import locked
 from gan_cli.signals import SWEEP
-from gan_cli.sweeps.elsewhere import STOP
+from gan_cli.sweeps.elsewhere import STOP, own_mark
 
 AUTO = "auto"  # hydra.sweep.dir: called after what is swept
 LONGEST = 200  # bytes of a name; file systems take 255
@@ -78,7 +78,7 @@ def held(directory: Path) -> Iterator[None]:
     before = os.environ.get(SWEEP)
     with locked(directory, "sweep", "Wait for it, or set hydra.sweep.dir="):
         (directory / STOP).unlink(missing_ok=True)
-        os.environ[SWEEP] = str(os.getpid())
+        os.environ[SWEEP] = own_mark()
         try:
             yield
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,12 @@ from gan_cli.errors import PreemptedError
 STOP = ".stop"  # in the directory of a sweep: its jobs, wherever they run, save and end
 PAUSE = 0.3  # seconds between looks
 watched: list[Path] = []  # by this process
+before = signal.getsignal(signal.SIGTERM)  # a launcher's own handler, if it has one
+
+
+def own_mark() -> str:
+    """What :data:`gan_cli.signals.SWEEP` holds of this process: ``HOST:PID``."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def obey(directory: Path) -> None:
@@ -28,19 +35,32 @@ def obey(directory: Path) -> None:
         return
     signals.received.clear()  # of the job before
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if (directory / STOP).exists():
+    if (directory / STOP).exists() or is_orphaned():
         raise PreemptedError("the sweep is stopping, the job was not begun", str(directory), "Repeat the command of the sweep")
     if directory not in watched:
         watched.append(directory)
-        threading.Thread(target=_watch, args=(directory, os.getppid()), daemon=True).start()
+        threading.Thread(target=_watch, args=(directory,), daemon=True).start()
 
 
-def _watch(directory: Path, parent: int) -> None:
-    own = os.environ[signals.SWEEP] == str(parent)  # not so on another machine
+def is_orphaned() -> bool:
+    """Whether the process that sweeps is gone, as far as this machine can tell."""
+    host, _, number = os.environ[signals.SWEEP].rpartition(":")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(number), 0)
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"  # killed, and nobody has asked
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, IndexError):  # another user's process; a system without /proc
+        return False
+
+
+def _watch(directory: Path) -> None:
     while True:
         time.sleep(PAUSE)
-        orphaned = own and os.getppid() != parent
-        training = callable(signal.getsignal(signal.SIGTERM))  # and listens
+        orphaned = is_orphaned()
+        training = callable(signal.getsignal(signal.SIGTERM)) and signal.getsignal(signal.SIGTERM) is not before
         if ((directory / STOP).exists() or orphaned) and training and not signals.received:
             os.kill(os.getpid(), signal.SIGTERM)
         elif orphaned and not training:  # there is nobody to tell, and nothing to save

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -22,8 +23,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from gan_cli import signals, status
+from gan_cli.cli import first_line
 from gan_cli.config import MAY_CHANGE, TrainConfig, check, differences, is_among
-from gan_cli.errors import ConfigError, DivergedError, PreemptedError, PrunedError
+from gan_cli.errors import ConfigError, DivergedError, PeerError, PreemptedError, PrunedError
 from gan_cli.files import read_file
 from gan_cli.outcome import final_metric
 from gan_cli.sweeps import directory as places
@@ -31,9 +33,10 @@ from gan_cli.sweeps.elsewhere import STOP
 from gan_cli.sweeps.table import Watch
 
 log = logging.getLogger("gan_cli")
+EVALUATION = {"eval_every", "metrics", "num_samples", "features"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Planned:
     """A job before it is launched.
 
@@ -46,10 +49,26 @@ class Planned:
     path: Path
     config: TrainConfig | None
 
-    @property
+    @cached_property
+    def changed(self) -> list[str]:
+        """Keys in which the run that is there differs."""
+        try:
+            there = yaml.load(read_file(self.path / "config.yaml"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            return ["config.yaml"]
+        known = self.config is not None and isinstance(there, dict)
+        return list(differences(there, self.config.as_dict())) if known and self.config is not None else ["config.yaml"]
+
+    @cached_property
     def finished(self) -> bool:
-        """Whether there is nothing to do: a run of this config is complete there."""
-        return self.config is not None and is_finished(self.path, self.config)
+        """Whether there is nothing to do: a run that differs in nothing that matters is complete there."""
+        told = status.read(self.path)
+        if self.config is None or told is None or told["state"] != "complete":
+            return False
+        step = told.get("step")
+        if not isinstance(step, int) or step < self.config.total_steps:
+            return False
+        return all(is_among(key, MAY_CHANGE - {"gif"}) for key in self.changed)
 
 
 @dataclass(frozen=True)
@@ -81,10 +100,7 @@ class Jobs:
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
-        self.context, self.config = hydra_context, config
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.context, self.task_function, self.config = hydra_context, task_function, config
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
         """The overrides of ``params`` and, in their place, those of the command line."""
@@ -102,11 +118,20 @@ class Jobs:
         if self.config.hydra.sweep.dir == "":
             raise ConfigError("a directory is needed", "hydra.sweep.dir", "Set hydra.sweep.dir=DIR, or leave it out")
         overrides = self.parse(arguments)
+        for override in overrides:
+            if override.key_or_group == "run_dir":
+                todo = "Set hydra.sweep.dir=DIR for all of them"
+                raise ConfigError("each job has a directory of its own", str(override.input_line), todo)
+            if override.key_or_group in ("sweep", "launcher") and override.is_sweep_override():
+                raise ConfigError("one at a time", str(override.input_line), f"Choose one: {override.key_or_group}=NAME")
         if self.config.hydra.sweep.dir == places.AUTO:
             typed = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.hydra))
             with read_write(self.config), open_dict(self.config):
                 self.config.hydra.sweep.dir = places.default_dir([*overrides, *typed])
         self.directory = Path(self.config.hydra.sweep.dir)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task_function, config=self.config
+        )
         # A job is called after what is swept: the rest is the same for all of them.
         fixed = sorted({override.key_or_group for override in overrides if not override.is_sweep_override()})
         self.fixed = fixed if len(fixed) < len(overrides) else []
@@ -145,7 +170,7 @@ class Jobs:
         """Launch a batch, without the jobs that are finished; those of a launcher with several workers run side by side.
 
         Raises:
-            Interrupted: a signal ended the sweep; what ran has saved its state.
+            PreemptedError: a signal ended the sweep; what ran has saved its state. PeerError: a worker was killed.
         """
         planned = [self.plan(overrides) for overrides in jobs]
         self.names += [job.name for job in planned if job.name not in self.names]
@@ -153,21 +178,50 @@ class Jobs:
         todo = [job for job in planned if not job.finished]
         if len(todo) < len(planned):
             log.info("%d of %d jobs are finished and stay as they are", len(planned) - len(todo), len(planned))
+        other = sorted({key for job in planned if job.finished for key in job.changed if is_among(key, EVALUATION)})
+        if other:
+            log.info("note: nor are they evaluated anew, though %s differ: gan-eval run_dir=DIR does that", ", ".join(other))
         ended: dict[int, JobReturn] = {}
         if todo:
             self.watch.start()
+            ended = {id(job): end for job, end in zip(todo, self._launch([job.overrides for job in todo]), strict=True)}
+        outcomes = [outcome(job, ended.get(id(job))) for job in planned]
+        for one in outcomes:
+            if one.error is not None:
+                self.watch.failed[one.name] = str(one.error)
+                if not self.launcher_is("basic", "joblib"):  # which say it on this console
+                    log.info("%s: %s", one.name, one.error)
+        return outcomes
+
+    def launcher_is(self, *kinds: str) -> bool:
+        """Whether it is one of these: ``basic``, ``joblib``, ``submitit``."""
+        return any(f"{kind}launcher" in str(self.config.hydra.launcher._target_).lower() for kind in kinds)
+
+    def _launch(self, jobs: list[list[str]]) -> Sequence[JobReturn]:
+        self.launched += len(jobs)
+        try:
             with self._signals_to_jobs():
-                returns = self.launcher.launch([job.overrides for job in todo], initial_job_idx=self.launched)
-            self.launched += len(todo)
-            ended = {id(job): job_return for job, job_return in zip(todo, returns, strict=True)}
+                returns: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=self.launched - len(jobs))
+        except (Exception, KeyboardInterrupt) as error:
+            if signals.received and not isinstance(error, signals.Interrupted):
+                raise self._stopped() from error
+            if not isinstance(error, Exception) or self.launcher_is("basic"):
+                raise
+            (self.directory / STOP).touch()  # what still runs saves and ends
+            what = f"a process of the launcher ended, out of memory perhaps: {first_line(str(error))[:200]}"
+            raise PeerError(what, str(self.directory), "Repeat the command, which goes on") from error
         if signals.received:
-            raise signals.Interrupted(signals.received[0])
-        return [outcome(job, ended.get(id(job))) for job in planned]
+            raise self._stopped()
+        return returns
+
+    def _stopped(self) -> PreemptedError:
+        what = f"the sweep was stopped by {signals.received[0]}, its jobs have saved their state"
+        return PreemptedError(what, str(self.directory), f"Continue with: {places.continue_sweep()}")
 
     @contextmanager
     def _signals_to_jobs(self) -> Iterator[None]:
         """Where jobs run in other processes, the first signal lets them save and end. The second acts at once."""
-        if self.config.hydra.launcher._target_.endswith("BasicLauncher"):  # the job itself listens
+        if self.launcher_is("basic"):  # the job itself listens
             yield
             return
 
@@ -177,9 +231,12 @@ class Jobs:
             log.info("%s: the jobs save and end; once more to end at once", signal.Signals(number).name)
 
         before = {each: signal.signal(each, pass_on) for each in signals.SIGNALS}
+        # Processes begin with what is blocked here: Ctrl-C is for this one alone, which hears it in the thread that watches.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield
         finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             for each, handler in before.items():
                 signal.signal(each, handler)
 
@@ -188,25 +245,15 @@ def outcome(job: Planned, ended: JobReturn | None) -> Outcome:
     """``ended``: what the launcher says; None for a job that was finished before."""
     if ended is None:
         assert job.config is not None
-        return Outcome(job.name, job.path, "complete", final_metric(job.path, job.config), None)
+        try:
+            return Outcome(job.name, job.path, "complete", final_metric(job.path, job.config), None)
+        except ConfigError as error:  # no such metric
+            return Outcome(job.name, job.path, "failed", None, error)
     result = ended._return_value
     if ended.status == JobStatus.COMPLETED:
         return Outcome(job.name, job.path, "complete", result, None)
     states = {DivergedError: "diverged", PreemptedError: "preempted", PrunedError: "pruned"}
     return Outcome(job.name, job.path, states.get(type(result), "failed"), None, result)
-
-
-def is_finished(path: Path, config: TrainConfig) -> bool:
-    """Whether a run of this config, or one that differs in nothing that matters, is complete there."""
-    told = status.read(path)
-    if told is None or told["state"] != "complete" or int(told.get("step") or 0) < config.total_steps:
-        return False
-    try:
-        before = yaml.load(read_file(path / "config.yaml"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return False
-    changed = differences(before, config.as_dict()) if isinstance(before, dict) else {"": ""}
-    return all(is_among(key, MAY_CHANGE - {"gif"}) for key in changed)
 
 
 def _quoted(text: str) -> str:

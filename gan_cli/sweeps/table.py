@@ -118,11 +118,15 @@ class Watch:
 
     Args:
         directory: of the sweep. names: of its jobs, which may grow.
+
+    Attributes:
+        failed: what jobs ended with that left nothing on disk.
     """
 
     def __init__(self, directory: Path, names: list[str]) -> None:
         self.directory, self.names = directory, names
         self.seen: dict[str, Job] = {}
+        self.failed: dict[str, str] = {}
         self.over = threading.Event()
         self.shown = -math.inf
         self.thread = threading.Thread(target=self._keep_looking, name="jobs of the sweep", daemon=True)
@@ -151,6 +155,8 @@ class Watch:
             job = self.seen.get(name)
             if job is None or job.state != "complete":
                 job = look(self.directory, name)
+            if job.state == "waiting" and name in self.failed:
+                job = Job(name, "failed", message=self.failed[name])
             jobs.append(job)
         return jobs
 

@@ -17,9 +17,21 @@ from gan_cli import status
 
 from ..conftest import TINY  # type: ignore[import-not-found]
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("joblib") is None, reason="the sweep extra is not installed")
-SWEEP = ["-m", *TINY["dcgan"], "launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2", "hydra.sweep.dir=sweep"]
-LONG = [*SWEEP, "total_steps=100000", "log_every=5", "save_every=100000", "sample_every=100000"]
+LAUNCHERS = {"joblib": ["launcher=joblib", "hydra.launcher.n_jobs=2"], "submitit": ["launcher=submitit_local"]}
+JOBS = {"joblib": "seed=0,1,2", "submitit": "seed=0,1"}  # which begins all at once
+LONG = ["total_steps=100000", "log_every=5", "save_every=100000", "sample_every=100000"]
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+
+
+@pytest.fixture(params=LAUNCHERS)
+def launcher(request: pytest.FixtureRequest) -> str:
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
+
+
+def sweep_of(launcher: str, *args: str) -> list[str]:
+    return ["-m", *TINY["dcgan"], *LAUNCHERS[launcher], JOBS[launcher], "hydra.sweep.dir=sweep", *args]
 
 
 def started(cwd: Path, args: list[str]) -> subprocess.Popen[bytes]:
@@ -45,34 +57,91 @@ def states(sweep: Path) -> dict[str, tuple[str, int]]:
     return {name: (told["state"], told["step"]) for name, told in found.items() if told is not None}
 
 
-def processes(group: int) -> int:
-    """That have not ended, of a group."""
-    found = 0
+def alive(sweep: Path) -> list[str]:
+    """Command lines of processes in whose environment this sweep's directory is the current one."""
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                rest = (entry / "stat").read_text().rpartition(")")[2].split()
+                here = (entry / "cwd").resolve() == sweep.parent
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                line = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            found += int(rest[2]) == group and rest[0] != "Z"
+            if here and state != "Z" and "resource_tracker" not in line:
+                found.append(line)
     return found
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+@linux
 @pytest.mark.parametrize(("number", "to_group"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)])
-def test_the_sweep_ends_and_all_jobs_with_it(number: int, to_group: bool, tmp_path: Path) -> None:
+def test_the_sweep_ends_and_all_jobs_with_it(launcher: str, number: int, to_group: bool, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    process = started(tmp_path, LONG)
+    process = started(tmp_path, sweep_of(launcher, *LONG))
     try:
         wait_for(lambda: training(sweep, 0) and training(sweep, 1))
         (os.killpg if to_group else os.kill)(process.pid, number)
         code = process.wait(60)
-        wait_for(lambda: processes(process.pid) == 0, 30)
+        wait_for(lambda: not alive(sweep), 30)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 75), (tmp_path / "said.txt").read_text()
+    said = (tmp_path / "said.txt").read_text()
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 75), said
+    assert "Traceback" not in said and "before a step" not in said
+    if code == 75:
+        last = said.strip().splitlines()[-1]
+        assert last.startswith("gan-train: the sweep was stopped by ") and "Continue with: " in last and " -m " in last
     ended = states(sweep)
     assert set(ended) == {"seed=0", "seed=1"}, "the third was not begun"
     assert all(state == "preempted" and step > 0 for state, step in ended.values())
     assert all((sweep / name / "checkpoints" / f"step-{step:08d}").is_dir() for name, (_, step) in ended.items())
+
+
+@linux
+def test_a_killed_worker_ends_the_sweep_with_a_line(launcher: str, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    process = started(tmp_path, sweep_of(launcher, *LONG))
+    try:
+        wait_for(lambda: training(sweep, 0) and training(sweep, 1))
+        told = status.read(sweep / "seed=0")
+        assert told is not None
+        os.kill(told["process"], signal.SIGKILL)
+        code = process.wait(60)
+        wait_for(lambda: not alive(sweep), 30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    said = (tmp_path / "said.txt").read_text()
+    assert code == 70, said
+    (line,) = (line for line in said.splitlines() if line.startswith("gan-train: error: "))
+    assert "a process of the launcher ended" in line and "Repeat the command" in line
+    assert "Traceback" not in said
+
+
+@linux
+def test_ctrl_c_while_the_processes_start(launcher: str, tmp_path: Path) -> None:
+    process = started(tmp_path, sweep_of(launcher, *LONG))
+    try:
+        wait_for(lambda: "waiting" in (tmp_path / "said.txt").read_text())
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        code = process.wait(60)
+        wait_for(lambda: not alive(tmp_path / "sweep"), 30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    said = (tmp_path / "said.txt").read_text()
+    assert code == 75 and "Traceback" not in said, said
+
+
+def test_a_failing_job_says_why(launcher: str, tmp_path: Path) -> None:
+    """In the directory that follows from the overrides, where submitit's own files go too."""
+    args = ["-m", *TINY["dcgan"], *LAUNCHERS[launcher], "batch_size=8,100000", "total_steps=1"]
+    process = started(tmp_path, args)
+    assert process.wait(120) == 2
+    said = (tmp_path / "said.txt").read_text()
+    assert "batch_size=100000 is larger than the data set" in said
+    assert "batch_size=100000  failed" in said
+    assert said.strip().splitlines()[-1] == "gan-train: 1 failed: batch_size=100000"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "said.txt"] == ["outputs"]
