@@ -18,6 +18,8 @@ from gan_cli.errors import ConfigError, PreemptedError
 from gan_cli.sweeps import elsewhere
 from gan_cli.sweeps.directory import continue_sweep, job_name
 
+log = logging.getLogger("gan_cli")
+
 
 def app(cfg: DictConfig) -> float | None:
     """One run. Returns the value of ``optimized_metric`` for a Hydra sweeper."""
@@ -26,8 +28,9 @@ def app(cfg: DictConfig) -> float | None:
 
     hydra = HydraConfig.get()
     overrides = [o for o in cli.task_overrides(hydra) if not o.startswith("run_dir=")]
+    original = None
     if cfg.from_run is None:
-        config, original = check(cfg), None  # before torch is imported
+        config = check(cfg)  # before torch is imported
     else:
         from gan_cli.from_run import Original
 
@@ -38,33 +41,27 @@ def app(cfg: DictConfig) -> float | None:
         near = max(1, round(config.batch_size / torchrun.world())) * torchrun.world()
         what = f"batch_size={config.batch_size} cannot be divided among {torchrun.world()} processes"
         raise ConfigError(what, "batch_size", f"Set batch_size={near}, or start another number of processes")
-    from gan_cli.trainer import train_run
-
     if config.run_dir == "":
         raise ConfigError("a directory is needed", "run_dir", "Set run_dir=DIR, or leave it out for a new one")
+    from gan_cli.trainer import train_run
+
+    run_dir, report = Path(config.run_dir).expanduser() if config.run_dir is not None else None, None
+    sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
+    if sweeping:
+        run_dir = Path(hydra.sweep.dir) / job_name(str(hydra.job.override_dirname))
+        elsewhere.obey(run_dir.parent)
+        if str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
+            from gan_cli.sweeps.search import Options, reporter
+
+            options = Options.checked(OmegaConf.to_container(hydra.sweeper))  # type: ignore[arg-type]
+            report = reporter(options, run_dir.parent, run_dir.name)
     choices = hydra.runtime.choices
-    swept = choices.get("sweep")
-    if (
-        hydra.mode == RunMode.RUN
-        and swept is not None
-        and not any(o.partition("=")[0] in hydra.sweeper.params for o in overrides)
-    ):
-        logging.getLogger("gan_cli").info("note: sweep=%s sweeps with -m only; this is one run", swept)
+    preset, given = choices.get("sweep"), {o.partition("=")[0] for o in overrides}
+    if preset is not None and hydra.mode == RunMode.RUN and not given & set(hydra.sweeper.params):  # of a job some are given
+        log.info("note: sweep=%s sweeps with -m only; this is one run", preset)
     name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
     if original is not None:
         name = f"from-{original.run_dir.name}"
-    run_dir = Path(config.run_dir).expanduser() if config.run_dir is not None else None
-    sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
-    if sweeping:
-        sweep_dir = Path(hydra.sweep.dir)
-        run_dir = sweep_dir / job_name(str(hydra.job.override_dirname))
-        elsewhere.obey(sweep_dir)
-    report = None
-    if sweeping and run_dir is not None and str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
-        from gan_cli.sweeps.search import Options, reporter
-
-        options = Options.checked(OmegaConf.to_container(hydra.sweeper))  # type: ignore[arg-type]
-        report = reporter(options, run_dir.parent, run_dir.name)
     try:
         value = train_run(
             config, run_dir, name, lambda path: continue_command(hydra, overrides, path), report=report, original=original
@@ -74,7 +71,7 @@ def app(cfg: DictConfig) -> float | None:
         return value
     except (PreemptedError, signals.Interrupted):
         if sweeping and signals.received and not signals.is_elsewhere():
-            logging.getLogger("gan_cli").info("to continue the whole sweep: %s", continue_sweep())
+            log.info("to continue the whole sweep: %s", continue_sweep())
         raise
 
 
