@@ -72,13 +72,13 @@ def _last_row(path: Path) -> tuple[int, float]:
         return 0, 0.0
 
 
-def remaining(jobs: Sequence[Job], side_by_side: int) -> float | None:
-    """Seconds until all have ended, or None as long as nobody knows how long one takes."""
+def remaining(jobs: Sequence[Job], side_by_side: int, more: int = 0) -> float | None:
+    """Seconds until all have ended, or None as long as nobody knows how long one takes. ``more``: that are not planned yet."""
     known = [job.seconds + job.left for job in jobs if job.left is not None and job.seconds]
     if not known:
-        return 0.0 if all(job.state in ENDED for job in jobs) else None
+        return 0.0 if not more and all(job.state in ENDED for job in jobs) else None
     usual = sum(known) / len(known)
-    lefts = [job.left if job.left is not None else usual for job in jobs]
+    lefts = [job.left if job.left is not None else usual for job in jobs] + more * [usual]
     return max(sum(lefts) / max(side_by_side, 1), max(lefts, default=0.0))
 
 
@@ -103,14 +103,16 @@ def table(jobs: Sequence[Job]) -> list[str]:
     return lines
 
 
-def summary(jobs: Sequence[Job], side_by_side: int) -> str:
-    """``3 of 20 complete, 1 diverged, 2 running, 14 waiting, ETA 12:01``."""
+def summary(jobs: Sequence[Job], side_by_side: int, more: int = 0) -> str:
+    """``3 of 20 complete, 1 diverged, 2 running, 14 waiting, ETA 12:01``. ``more``: that are not planned yet."""
     counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
     done = counts.pop("complete", 0)
+    if more:
+        counts["to come"] = more
     rest = "".join(f", {n} {state}" for state, n in counts.items())
-    left = remaining(jobs, side_by_side)
+    left = remaining(jobs, side_by_side, more)
     eta = f", ETA {clock(left)}" if left else ""
-    return f"{done} of {len(jobs)} complete{rest}{eta}"
+    return f"{done} of {len(jobs) + more} complete{rest}{eta}"
 
 
 class Watch:
@@ -120,8 +122,10 @@ class Watch:
         directory: of the sweep. names: of its jobs, which may grow.
 
     Attributes:
-        failed: what jobs ended with that left nothing on disk.
+        failed: what jobs ended with that left nothing on disk. expected: how many jobs there will be, if more than now.
     """
+
+    expected = 0
 
     def __init__(self, directory: Path, names: list[str]) -> None:
         self.directory, self.names = directory, names
@@ -147,7 +151,10 @@ class Watch:
     def show(self, jobs: Sequence[Job]) -> None:
         """The whole table."""
         self.shown = time.monotonic()
-        log.info("%s", "\n".join(["", *table(jobs), summary(jobs, _running(jobs)), ""]))
+        log.info("%s", "\n".join(["", *table(jobs), self._summary(jobs), ""]))
+
+    def _summary(self, jobs: Sequence[Job]) -> str:
+        return summary(jobs, max(1, sum(job.state == "running" for job in jobs)), max(0, self.expected - len(jobs)))
 
     def _look(self) -> list[Job]:
         jobs = []
@@ -170,8 +177,4 @@ class Watch:
                 self.show(jobs)
             elif changed:
                 what = "; ".join(f"{short(job.name, 70)}: {job.state}" for job in changed)
-                log.info("sweep: %s (%s)", what, summary(jobs, _running(jobs)))
-
-
-def _running(jobs: Sequence[Job]) -> int:
-    return max(1, sum(job.state == "running" for job in jobs))
+                log.info("sweep: %s (%s)", what, self._summary(jobs))

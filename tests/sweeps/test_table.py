@@ -53,6 +53,7 @@ def test_time_left() -> None:
     done, half, waiting = Job("a", "complete", 100, 100, 20.0), Job("b", "running", 50, 100, 10.0), Job("c", "waiting")
     assert remaining([done, half, waiting], 1) == 30
     assert remaining([done, half, waiting], 2) == 20, "the longest one"
+    assert remaining([done, half], 1, more=2) == 50
     assert remaining([waiting], 1) is None
     assert remaining([done], 1) == 0
     assert [clock(s) for s in (None, 59.6, 3661)] == ["-", "1:00", "1:01:01"]
@@ -64,6 +65,7 @@ def test_words() -> None:
     assert lines[1].split() == ["loss=hinge,seed=0", "complete", "100/100", "0:20", "-"]
     assert lines[2].split() == ["loss=lsgan,seed=0", "running", "50/100", "0:10", "0:10"]
     assert summary(jobs, 1) == "1 of 2 complete, 1 running, ETA 0:10"
+    assert summary(jobs, 1, more=3) == "1 of 5 complete, 1 running, 3 to come, ETA 1:10"
 
 
 def test_a_watch_says_what_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
