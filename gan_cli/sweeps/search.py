@@ -325,7 +325,9 @@ class Search:
         with self._writing():
             self.study.sampler = make_sampler(self.options, len(self.trials()))
             trial = self.study.ask(self.space.searched)
-            trial.set_user_attr("directory", self.name(self.space.overrides(trial.params)))  # from now on it has begun
+        directory = self.name(self.space.overrides(trial.params))
+        with self._writing():
+            trial.set_user_attr("directory", directory)  # from now on it has begun
             return self.study.get_trials(deepcopy=False)[trial.number]
 
     def _play(self, batch: list[FrozenTrial]) -> None:
@@ -344,7 +346,7 @@ class Search:
             outcome = outcomes[directory]
             if may_end_otherwise(outcome):
                 stopped[directory] = outcome.error or Exception()
-                text = "search: trial %d of %d: %s, not by its values; the same command takes it up again"
+                text = "search: trial %d of %d: %s; the same command takes it up again"
                 log.info(text, trial.number, self.options.n_trials, outcome.state)
                 continue
             self._tell(trial, outcome)
