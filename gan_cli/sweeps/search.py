@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import platform
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,15 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_cli import status
 from gan_cli.comparing.statistics import LEVEL, mean, std, welch
 from gan_cli.config import MAY_CHANGE, check, is_among
-from gan_cli.errors import ConfigError, GanError, OutputError, SweepError
+from gan_cli.errors import ConfigError, GanError, MemoryFullError, OutputError, SweepError
+from gan_cli.files import read_file, write_file
 from gan_cli.metrics import names
 from gan_cli.ranges import Count, PositiveInt, Seed
 from gan_cli.results import number
@@ -42,8 +45,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("gan_cli")
 DATABASE = "optuna.db"  # in the directory of the sweep
 STUDY = "search"  # its name there
+IDENTITY = ".study"  # in the directory of the sweep: says whose study it is, where several sweeps share a storage
 WAIT = 60  # seconds for another process that writes to it
-HOPELESS = 3  # failures at the beginning that are no divergence: something else is wrong
+OWN_FAULTS = (ConfigError, MemoryFullError)  # failures that are put down to the values of a trial
+HOPELESS = 3  # such failures at the beginning: it was not the values
 # What a search is about, though a run that goes on may change it; the rest of MAY_CHANGE is harmless here too.
 MATTERS = {"total_steps", "log_every", "sample_every", "optimized_metric", "eval_every", "metrics", "num_samples", "features"}
 HARMLESS = (MAY_CHANGE - MATTERS) | {"launcher"}
@@ -160,6 +165,21 @@ def study_name(options: Options, sweep_dir: Path) -> str:
     return options.study_name or (STUDY if options.storage is None else sweep_dir.name)
 
 
+def identity(sweep_dir: Path) -> str:
+    """Of the directory, wherever it is moved to and from whatever machine it is seen.
+
+    Raises:
+        OutputError: it cannot be written or read.
+    """
+    file = sweep_dir / IDENTITY
+    try:
+        if not file.exists():
+            write_file(file, uuid4().hex + "\n")
+        return read_file(file).decode().strip()
+    except (OSError, ValueError) as error:
+        raise OutputError(f"the directory of the sweep cannot be used: {error}", str(file), "Set hydra.sweep.dir=") from error
+
+
 def make_pruner(options: Options) -> BasePruner:
     """Decides which trials are hopeless."""
     from optuna.pruners import MedianPruner, NopPruner
@@ -208,7 +228,7 @@ class Search:
         self.where = place(options, sweep_dir)
         with translated(self.where):
             self.study = self._open()
-        self.failed_now = 0  # in this session
+        self.faults_now = 0  # in this session
 
     def _open(self) -> Study:
         import optuna
@@ -223,7 +243,14 @@ class Search:
             "direction": self.direction,
             "search space": self.space.said,
             "setting": sorted(o for o in self.space.fixed if not is_among(o.lstrip("+").split("=")[0], HARMLESS)),
+            "hydra.sweeper.sampler": self.options.sampler,
+            "hydra.sweeper.seed": self.options.seed,
+            "hydra.sweeper.pruner": self.options.pruner,
         }
+        if self.options.pruner != "none":
+            asked["hydra.sweeper.pruner_startup_trials"] = self.options.pruner_startup_trials
+            asked["hydra.sweeper.pruner_warmup_steps"] = self.options.pruner_warmup_steps
+        self._refuse_another_owner(study)
         found = {**study.user_attrs, "direction": study.direction.name.lower()}
         for what, mine in asked.items():
             theirs = found.get(what, mine)
@@ -232,6 +259,27 @@ class Search:
                 raise ConfigError(f"the study was begun with another {what}: {_difference(theirs, mine)}", self.where, todo)
             study.set_user_attr(what, mine)
         return study
+
+    def _refuse_another_owner(self, study: Study) -> None:
+        if self.options.storage is None:  # in the directory of the sweep, and held with it
+            return
+        mine = identity(self.sweep_dir)
+        if study.user_attrs.get("owner", mine) != mine:
+            what = f"the study {study.study_name} belongs to another sweep directory, {study.user_attrs.get('place')}"
+            todo = "Sweep there, or set hydra.sweeper.study_name= to a name of its own"
+            raise ConfigError(what, self.where, todo)
+        study.set_user_attr("owner", mine)
+        study.set_user_attr("place", f"{self.sweep_dir.absolute()} on {platform.node()}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Within this block what cannot be stored is an error of ours, also if somebody else changed the study meanwhile."""
+        try:
+            with translated(self.where):
+                yield
+        except (KeyError, ValueError) as error:
+            what = f"another process changed the study {self.study.study_name}: {error}"
+            raise OutputError(what, self.where, "Set hydra.sweeper.study_name= to a name of its own for one of them") from error
 
     def trials(self, *states: str) -> list[FrozenTrial]:
         """Those that began, in these states, in the order of their beginning."""
@@ -243,7 +291,8 @@ class Search:
         """Run trials until there are as many as wanted. Says what happens.
 
         Raises:
-            SweepError: a job was stopped, whose trial goes on with the same command; or everything fails.
+            SweepError: a job was stopped, or failed for a reason that may pass: its trial goes on with the same command. Or
+                everything fails.
         """
         left = self.trials("RUNNING")
         finished = len(self.trials("COMPLETE", "PRUNED", "FAIL"))
@@ -267,16 +316,18 @@ class Search:
         """Trials that were killed before all their values were drawn: they are drawn again, the same."""
         from optuna.trial import TrialState
 
-        with translated(self.where):
+        with self._writing():
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if "directory" not in trial.user_attrs:
                     self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _ask(self) -> FrozenTrial:
-        with translated(self.where):
+        with self._writing():
             self.study.sampler = make_sampler(self.options, len(self.trials()))
             trial = self.study.ask(self.space.searched)
-            trial.set_user_attr("directory", self.name(self.space.overrides(trial.params)))  # from now on it has begun
+        directory = self.name(self.space.overrides(trial.params))
+        with self._writing():
+            trial.set_user_attr("directory", directory)  # from now on it has begun
             return self.study.get_trials(deepcopy=False)[trial.number]
 
     def _play(self, batch: list[FrozenTrial]) -> None:
@@ -286,17 +337,26 @@ class Search:
         jobs = {d: self.space.overrides(t.params) for d, t in zip(directories, batch, strict=True) if d not in known}
         outcomes = dict(zip(jobs, self.run(list(jobs.values())) if jobs else [], strict=True))
         stopped: dict[str, BaseException] = {}
+        faults: dict[str, BaseException] = {}
         for directory, trial in zip(directories, batch, strict=True):
             if directory in known:
                 log.info("search: trial %d has the values of trial %d", trial.number, known[directory].number)
                 self._repeat(trial, known[directory])
                 continue
             outcome = outcomes[directory]
-            if outcome.state == "preempted":
+            if may_end_otherwise(outcome):
                 stopped[directory] = outcome.error or Exception()
+                text = "search: trial %d of %d: %s; the same command takes it up again"
+                log.info(text, trial.number, self.options.n_trials, outcome.state)
                 continue
             self._tell(trial, outcome)
             known[directory] = self.study.get_trials(deepcopy=False)[trial.number]
+            if outcome.error is not None and isinstance(outcome.error, OWN_FAULTS):
+                faults[directory] = outcome.error
+        self.faults_now += len(faults)
+        if faults and self.faults_now >= HOPELESS and not self.trials("COMPLETE", "PRUNED"):
+            log.info("search: stopped, as nothing but failures came; the same command goes on")
+            stopped |= faults
         if stopped:
             raise SweepError(stopped)
 
@@ -305,7 +365,7 @@ class Search:
 
         value, total = outcome.value, self.options.n_trials
         sound = outcome.state == "complete" and value is not None and math.isfinite(value)
-        with translated(self.where):
+        with self._writing():
             if sound:
                 self.study.tell(trial.number, value)
             elif outcome.state == "pruned":
@@ -319,15 +379,9 @@ class Search:
             return
         ended = outcome.state if outcome.state != "complete" else f"without a value of {self.metric}"
         log.info("search: trial %d of %d: %s", trial.number, total, ended)
-        if outcome.state != "failed":
-            return
-        self.failed_now += 1
-        if self.failed_now >= HOPELESS and not self.trials("COMPLETE", "PRUNED") and outcome.error is not None:
-            log.info("search: stopped, as nothing but failures came; the same command goes on")
-            raise SweepError({str(trial.user_attrs["directory"]): outcome.error})
 
     def _repeat(self, trial: FrozenTrial, before: FrozenTrial) -> None:
-        with translated(self.where):
+        with self._writing():
             study_id = self.storage.get_study_id_from_name(self.study.study_name)
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
             for step, value in before.intermediate_values.items():
@@ -372,7 +426,7 @@ class Search:
         settings = {"best": [*fixed, *drawn], "default": fixed}
         jobs = [[*overrides, f"seed={seed}"] for overrides in settings.values() for seed in seeds]
         outcomes = self.run(jobs)
-        stopped = {o.name: o.error for o in outcomes if o.state == "preempted" and o.error is not None}
+        stopped = {o.name: o.error or Exception() for o in outcomes if may_end_otherwise(o)}
         if stopped:
             raise SweepError(stopped)
         log.info("confirmed with seeds %s, which no trial used:", ", ".join(map(str, seeds)))
@@ -383,6 +437,11 @@ class Search:
             lost = len(mine) - len(values[label])
             log.info("  %-8s %s %s%s", label, self.metric, spread(values[label]), f", {lost} did not complete" if lost else "")
         log.info("  %s", verdict(values["best"], values["default"], self.direction))
+
+
+def may_end_otherwise(outcome: Outcome) -> bool:
+    """Whether it says nothing of the values of a trial: it was stopped, or failed as any other would have."""
+    return outcome.state == "preempted" or (outcome.state == "failed" and not isinstance(outcome.error, OWN_FAULTS))
 
 
 def spread(values: list[float]) -> str:

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gan_cli.errors import ConfigError, GanError, OutputError, PreemptedError, SweepError
+from gan_cli.errors import (
+    ConfigError,
+    DiskError,
+    GanError,
+    MemoryFullError,
+    NotFoundError,
+    OutputError,
+    PreemptedError,
+    SweepError,
+)
 
 pytest.importorskip("optuna")
 
@@ -225,7 +234,11 @@ def test_a_finished_search_says_so_and_more_trials_continue_it(tmp_path: Path, s
 
 
 @pytest.mark.parametrize(
-    "bad", [ended(value=math.nan), ended(value=None), ended(value=math.inf), ended("diverged"), ended("failed")]
+    "bad",
+    [
+        *[ended(value=math.nan), ended(value=None), ended(value=math.inf), ended("diverged")],
+        *[ended("failed", error=kind("a", "b", "c")) for kind in (ConfigError, MemoryFullError)],
+    ],
 )
 def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_path: Path) -> None:
     run = Objective(lambda values: bad if values["n"] == "1" else bowl(values))
@@ -235,15 +248,48 @@ def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_
     assert {t.params["n"] for t in found.trials("FAIL")} == {"1"} and found.best().params["n"] != "1"
 
 
-def test_nothing_but_failures_stop_it(tmp_path: Path) -> None:
-    """A folder that is not there should not use up all trials."""
-    run = Objective(lambda values: ended("failed", error=ConfigError("a", "b", "c")))
+@pytest.mark.parametrize("kind", [ConfigError, MemoryFullError])
+def test_nothing_but_failures_stop_it(kind: type[GanError], tmp_path: Path) -> None:
+    """A memory that others fill should not use up all trials."""
+    run = Objective(lambda values: ended("failed", error=kind("a", "b", "c")))
     for _ in range(2):
         with pytest.raises(SweepError, match="1 failed") as stopped:
             search(tmp_path, run).optimise()
-        assert stopped.value.exit_code == 2
+        assert stopped.value.exit_code == kind.exit_code
     assert len(run.seen) == 6
     search(tmp_path, Objective(bowl)).optimise()
+
+
+PASSING = [kind("a", "b", "c") for kind in (NotFoundError, DiskError, OutputError)] + [
+    RuntimeError("a worker was killed"),
+    None,
+]
+
+
+@pytest.mark.parametrize("error", PASSING)
+def test_a_failure_that_may_pass_ends_the_search_and_the_trial_goes_on(
+    error: Exception | None, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    """Else a disk that is not mounted buries trials for good."""
+    broken = Objective(lambda values: ended("failed", error=error) if len(broken.seen) in (2, 3) else bowl(values))
+    found = search(tmp_path, broken, n_jobs=4)
+    with pytest.raises(SweepError, match="2 failed") as stopped:
+        found.optimise()
+    assert stopped.value.exit_code == getattr(error, "exit_code", 1)
+    assert [t.state.name for t in found.trials()] == ["COMPLETE", "RUNNING", "RUNNING", "COMPLETE"]
+    assert "trial 1 of 15: failed; the same command takes it up again" in said.text
+    again = Objective(bowl)
+    search(tmp_path, again, n_jobs=4, n_trials=4).optimise()
+    assert again.seen == broken.seen[1:3] and {t.state.name for t in found.trials()} == {"COMPLETE"}
+
+
+def test_a_confirmation_that_failed_for_a_reason_that_may_pass_is_no_answer(tmp_path: Path) -> None:
+    run = Objective(lambda values: ended("failed", error=DiskError("a", "b", "c")) if "seed" in values else bowl(values))
+    found = search(tmp_path, run, n_trials=2, confirm=2)
+    found.optimise()
+    with pytest.raises(SweepError, match="failed") as stopped:
+        found.confirm()
+    assert stopped.value.exit_code == DiskError.exit_code
 
 
 def test_all_diverged(tmp_path: Path) -> None:
@@ -282,6 +328,10 @@ def test_the_same_values_are_not_trained_twice(n_jobs: int, tmp_path: Path) -> N
         ({"arguments": ("x=tag(log,interval(1e-5,1e-1))", "n=0,1,2", "m=2")}, "another setting: m=1, not m=2"),
         ({"metric": "metric/kid"}, "another metric: metric/fid, not metric/kid"),
         ({"direction": "maximize"}, "another direction"),
+        ({"sampler": "random"}, "another hydra.sweeper.sampler: tpe, not random"),
+        ({"seed": 1}, "another hydra.sweeper.seed: 0, not 1"),
+        ({"pruner": "none"}, "another hydra.sweeper.pruner: median, not none"),
+        ({"pruner_warmup_steps": 5}, "another hydra.sweeper.pruner_warmup_steps: 0, not 5"),
     ],
 )
 def test_a_study_of_something_else(change: dict[str, Any], what: str, tmp_path: Path) -> None:
@@ -296,6 +346,40 @@ def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
     search(tmp_path, run, *BOWL, "threads=1", n_trials=1).optimise()
     search(tmp_path, run, *BOWL, "threads=2", n_trials=2).optimise()
     assert len(run.seen) == 2
+
+
+def test_two_sweeps_do_not_share_a_study(tmp_path: Path) -> None:
+    """Nor do they take each other's trials; a directory that was moved goes on."""
+    storage = f"sqlite:///{tmp_path}/shared.db"
+    mine, theirs = tmp_path / "a" / "s", tmp_path / "b" / "s"
+    for path in (mine, theirs):
+        path.mkdir(parents=True)
+    run = Objective(bowl)
+    search(mine, run, storage=storage, n_trials=2).optimise()
+    with pytest.raises(ConfigError, match=f"the study s belongs to another sweep directory, {mine} on .*study_name="):
+        search(theirs, run, storage=storage)
+    search(theirs, run, storage=storage, n_trials=1, study_name="other").optimise()
+    moved = mine.rename(tmp_path / "s")
+    found = search(moved, run, storage=storage, n_trials=3)
+    found.optimise()
+    assert len(run.seen) == 4 and len(found.trials("COMPLETE")) == 3
+
+
+def test_a_sweep_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / ".study").mkdir()
+    with pytest.raises(OutputError, match="the directory of the sweep cannot be used"):
+        search(tmp_path, Objective(bowl), storage=f"sqlite:///{tmp_path}/shared.db")
+
+
+@pytest.mark.parametrize("bad", [ended("diverged"), ended(value=1.0)])
+def test_a_trial_that_somebody_else_ended(bad: Outcome, tmp_path: Path) -> None:
+    def meddle(values: dict[str, str]) -> Outcome:
+        found.study.tell(0, 3.0)
+        return bad
+
+    found = search(tmp_path, Objective(meddle))
+    with pytest.raises(OutputError, match="another process changed the study search: .*study_name="):
+        found.optimise()
 
 
 @pytest.mark.parametrize("storage", ["nonsense", "sqlite:////nowhere/at/all.db", "oracle9://x/y"])

@@ -9,12 +9,14 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gan_cli import status
+from gan_cli.locks import locked
 
 optuna = pytest.importorskip("optuna")
 
@@ -92,6 +94,36 @@ def test_diverged_trials_fail_and_the_search_goes_on(train: Any, tmp_path: Path)
     assert states == {"1e+20": "FAIL", "0.0001": "COMPLETE"}
     assert len([line for line in result.errors if "training diverged" in line]) == 1
     assert re.search(r"search: 5 trials: \d complete, 0 pruned, \d failed", result.err)
+
+
+def test_a_run_that_is_in_use_is_tried_again_by_the_same_command(train: Any, tmp_path: Path) -> None:
+    """An old copy of it still runs after kill -9, as jobs of a cluster do."""
+    args = [*BASE, *LOSS, "optimizer.lr=1e-4,1e-3", "hydra.sweeper.n_trials=2"]
+    with ExitStack() as stack:
+        for name in ("optimizer.lr=0.0001", "optimizer.lr=0.001", "optimizer.lr=1e-4", "optimizer.lr=1e-3"):
+            (tmp_path / "s" / name).mkdir(parents=True)
+            stack.enter_context(locked(tmp_path / "s" / name))
+        refused = train(*args, code=73)
+    assert len(refused.errors) == 1 and "is in use by process" in refused.errors[0] and "Traceback" not in refused.err
+    assert [t.state.name for t in trials(tmp_path / "s")] == ["RUNNING"]
+    train(*args)
+    assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
+
+
+def test_data_that_is_not_there_buries_no_trial(train: Any, data_root: Path, tmp_path: Path) -> None:
+    args = [*BASE, *LOSS, RATES, "hydra.sweeper.n_trials=2", "dataset=mnist", "dataset.download=false"]
+    mounted = tmp_path / "data"
+    failed = train(*args, f"dataset.root={mounted}", code=66)
+    assert len(failed.errors) == 1 and [t.state.name for t in trials(tmp_path / "s")] == ["RUNNING"]
+    mounted.symlink_to(data_root)
+    train(*args, f"dataset.root={mounted}")
+    assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
+
+
+def test_another_seed_of_the_sampler_is_another_search(train: Any, gan: Any, tmp_path: Path) -> None:
+    train(*BASE, *LOSS, RATES, "hydra.sweeper.n_trials=1")
+    result = gan("gan-train", *TINY, *BASE, *LOSS, RATES, "hydra.sweeper.n_trials=1", "hydra.sweeper.seed=7")
+    assert result.code == 2 and "the study was begun with another hydra.sweeper.seed: 0, not 7" in result.errors[0]
 
 
 def test_an_evaluation_is_what_is_optimised_and_reported(train: Any, tmp_path: Path) -> None:
