@@ -83,7 +83,8 @@ class Summary:
     Attributes:
         values: by ``str(run.path)``. std: with n - 1; None for one value.
         verdict: "" for the best group and where nothing can be said, ``worse`` if the seeds support that it is worse than
-            the best, ``unsupported`` if they do not. p: of Welch's t test against the best, Holm-corrected; None where there is no test.
+            the best, ``unsupported`` if they do not. p: of Welch's t test against the best, Holm-corrected; None where
+            there is no test.
     """
 
     values: dict[str, float]

@@ -21,7 +21,7 @@ def std(values: Sequence[float]) -> float | None:
     if min(values) == max(values):
         return 0.0  # which the rounded mean may not give
     middle = mean(values)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+    return math.hypot(*(value - middle for value in values)) / math.sqrt(len(values) - 1)
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
