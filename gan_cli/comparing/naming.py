@@ -120,7 +120,7 @@ def _said(key: str, known: Sequence[Mapping[str, str]], configs: Sequence[Mappin
         return [text(config.get(name)) for config in configs]
     if not any(is_among(inside, {name}) for config in configs for inside in config):
         if any(inside.startswith(f"{name.split('.')[0]}.") for config in configs for inside in config):
-            return ["null" for _ in configs]  # a preset has no dot
+            return ["null" for _ in configs]  # in all of them
         return [each.get(key, "?") for each in known]
     words: dict[str, str] = {}
     insides = [json.dumps({k: v for k, v in c.items() if is_among(k, {name})}, sort_keys=True, default=str) for c in configs]

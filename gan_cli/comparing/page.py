@@ -187,8 +187,6 @@ def _have(n: int) -> str:
 
 
 def _superlative(better: str) -> str:
-    if better.startswith("near"):
-        return f"value nearest to {better.split()[-1]} of"
     return {"lower": "lowest", "higher": "highest"}.get(better, "best")
 
 
@@ -298,9 +296,6 @@ def _best(comparison: Comparison, column: Column) -> float | None:
     means = [group.summaries[column.name].mean for group in comparison.groups if column.name in group.summaries]
     if len(means) < 2 or not column.better:
         return None
-    if column.better.startswith("near"):
-        goal = float(column.better.split()[-1])
-        return min(means, key=lambda mean: abs(mean - goal))
     return max(means) if column.better == "higher" else min(means)
 
 

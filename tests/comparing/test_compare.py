@@ -495,10 +495,10 @@ def test_files_are_written_whole_or_not(two: Any, compare: Any, tmp_path: Path, 
     (tmp_path / "before.csv").write_text("before")
 
     def full(*_: object) -> None:
-        raise OSError(5, "Input/output error")
+        raise OSError(1, "Operation not permitted")
 
     monkeypatch.setattr("gan_cli.files.os.replace", full)
-    assert "cannot be written: Input/output error" in compare("--csv", "before.csv", code=73).errors[0]
+    assert "cannot be written: Operation not permitted" in compare("--csv", "before.csv", code=73).errors[0]
     assert (tmp_path / "before.csv").read_text() == "before" and not list(tmp_path.glob(".writing-*"))
 
 
