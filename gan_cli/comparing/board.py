@@ -113,7 +113,7 @@ def _write_comparison(comparison: Comparison, directory: Path) -> None:
     names = [column.name for column in comparison.columns]
     for group in comparison.groups:
         for run in group.runs:
-            values = {name: group.summaries[name].values.get(run.path.name) for name in names if name in group.summaries}
+            values = {name: group.summaries[name].values.get(str(run.path)) for name in names if name in group.summaries}
             told: dict[str, str | float] = {key: _number(value) for key, value in group.settings.items()}
             final = {f"final/{name}": value for name, value in values.items() if value is not None}
             with SummaryWriter(directory / "runs" / plain(run.path.name)) as board:

@@ -42,7 +42,7 @@ from gan_cli.comparing.html import (
 )
 from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
 from gan_cli.errors import OutputError, of_system
-from gan_cli.files import write_file
+from gan_cli.files import write_output
 
 MOST_CHARTS = 12  # of training scalars
 # Training scalars that say most come first; others follow by name.
@@ -65,7 +65,7 @@ def write(comparisons: list[Comparison], path: Path, title: str | None = None) -
     text = page(comparisons, path, title)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, text)
+        write_output(path, text)
     except OSError as error:
         todo = "Name a file in a folder that can be written"
         known = of_system(error, str(path))
@@ -187,8 +187,6 @@ def _have(n: int) -> str:
 
 
 def _superlative(better: str) -> str:
-    if better.startswith("near"):
-        return f"value nearest to {better.split()[-1]} of"
     return {"lower": "lowest", "higher": "highest"}.get(better, "best")
 
 
@@ -298,9 +296,6 @@ def _best(comparison: Comparison, column: Column) -> float | None:
     means = [group.summaries[column.name].mean for group in comparison.groups if column.name in group.summaries]
     if len(means) < 2 or not column.better:
         return None
-    if column.better.startswith("near"):
-        goal = float(column.better.split()[-1])
-        return min(means, key=lambda mean: abs(mean - goal))
     return max(means) if column.better == "higher" else min(means)
 
 
@@ -448,7 +443,7 @@ def _runs(comparison: Comparison, groups: list[Named], ident: str, room: Room) -
 
 def _run_row(comparison: Comparison, one: Named, run: Run, key: str, room: Room) -> str:
     found = [one.group.summaries.get(column.name) for column in comparison.columns]
-    values = [summary.values.get(run.path.name) if summary is not None else None for summary in found]
+    values = [summary.values.get(str(run.path)) if summary is not None else None for summary in found]
     cells = [
         cell(text_of(run.state), "" if run.state == "complete" else "warn"),
         cell(f"{run.step:,}" + (f" of {run.total_steps:,}" if run.step != run.total_steps else ""), "number", run.step),
