@@ -193,7 +193,7 @@ def table(comparison: Comparison) -> str:
 
 
 def pictures(groups: Sequence[Group]) -> Iterable[tuple[int, Image.Image]]:
-    """The samples of a run of each group, the first that counts, side by side, for each number of images that one was drawn at."""
+    """The samples of a run of each group, the first that counts, side by side, for each number of images that has some."""
     drawn: list[tuple[str, dict[int, Path]]] = []
     for group in groups:
         run = min(charts.counting(group) or group.runs, key=lambda run: run.seed)
