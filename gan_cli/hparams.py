@@ -89,14 +89,10 @@ def beginning(told: Mapping[str, str | float], metrics: Iterable[str], name: str
 
 
 def write(path: Path, summaries: Iterable[Summary]) -> None:
-    """An event file of these, in the place of an earlier one, whole or not at all.
-
-    Their step comes before 0, so that a run that begins again at 0, and tells TensorBoard to forget what came from there
-    on, does not take them with it.
-    """
+    """An event file of these, in the place of an earlier one, whole or not at all."""
     now = time.time()
     events = [Event(wall_time=now, file_version="brain.Event:2")]
-    events += [Event(wall_time=now, step=-1, summary=summary) for summary in summaries]
+    events += [Event(wall_time=now, summary=summary) for summary in summaries]
     with written(path) as file:
         records = RecordWriter(file)
         for event in events:

@@ -164,7 +164,7 @@ def test_metrics_that_come_late(train: Any, tmp_path: Path) -> None:
 
 
 def test_a_run_that_begins_again(train: Any, tmp_path: Path, ask: Ask) -> None:
-    """It tells TensorBoard to forget what came from step 0 on, but not what it is."""
+    """It tells TensorBoard to forget what came from step 0 on, which is not what it is."""
     train("run_dir=all/run", "log_every=1", "total_steps=2")
     shutil.rmtree(tmp_path / "all" / "run" / "checkpoints")
     train("run_dir=all/run", "log_every=1", "total_steps=1")

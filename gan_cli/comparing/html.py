@@ -150,8 +150,8 @@ def duration(seconds: float) -> str:
 
 
 def direction(column: Column) -> str:
-    """``lower is better``, ``near 0.5``, or nothing."""
-    return f"{column.better} is better" if column.better in ("lower", "higher") else column.better
+    """``lower is better``, or nothing."""
+    return f"{column.better} is better" if column.better else ""
 
 
 def _attributes(kind: str, value: float | str | None = None) -> str:

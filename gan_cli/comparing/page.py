@@ -177,7 +177,7 @@ def headline(comparison: Comparison) -> list[str]:
         first = f"{column.name} has no better or worse: {len(ranked)} groups have a value."
         after = []
     else:
-        first = f"{group.name} has the {_superlative(column.better)} {column.name}: {value}."
+        first = f"{group.name} has the {'lowest' if column.better == 'lower' else 'highest'} {column.name}: {value}."
         after += _support(ranked[1:], best)
     without = len(comparison.groups) - len(ranked)
     return [first, *after, *([f"{without} of {len(comparison.groups)} groups {_have(without)} no value."] if without else [])]
@@ -187,17 +187,15 @@ def _have(n: int) -> str:
     return "has" if n == 1 else "have"
 
 
-def _superlative(better: str) -> str:
-    if better.startswith("near"):
-        return f"value nearest to {better.split()[-1]} of"
-    return {"lower": "lowest", "higher": "highest"}.get(better, "best")
-
-
 def _support(others: list[tuple[Group, Summary]], best: Summary) -> list[str]:
     """What the seeds say of the difference to each other group."""
     worse = sum(summary.verdict == "worse" for _, summary in others)
-    close = [(group, summary) for group, summary in others if summary.verdict == "unsupported"]
-    silent = len(others) - worse - len(close)
+    silent = sum(summary.p is None and 1 in (summary.n, best.n) for _, summary in others)
+    close = [
+        (group, summary)
+        for group, summary in others
+        if summary.verdict == "unsupported" and (summary.p is not None or 1 not in (summary.n, best.n))
+    ]
     if silent == len(others):
         alone = "There is one seed of it" if best.n == 1 else "There is one seed of each other group"
         return [f"{alone}: whether other seeds would give the same order is not known."]
@@ -299,9 +297,6 @@ def _best(comparison: Comparison, column: Column) -> float | None:
     means = [group.summaries[column.name].mean for group in comparison.groups if column.name in group.summaries]
     if len(means) < 2 or not column.better:
         return None
-    if column.better.startswith("near"):
-        goal = float(column.better.split()[-1])
-        return min(means, key=lambda mean: abs(mean - goal))
     return max(means) if column.better == "higher" else min(means)
 
 

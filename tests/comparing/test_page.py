@@ -331,9 +331,12 @@ def test_more_groups_than_colours(tmp_path: Path) -> None:
             "The seeds support that 1 of 2 other groups is worse. They do not tell it from g2 (p = 0.2).",
         ),
         (["unsupported"] * 5, "The seeds do not tell it from g1 (p = 0.2), g2 (p = 0.2), g3 (p = 0.2) and 2 more."),
-        (["", ""], "There is one seed of each other group: whether other seeds would give the same order is not known."),
         (
-            ["worse", ""],
+            ["alone", "alone"],
+            "There is one seed of each other group: whether other seeds would give the same order is not known.",
+        ),
+        (
+            ["worse", "alone"],
             "The seeds support that 1 of 2 other groups is worse. Of 1 group nothing can be said, for lack of seeds.",
         ),
     ],
@@ -341,7 +344,16 @@ def test_more_groups_than_colours(tmp_path: Path) -> None:
 def test_headline(tmp_path: Path, verdicts: list[str], said: str) -> None:
     runs = [make_run(tmp_path, f"{k}", 0) for k in range(len(verdicts) + 1)]
     groups = [
-        Group(f"g{k}", {}, [run], {"fid": Summary({}, float(k), 0.1, 1 if k == 0 else 2, verdict, 0.2 if verdict else None)})
+        Group(
+            f"g{k}",
+            {},
+            [run],
+            {
+                "fid": Summary({}, float(k), None, 1, "unsupported")  # as there is no test of one seed
+                if verdict == "alone"
+                else Summary({}, float(k), 0.1, 2, verdict, 0.2 if verdict else None)
+            },
+        )
         for k, (run, verdict) in enumerate(zip(runs, ["", *verdicts], strict=True))
     ]
     groups[0].summaries["fid"] = Summary({}, 0.0, 0.1, 3)
