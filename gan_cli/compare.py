@@ -17,7 +17,7 @@ from gan_cli.comparing.gather import gather
 from gan_cli.comparing.groups import Question, compare, kept_apart
 from gan_cli.comparing.records import Comparison
 from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, of_system
-from gan_cli.files import write_file
+from gan_cli.files import write_output
 
 NAME = "gan-compare"
 WIDTH = 120  # where there is no terminal
@@ -76,7 +76,7 @@ def app(arguments: Sequence[str]) -> int:
     comparisons = compare(*gather([Path(path).expanduser() for path in args.runs]), question)
     written = _write(args, comparisons)
     texts: dict[str, Callable[[], str]] = {
-        "csv": lambda: text.as_csv(comparisons).rstrip("\n"),
+        "csv": lambda: "\n".join(text.plain(line) for line in text.as_csv(comparisons).rstrip("\n").split("\n")),
         "json": lambda: text.as_json(comparisons).rstrip("\n"),
         "markdown": lambda: text.markdown(comparisons),
         "commands": lambda: text.commands(comparisons),
@@ -114,7 +114,7 @@ def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]
             path = Path(target).expanduser()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_file(path, content(comparisons))
+                write_output(path, content(comparisons))
             except OSError as error:
                 known = of_system(error, str(path))
                 what = f"the file cannot be written: {error.strerror}"

@@ -83,6 +83,18 @@ def write_file(path: Path, content: str | bytes) -> None:
         file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
 
 
+def write_output(path: Path, content: str | bytes) -> None:
+    """As :func:`write_file`, to where a user says: a device, pipe or link that lies there is not replaced.
+
+    Raises:
+        OSError: there is one, or it cannot be written.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "what is there is no regular file", str(path))
+    write_file(path, content)
+
+
 def refuse_links(run_dir: Path, todo: str = "Remove it or, if you put it there, add trust=true") -> None:
     """Refuse a run directory with a link, pipe or device among what gan_cli reads or writes in it.
 

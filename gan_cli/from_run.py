@@ -24,6 +24,7 @@ from gan_cli.trust import TRAINED, check_trusted
 
 log = logging.getLogger("gan_cli")
 KINDS = {"threads": int, "precision": str, "compiled": bool, "device": str}  # of the machine, what a config can ask for
+MOST_THREADS = 1024  # that are begun because a run says so
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ class Original:
             log.info("note: the run is of an older version, without %s; it is %s here", key, value)
         for key, value in self._machine().items():
             plain[key] = value
+        if isinstance(plain["threads"], int) and plain["threads"] > MOST_THREADS:
+            what = "note: the run says that it was made with %s threads, more than %d: the default is taken, or threads="
+            log.info(what, short(plain["threads"]), MOST_THREADS)
+            plain["threads"] = None
         if not self.trust and "download" in plain["dataset"]:
             plain["dataset"]["download"] = False
         plain |= {"run_dir": defaults["run_dir"], "allow_change": defaults["allow_change"]}

@@ -58,7 +58,7 @@ def read(path: Path) -> dict[str, Any] | None:
         metrics, protocol = result["metrics"], result["protocol"]
         finite = all(isinstance(value, float | int) and math.isfinite(value) for value in metrics.values())
         return result if finite and isinstance(protocol, dict) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -45,7 +45,7 @@ from gan_cli.metrics.names import VALUES
 from gan_cli.outcome import final_metric, refuse_unknown_metric
 from gan_cli.overfitting import Overfitting
 from gan_cli.randomness import seed_everything
-from gan_cli.results import number
+from gan_cli.results import number, short
 from gan_cli.runs import choose_device, create
 from gan_cli.signals import stop_on_signal
 from gan_cli.trust import is_trusted
@@ -407,9 +407,9 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
                 ", ".join(other),
             )
     for change in game.changes:
-        log.info("note: changed since it began, %s", change)
+        log.info("note: changed since it began, %s", short(change, 1000))
     for deviation in config.deviations:
-        log.info("the recipe departs from its paper: %s", deviation)
+        log.info("the recipe departs from its paper: %s", short(deviation, 1000))
     log.info("run directory: %s", run_dir)
     log.info("to continue it, or to stop with Ctrl-C and go on later: %s", command)
 

@@ -206,6 +206,17 @@ def test_a_run_that_was_changed_or_made_otherwise(gan: Any, original: Path) -> N
     assert "note: not the same run: torch: 1.0 -> " in result.err
 
 
+def test_a_stranger_begins_no_million_threads(gan: Any, original: Path) -> None:
+    def other(info: dict[str, Any]) -> None:
+        info["machine"]["threads"] = 10**9
+        info["config"]["deviations"] = ["\x1b]0;x\x07"]
+
+    change(original, other)
+    result = gan("gan-train", "from_run=a", "run_dir=b", "total_steps=1")
+    assert result.code == 0 and "note: the run says that it was made with 1000000000 threads" in result.err
+    assert "\x1b" not in result.err and "departs from its paper: \\x1b" in result.err
+
+
 def test_other_data_is_refused_unless_allowed(gan: Any, original: Path, tmp_path: Path) -> None:
     change(original, lambda info: info.update(data="0" * 64))
     result = gan("gan-train", "from_run=a", "run_dir=b")

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -30,6 +30,7 @@ DEEPEST = 4  # directories below an argument
 MOST_DIRECTORIES = 20_000
 MOST_CONFIG, MOST_ROWS = 2**20, 2**28  # bytes
 MOST_EVENTS, DEEPEST_CONFIG = 20_000, 16  # of YAML
+MOST_COUNT, MOST_VALUE, MOST_BITS = 10**15, 1e100, 1024  # of steps and images; of a metric; of a number of a config
 MARKS = ("config.yaml", "status.json", "metrics.jsonl", "checkpoints")  # one of them makes a directory a run
 STATES = frozenset({"complete", "preempted", "failed", "diverged", "pruned"})
 SHOWN = 3  # names in a note
@@ -100,6 +101,7 @@ def gather(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
 def directories(top: Path, notes: Notes) -> Iterator[Path]:
     """Run directories at or below ``top``. Those that a sweep still has to begin go into a note."""
     pending, visited = [(top, 0)], 0
+    skipped: dict[str, None] = {}
     while pending:
         folder, depth = pending.pop()
         visited += 1
@@ -117,8 +119,13 @@ def directories(top: Path, notes: Notes) -> Iterator[Path]:
             waiting = sum(not is_begun(folder / job) for job in jobs_of(folder, notes))
             if waiting:
                 notes.add(folder, f"{waiting} {'job is' if waiting == 1 else 'jobs are'} waiting to begin")
-        if depth < DEEPEST and visited < MOST_DIRECTORIES:
+        if depth < DEEPEST and visited + len(pending) < MOST_DIRECTORIES:
             pending += [(path, depth + 1) for path in reversed(below)]
+        elif below:
+            limit = f"more than {DEEPEST} levels down" if depth >= DEEPEST else f"beyond the first {MOST_DIRECTORIES:,}"
+            skipped[f"folders {limit} are not searched: name them"] = None
+    for text in skipped:
+        notes.add(top, text)
 
 
 def jobs_of(sweep_dir: Path, notes: Notes) -> list[str]:
@@ -145,12 +152,17 @@ def read(run_dir: Path, notes: Notes) -> Run | None:
     if config is None:
         notes.add(run_dir, "left out: half-written or damaged, its config cannot be read")
         return None
+    if type(config.get("seed", 0)) is not int:
+        notes.add(run_dir, "left out: its seed is not a whole number")
+        return None
     said = status.read(run_dir)
     if said is None:
         notes.add(run_dir, "no status.json that can be read: of an earlier version, or cut off; taken as it looks")
         said = {}
     elif not isinstance(said.get("command"), str):
         notes.add(run_dir, "of an earlier version: the command that made it is not recorded")
+    machine, changes = info.get("machine"), info.get("changes")
+    precision = machine.get("precision") if isinstance(machine, dict) else None
     rows = rows_of(run_dir, notes)
     evaluations = evaluations_of(run_dir, notes)
     last = rows[-1] if rows else {}
@@ -170,16 +182,23 @@ def read(run_dir: Path, notes: Notes) -> Run | None:
         rows=rows,
         evaluations=evaluations,
         pictures=pictures_of(run_dir),
-        seconds=float(last.get("time/elapsed", 0.0)),
+        seconds=float(last["time/elapsed"]) if finite(last.get("time/elapsed")) else 0.0,
         command=said["command"] if isinstance(said.get("command"), str) else "",
         cwd=said["cwd"] if isinstance(said.get("cwd"), str) else "",
         data=info["data"] if isinstance(info.get("data"), str) else "",
+        precision=precision if isinstance(precision, str) else "",
+        changes=tuple(str(change) for change in changes) if isinstance(changes, list) else (),
     )
 
 
 def first_count(*candidates: object) -> int:
     """The first that is a number of things, else 0."""
-    return next((c for c in candidates if isinstance(c, int) and not isinstance(c, bool) and 0 <= c < 10**15), 0)
+    return next((c for c in candidates if is_count(c)), 0)
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether it is a number of things."""
+    return type(value) is int and 0 <= value < MOST_COUNT
 
 
 def newest_state(run_dir: Path) -> dict[str, Any]:
@@ -223,18 +242,20 @@ def plain_yaml(text: bytes) -> Any:
 
 
 def is_config(node: Any) -> bool:
-    """Whether it is nested plain data with names for keys, and has what every run's config has."""
-    return isinstance(node, dict) and _has_names(node) and isinstance(node.get("dataset"), dict)
+    """Whether it is nested plain data with names for keys and no giant numbers, and has what every run's config has."""
+    return isinstance(node, dict) and _is_plain(node) and isinstance(node.get("dataset"), dict)
 
 
-def _has_names(node: Any, depth: int = 0) -> bool:
+def _is_plain(node: Any, depth: int = 0) -> bool:
     if isinstance(node, dict):
-        return depth < DEEPEST_CONFIG and all(isinstance(k, str) and _has_names(v, depth + 1) for k, v in node.items())
-    return True
+        return depth < DEEPEST_CONFIG and all(isinstance(k, str) and _is_plain(v, depth + 1) for k, v in node.items())
+    if isinstance(node, list):
+        return depth < DEEPEST_CONFIG and all(_is_plain(value, depth + 1) for value in node)
+    return not isinstance(node, int) or node.bit_length() <= MOST_BITS
 
 
 def rows_of(run_dir: Path, notes: Notes) -> list[dict[str, Any]]:
-    """Of ``metrics.jsonl``, numbers only."""
+    """Of ``metrics.jsonl``, numbers only, and none that is too large to calculate with."""
     try:
         rows = read_rows(run_dir, MOST_ROWS)
     except OSError as error:
@@ -244,7 +265,14 @@ def rows_of(run_dir: Path, notes: Notes) -> list[dict[str, Any]]:
         with suppress(OSError):
             if os.lstat(run_dir / "metrics.jsonl").st_size:
                 notes.add(run_dir, "its metrics.jsonl has no row that can be read")
-    return [{k: v for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)} for row in rows]
+    return [{k: v for k, v in row.items() if _is_value(v)} for row in rows if is_count(row["step"])]
+
+
+def _is_value(value: object) -> bool:
+    """Whether it is a number as a run logs it. What is not finite stays: it is a gap in a curve."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < MOST_VALUE or (isinstance(value, float) and not math.isfinite(value))
 
 
 def evaluations_of(run_dir: Path, notes: Notes) -> list[Evaluation]:
@@ -254,10 +282,11 @@ def evaluations_of(run_dir: Path, notes: Notes) -> list[Evaluation]:
         result = results.read(path)
         protocol = result["protocol"] if result is not None else {}
         step, images = protocol.get("step"), protocol.get("images")
-        if result is None or not isinstance(step, int) or not isinstance(images, int):
+        if result is None or not is_count(step) or not is_count(images):
             notes.add(path, "not an evaluation that can be read, left out")
             continue
-        known = {k: float(v) for k, v in result["metrics"].items() if k.removesuffix("_std") in VALUES or k.startswith("fid/")}
+        values = {k: float(v) for k, v in result["metrics"].items() if _is_value(v)}
+        known = {k: v for k, v in values.items() if k.removesuffix("_std") in VALUES or k.startswith("fid/")}
         found.append(Evaluation(step, images, known, results.protocol_id(protocol), protocol))
     return sorted(found, key=lambda evaluation: evaluation.step)
 

@@ -81,7 +81,8 @@ def _refuse_unknown(comparisons: Sequence[Comparison], question: Question) -> No
     if question.at.isdecimal() and not any(group.summaries for one in comparisons for group in one.groups):
         images = sorted({e.images for one in comparisons for run in one.runs for e in run.evaluations})
         shown = images if len(images) <= 12 else [*images[:6], "...", *images[-5:]]
-        todo = f"There are evaluations at: {', '.join(map(str, shown)) or 'none'}"
+        most = max(reached(run) for one in comparisons for run in one.runs)
+        todo = f"There are evaluations at: {', '.join(map(str, shown)) or 'none'}; runs are of up to {most} images"
         raise ConfigError(f"no run has a value at {question.at} images", "--at", todo)
 
 
@@ -124,6 +125,24 @@ def titles_of(parts: Sequence[Sequence[Run]]) -> list[str]:
     return titles
 
 
+def as_made(runs: Sequence[Run]) -> list[Run]:
+    """With the precision that the machine chose in each config, and what was changed while the run was trained.
+
+    A run that does not say its precision takes that which all others had who asked for the same.
+    """
+    chosen: dict[Any, set[str]] = defaultdict(set)
+    for run in runs:
+        if run.precision:
+            chosen[str(run.config.get("precision"))].add(run.precision)
+    found = []
+    for run in runs:
+        known = {run.precision} if run.precision else chosen[str(run.config.get("precision"))]
+        made: dict[str, Any] = {"precision": next(iter(known))} if len(known) == 1 else {}
+        made |= {naming.CHANGED: "; ".join(run.changes)} if run.changes else {}
+        found.append(replace(run, config=run.config | made))
+    return found
+
+
 class _Table:
     """One comparison on its way."""
 
@@ -162,14 +181,18 @@ class _Table:
         self._note_states()
         self._note_images(columns, picked_by)
         configs = [naming.comparable(group.runs[0].config) for group in self.groups]
-        return Comparison(
-            self.title, self.groups, columns, sort_by, question.at, naming.varied(configs) if configs else [], self.notes
-        )
+        unnamed = naming.unnamed([group.settings for group in self.groups], configs)
+        if unnamed:
+            self.notes.append(f"the groups differ by more than their names say: {listed(unnamed)}")
+        return Comparison(self.title, self.groups, columns, sort_by, question.at, naming.varied(configs), self.notes)
 
     def _groups(self, runs: Sequence[Run]) -> list[Group]:
         together: dict[str, list[Run]] = defaultdict(list)
-        for run in runs:
+        for run in as_made(runs):
             together[json.dumps(naming.comparable(run.config), sort_keys=True, default=str)].append(run)
+        changed = [run.path for run in runs if run.changes]
+        if changed:
+            self.notes.append(f"changed while trained, so in groups of their own: {listed(changed)}")
         members = [self._one_of_each_seed(group) for group in together.values()]
         found = []
         for group, settings in zip(members, naming.settings(members), strict=True):
@@ -271,10 +294,13 @@ class _Table:
                 names = [self.question.sort, *names]
             if runs:
                 share = f"the mean of the last {TAIL:.0%} of a run's rows"
-                self.notes.append(
-                    f"never evaluated: the values are training scalars, {share}, and say little about the images. "
-                    "To evaluate: gan-eval run_dir=DIR for each run (or train with eval_every=)"
-                )
+                said = f"never evaluated: the values are training scalars, {share}"
+                if not any(_way(name) for name in names if name in there):
+                    said += (
+                        ", and say little about the images. "
+                        "To evaluate: gan-eval run_dir=DIR for each run (or train with eval_every=)"
+                    )
+                self.notes.append(said)
         columns = [Column(name, _way(name)) for name in names if name in there and name not in ("step", "images")]
         losses = {json.dumps({k: v for k, v in run.config.items() if k.startswith("loss.")}, default=str) for run in runs}
         if len(losses) > 1 and any("loss" in column.name or "wasserstein" in column.name for column in columns):
@@ -310,16 +336,16 @@ class _Table:
 
     def _values(self, group: Group, column: Column, picked_by: Mapping[str, Column]) -> dict[str, float]:
         runs = self.counting(group)
-        names = Counter(run.path.name for run in runs)
         values = {}
         for run in runs:
             if column.protocol_id:
                 picked = self._picked(run, column.protocol_id, picked_by)
                 value = None if picked is None else picked.metrics.get(column.name)
             else:
-                value = tail(run.rows, column.name, int(self.question.at) if self.question.at.isdecimal() else None)
+                most = int(self.question.at) if self.question.at.isdecimal() else None
+                value = tail(run.rows, column.name, most) if most is None or reached(run) >= most else None
             if value is not None and finite(value):
-                values[run.path.name if names[run.path.name] == 1 else str(run.path)] = value
+                values[str(run.path)] = value
         return values
 
     # which is best
@@ -396,12 +422,25 @@ class _Table:
             for pid in dict.fromkeys(column.protocol_id for column in columns if column.protocol_id)
             if (e := self._picked(run, pid, picked_by)) is not None
         ]
-        if not picked:
-            picked = [run.images for group in self.groups for run in self.counting(group) if not self.question.at.isdecimal()]
-        if picked and min(picked) != max(picked) and self.question.at == "last":
+        runs = [run for group in self.groups for run in self.counting(group)]
+        by_rows = not any(column.protocol_id for column in columns)
+        if self.question.at.isdecimal():
+            valued = {path for group in self.groups for summary in group.summaries.values() for path in summary.values}
+            without = [run.path for run in runs if str(run.path) not in valued]
+            if without:
+                self.notes.append(f"no value at {int(self.question.at):,} images: {listed(without)}")
+            return
+        if by_rows:
+            picked = [reached(run) for run in runs]
+        if picked and min(picked) != max(picked) and (by_rows or self.question.at == "last"):
             self.notes.append(
                 f"not of equally many images: from {min(picked):,} to {max(picked):,}; --at IMAGES compares at one number"
             )
+
+
+def reached(run: Run) -> int:
+    """How many images it was trained with, as far as is known."""
+    return max([run.images, *(e.images for e in run.evaluations)])
 
 
 def tail(rows: Sequence[Mapping[str, Any]], key: str, most_images: int | None = None) -> float | None:

@@ -20,6 +20,7 @@ NODES = ("model", "loss", "optimizer", "schedule")  # groups of the config that 
 FEW = 2  # keys of a node that are named one by one
 MOST = 4  # settings in a name made from the config
 MISSING = "(not there)"
+CHANGED = "changed"  # key of what was changed while a run was trained
 
 
 def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +73,17 @@ def varied(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if any(_value(config, key) != _value(configs[0], key) for config in configs[1:])]
 
 
+def unnamed(labels: Sequence[Mapping[str, str]], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What differs and is in no label: ``batch_size (8, 64)``. A key in a group of the config that is named is."""
+    named = {key.replace("/", ".") for label in labels for key in label}
+    found = []
+    for key in _once(varied(configs), configs):
+        if not is_among(key, named):
+            values = list(dict.fromkeys(text(_value(config, key)) for config in configs))
+            found.append(f"{key} ({', '.join(values[:FEW])}{', ...' if len(values) > FEW else ''})")
+    return found
+
+
 def _value(config: Mapping[str, Any], key: str) -> Any:
     return config.get(key, MISSING)
 
@@ -91,19 +103,31 @@ def _typed(groups: Sequence[Sequence[Run]], configs: Sequence[Mapping[str, Any]]
     keys = dict.fromkeys(key for each in known for key in each)
     labels: list[dict[str, str]] = [{} for _ in groups]
     for key in keys:
-        values = [
-            each[key] if key in each else _set_elsewhere(config, key) for each, config in zip(known, configs, strict=True)
-        ]
-        if len({str(value) for value in values}) > 1:
+        values = _said(key, known, configs)
+        if len(set(values)) > 1:
             for label, value in zip(labels, values, strict=True):
-                label[key] = value or "?"
+                label[key] = value
+    if any(CHANGED in config for config in configs):
+        for label, config in zip(labels, configs, strict=True):
+            label[CHANGED] = text(config.get(CHANGED, "no"))
     return labels if len(labels[0]) <= MOST else None
 
 
-def _set_elsewhere(config: Mapping[str, Any], key: str) -> str:
-    if key in config:
-        return text(config[key])
-    return node_label(config, key) if key in NODES else ""
+def _said(key: str, known: Sequence[Mapping[str, str]], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A word for what each group has for a key that was typed: the same one for the same values."""
+    name = key.replace("/", ".")
+    if any(name in config for config in configs):
+        return [text(config.get(name)) for config in configs]
+    if not any(is_among(inside, {name}) for config in configs for inside in config):
+        if any(inside.startswith(f"{name.split('.')[0]}.") for config in configs for inside in config):
+            return ["null" for _ in configs]  # a preset has no dot
+        return [each.get(key, "?") for each in known]
+    words: dict[str, str] = {}
+    insides = [json.dumps({k: v for k, v in c.items() if is_among(k, {name})}, sort_keys=True, default=str) for c in configs]
+    for inside, each, config in zip(insides, known, configs, strict=True):
+        if key in each or inside not in words:
+            words[inside] = each.get(key) or (node_label(config, key) if key in NODES else "?")
+    return [words[inside] for inside in insides]
 
 
 def _of_configs(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -43,7 +43,7 @@ from gan_cli.comparing.html import (
 from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
 from gan_cli.comparing.text import training
 from gan_cli.errors import OutputError, of_system
-from gan_cli.files import write_file
+from gan_cli.files import write_output
 
 MOST_CHARTS = 12  # of training scalars
 # Training scalars that say most come first; others follow by name.
@@ -66,7 +66,7 @@ def write(comparisons: list[Comparison], path: Path, title: str | None = None) -
     text = page(comparisons, path, title)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, text)
+        write_output(path, text)
     except OSError as error:
         todo = "Name a file in a folder that can be written"
         known = of_system(error, str(path))
@@ -472,6 +472,8 @@ def _run_fold(one: Named, run: Run, key: str, room: Room) -> str:
     else:
         why = "is not one of gan-train, and not shown" if run.command else "was not recorded"
         parts.append(note(f"The command that made it {why}."))
+    if run.changes:
+        parts.append(note(text_of(f"Changed while it was trained, {'; '.join(run.changes)}: no command makes the same.")))
     parts.append(f'<div class="bulky">{note("To make it again:")}{_command(again)}</div>\n')
     text = room.config(run)
     if text is None:

@@ -36,6 +36,7 @@ class Run:
         rows: of metrics.jsonl. evaluations: by step. pictures: of ``samples/``, by step.
         seconds: of training, by its rows. command: what to type to make it anew, without ``run_dir``; "" if not known.
         cwd: where that was typed. data: fingerprint of what it was trained on; "" if not known.
+        precision: that the machine chose; "" if not known. changes: made to it since it began, in words.
     """
 
     path: Path
@@ -52,6 +53,8 @@ class Run:
     command: str = ""
     cwd: str = ""
     data: str = ""
+    precision: str = ""
+    changes: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -78,9 +81,10 @@ class Summary:
     """Values of a metric over seeds.
 
     Attributes:
-        values: by the name of the run's directory. std: with n - 1; None for one value.
+        values: by ``str(run.path)``. std: with n - 1; None for one value.
         verdict: "" for the best group and where nothing can be said, ``worse`` if the seeds support that it is worse than
-            the best, ``unsupported`` if they do not. p: of Welch's t test against the best, Holm-corrected, or None.
+            the best, ``unsupported`` if they do not. p: of Welch's t test against the best, Holm-corrected; None where
+            there is no test.
     """
 
     values: dict[str, float]

@@ -18,24 +18,27 @@ def std(values: Sequence[float]) -> float | None:
     """The standard deviation with n - 1, or None for one value."""
     if len(values) < 2:
         return None
+    if min(values) == max(values):
+        return 0.0  # which the rounded mean may not give
     middle = mean(values)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+    return math.hypot(*(value - middle for value in values)) / math.sqrt(len(values) - 1)
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
     """The two-sided p of Welch's t test that ``a`` and ``b`` have one mean (Welch 1947), or None if one is a single value.
 
-    Without any spread it is 1 for equal values and 0 for others.
+    Without any spread it is 1 for equal values, and None for others: how far seeds can lie apart is not known then.
     """
     first, second = std(a), std(b)
     if first is None or second is None:
         return None
-    u, v = first**2 / len(a), second**2 / len(b)
-    difference = abs(mean(a) - mean(b))
-    if u + v == 0:
-        return float(difference == 0)
-    freedom = (u + v) ** 2 / (u**2 / (len(a) - 1) + v**2 / (len(b) - 1))
-    return t_tails(difference / math.sqrt(u + v), freedom)
+    difference, unit = abs(mean(a) - mean(b)), max(first, second)
+    if unit == 0:
+        return 1.0 if difference == 0 else None
+    u, v = (first / unit) ** 2 / len(a), (second / unit) ** 2 / len(b)
+    share = u / (u + v)
+    freedom = 1 / (share**2 / (len(a) - 1) + (1 - share) ** 2 / (len(b) - 1))
+    return t_tails(difference / unit / math.sqrt(u + v), max(1.0, freedom))
 
 
 def t_tails(t: float, freedom: float) -> float:

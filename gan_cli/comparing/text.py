@@ -17,11 +17,12 @@ from gan_cli.comparing.gather import finite
 from gan_cli.comparing.groups import TAIL, counted
 from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
 from gan_cli.comparing.statistics import LEVEL
-from gan_cli.results import number
+from gan_cli.results import number, short
 
 FORMAT = 1  # of the JSON; grows when a key changes its meaning or goes
 BEST, UNSUPPORTED = "*", "?"
 NARROWEST_NAME = 24
+LONGEST_HEAD = 60
 ARROWS = {"lower": "↓", "higher": "↑", "": ""}
 WORDS = {"lower": " (lower)", "higher": " (higher)", "": ""}
 
@@ -74,7 +75,7 @@ def heads(comparison: Comparison, unicode: bool) -> list[str]:
     return [
         "n",
         *(
-            column.name + (f" {ways[column.better]}".replace("  ", " ") if column.better else "")
+            short(column.name, LONGEST_HEAD) + (f" {ways[column.better]}".replace("  ", " ") if column.better else "")
             for column in comparison.columns
         ),
     ]
@@ -107,7 +108,7 @@ def legend(comparison: Comparison) -> list[str]:
     if BEST in marks:
         found.append("values are mean +- standard deviation over n seeds; * is the best of its column")
     if UNSUPPORTED in marks:
-        test = f"Welch's t test against the best, Holm-corrected, p >= {LEVEL:g} or a single seed"
+        test = f"Welch's t test against the best, Holm-corrected, p >= {LEVEL:g}, or no test: a single seed, or no spread"
         found.append(f"? the seeds do not support that it is worse than the best ({test})")
     return found
 
@@ -157,7 +158,7 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
     """The same as Markdown."""
     blocks = []
     for comparison in comparisons:
-        header = ["", *heads(comparison, unicode=True)]
+        header = ["", *map(_escaped, heads(comparison, unicode=True))]
         rows = [[group.name, *cells(comparison, group)] for group in comparison.groups]
         lines = [f"**{_escaped(headline(comparison))}**", ""]
         lines += [_row(header), _row(["---"] * len(header)), *(_row([_escaped(cell) for cell in row]) for row in rows), ""]
@@ -213,8 +214,7 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
 
 def run_value(group: Group, run: Run, name: str) -> float | None:
     """What a run adds to a mean, or None."""
-    values = group.summaries[name].values if name in group.summaries else {}
-    return values.get(str(run.path), values.get(run.path.name))
+    return group.summaries[name].values.get(str(run.path)) if name in group.summaries else None
 
 
 def as_json(comparisons: Sequence[Comparison]) -> str:
@@ -292,6 +292,8 @@ def commands(comparisons: Sequence[Comparison]) -> str:
             for run in group.runs:
                 again = ["gan-train", override("from_run", run.path), "run_dir=NEW"]
                 lines.append(plain(f"# {run.path}"))
+                if run.changes:
+                    lines.append(plain(f"# changed while it was trained, {'; '.join(run.changes)}: no command makes the same"))
                 words = training(run)
                 if words:
                     go = f"cd {shlex.quote(run.cwd)} && " if run.cwd else ""

@@ -397,7 +397,7 @@ def verdict(best: list[float], default: list[float], direction: str) -> str:
     """Whether seeds support that the best trial is better than the default."""
     p = welch(best, default)
     if p is None:
-        return "too few values to say whether they differ"
+        return "too few values, or none that spread, to say whether they differ"
     gain = (mean(default) - mean(best)) * (1 if direction == "minimize" else -1)
     test = f"Welch's t test, p={p:.3g}"
     if not p < LEVEL:

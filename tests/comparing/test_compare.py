@@ -488,10 +488,18 @@ def test_commands(run: Any, compare: Any) -> None:
     assert any(line.startswith("gan-train 'from_run=\"runs/a b\"' run_dir=NEW") for line in lines)
 
 
-def test_files_are_written_whole_or_not(two: Any, compare: Any, tmp_path: Path) -> None:
+def test_files_are_written_whole_or_not(two: Any, compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "taken").mkdir()
     assert "cannot be written" in compare("--csv", "taken", code=73).errors[0]
     assert list((tmp_path / "taken").iterdir()) == [] and not list(tmp_path.glob(".writing-*"))
+    (tmp_path / "before.csv").write_text("before")
+
+    def full(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("gan_cli.files.os.replace", full)
+    assert "cannot be written: Input/output error" in compare("--csv", "before.csv", code=73).errors[0]
+    assert (tmp_path / "before.csv").read_text() == "before" and not list(tmp_path.glob(".writing-*"))
 
 
 @pytest.mark.parametrize("width", ["40", "80", "200"])
@@ -523,3 +531,153 @@ def test_a_sweep(train: Any, gan: Any) -> None:
     assert result.code == 0, result.err
     assert [len(lines_of(result.out, f"loss={name} ")) for name in ("hinge", "wgan_gp")] == [1, 1]
     assert "digits: 4 runs, 2 groups, 2 seeds; training scalars" in result.out
+
+
+# what is not to be mixed, mistaken or believed
+
+
+def edited(path: Path, **saved: Any) -> None:
+    """With more in the newest checkpoint."""
+    (state,) = path.glob("checkpoints/*/state.json")
+    state.write_text(json.dumps({**json.loads(state.read_text()), **saved}))
+
+
+def test_runs_of_one_name_keep_their_own_values(run: Any, compare: Any) -> None:
+    run("s0/loss=hinge", 0, 1.0)
+    run("s1/loss=hinge", 1, 99.0, state="diverged")
+    rows = {row["path"]: row["fid"] for row in csv.DictReader(io.StringIO(compare("--csv", "-").out))}
+    assert rows == {"runs/s0/loss=hinge": "1.0", "runs/s1/loss=hinge": ""}
+
+
+def test_no_spread_supports_nothing(run: Any, compare: Any) -> None:
+    for seed in range(3):
+        run(f"a{seed}", seed, 0.1)
+        run(f"b{seed}", seed, 0.2, changes=WGAN_GP)
+    verdict = data(compare)[0]["groups"][1]["summaries"]["fid"]
+    assert verdict["verdict"] == "unsupported" and verdict["p"] is None and verdict["std"] == 0
+
+
+def test_a_run_that_was_changed_is_a_group_of_its_own(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0, command="gan-train loss=hinge", changes={"optimizer.lr": 0.1})
+    path = run("b", 1, 9.0, command="gan-train loss=hinge", changes={"optimizer.lr": 0.1})
+    edited(path, changes=["from step 50 on optimizer.lr: 0.2 -> 0.1"])
+    out = compare().out
+    assert "2 groups" in out and "changed=from step 50 on" in out and "changed=no" in out
+    assert "in groups of their own: runs/b" in out
+    assert "no command makes the same" in compare("--commands").out
+
+
+def test_the_precision_that_a_machine_chose(run: Any, compare: Any) -> None:
+    def made(name: str, seed: int, asked: str, chosen: str | None) -> None:
+        path = run(name, seed, 1.0, changes={"precision": asked})
+        edited(path, **({"machine": {"precision": chosen}} if chosen else {}))
+
+    made("a", 0, "auto", "bf16")
+    made("b", 1, "bf16", "bf16")  # made anew from a config that froze it
+    made("c", 2, "auto", None)
+    assert [group["n"] for group in data(compare)[0]["groups"]] == [3]
+    made("d", 3, "auto", "fp32")
+    names = {group["name"]: group["n"] for group in data(compare)[0]["groups"]}
+    assert names == {"precision=bf16": 2, "precision=fp32": 1, "precision=auto": 1}
+
+
+def test_at_images_that_a_run_did_not_reach(run: Any, compare: Any) -> None:
+    run("a", 0)
+    path = run("b", 1, rows=[{"step": 10, "images": 80, "d/loss": 7.0}])
+    edited(path, images=80)
+    (group,) = data(compare, "--at", "800")[0]["groups"]
+    assert group["summaries"]["d/loss"]["n"] == 1
+    assert "no value at 800 images: runs/b" in compare("--at", "800").out
+    assert "from 80 to 800" in compare().out and "from 80 to 800" in compare("--at", "best").out
+    assert "of up to 800 images" in compare("--at", "801", code=2).errors[0]
+
+
+@pytest.mark.parametrize("seed", ["[1, 2]", "abc", "null", "true"])
+def test_a_seed_that_is_none(seed: str, run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    path = run("b", 1, 2.0)
+    (path / "config.yaml").write_text((path / "config.yaml").read_text().replace("seed: 1", f"seed: {seed}"))
+    assert "runs/b: left out: its seed is not a whole number" in compare().out
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"step": true, "images": 1}',
+        '{"step": 1' + "0" * 400 + "}",
+        '{"step": 100, "images": 800, "d/loss": 1' + "0" * 400 + ', "time/elapsed": NaN}',
+        '{"step": 100, "images": 1e300, "d/loss": 1e200, "g/loss": -1e200}',
+    ],
+)
+def test_numbers_that_are_none(row: str, run: Any, compare: Any) -> None:
+    for seed in range(2):
+        path = run(f"a{seed}", seed)
+        with (path / "metrics.jsonl").open("a") as file:
+            file.write(row + "\n")
+        text = json.dumps({"metrics": {"fid": 10**400}, "protocol": {**PROTOCOL, "step": 100, "images": 800}})
+        (path / "evaluations").mkdir()
+        (path / "evaluations" / "x.json").write_text(text)
+    for args in ([], ["--json", "-"], ["--html", "a.html"]):
+        assert "not an evaluation that can be read" in compare(*args).out or args == ["--json", "-"]
+
+
+@pytest.mark.parametrize("config", ["x: [{1: 2, a: 3}]", "x: 0x" + "f" * 9000])
+def test_configs_that_are_none(config: str, run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    path = run("b", 1, 2.0)
+    (path / "config.yaml").write_text((path / "config.yaml").read_text() + config + "\n")
+    edited(path, config=None)
+    assert "runs/b: left out: half-written or damaged" in compare().out
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--json", "--html"])
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_only_files_are_replaced(flag: str, kind: str, run: Any, compare: Any, tmp_path: Path) -> None:
+    run("a", 0, 1.0)
+    there = tmp_path / "there"
+    if kind == "pipe":
+        os.mkfifo(there)
+    else:
+        there.symlink_to(tmp_path / "other")
+    assert "what is there is no regular file" in compare(flag, "there", code=73).errors[0]
+    assert there.is_fifo() or there.is_symlink()
+
+
+def test_a_stranger_writes_no_control_characters(run: Any, compare: Any) -> None:
+    rows = [{"step": 1, "images": 8, "metric/\x1b]0;x\x07|y": 1.0}]
+    run("a", 0, rows=rows, command="gan-train x=\x1b[31m\n")
+    for args in ([], ["--markdown"], ["--csv", "-"]):
+        out = compare(*args).out
+        assert "\x1b" not in out and "\x07" not in out and "\\x1b" in out
+    assert "\\|y" in compare("--markdown").out
+
+
+def test_names_hide_nothing(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0, command="gan-train loss=hinge")
+    run("b", 0, 2.0, command="gan-train loss=wgan_gp", changes={**WGAN_GP, "batch_size": 64})
+    out = compare().out
+    assert "loss=hinge " in out and "note: the groups differ by more than their names say: batch_size (8, 64)" in out
+
+
+def test_the_same_value_typed_otherwise_is_no_difference(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0, command="gan-train loss=hinge optimizer.lr=2e-4 loss/penalty=none")
+    run("b", 0, 2.0, command="gan-train loss=wgan_gp optimizer.lr=0.0002", changes=WGAN_GP)
+    run("c", 1, 2.0, command="gan-train loss=my_hinge optimizer.lr=0.001", changes={"optimizer.lr": 0.001})
+    names = {group["name"] for group in data(compare)[0]["groups"]}
+    assert len(names) == 3 and all("optimizer.lr=0.0002" in name or "optimizer.lr=0.001" in name for name in names)
+    run("d", 0, 2.0, command="gan-train ema.half_life=2e4 optimizer.lr=2e-4", changes={"ema.half_life": 20000.0})
+    names = {group["name"] for group in data(compare, "runs/a", "runs/d", runs="")[0]["groups"]}
+    assert names == {"ema.half_life=10000", "ema.half_life=20000"}
+
+
+def test_folders_that_are_not_searched_are_said(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    run("1/2/3/4/5/6", 1, 1.0)
+    out = compare().out
+    assert "runs: folders more than 4 levels down are not searched" in out and ": 1 run," in out
+
+
+def test_points_are_no_images(run: Any, compare: Any) -> None:
+    run("a", 0, rows=[{"step": 100, "images": 800, "metric/jsd": 0.1}])
+    out = compare().out
+    assert "never evaluated: the values are training scalars" in out and "gan-eval" not in out

@@ -191,12 +191,13 @@ def test_a_strangers_text_is_text(tmp_path: Path) -> None:
 def test_runs_of_one_name_have_their_own_values(tmp_path: Path) -> None:
     """Curves and values are of what the table counts."""
     first, second = make_run(tmp_path / "a", "x", 0), make_run(tmp_path / "b", "x", 1, offset=5)
-    lost = make_run(tmp_path / "c", "x", 2, state="diverged", images=80)
+    lost = make_run(tmp_path / "c", "x", 2, state="diverged", images=80, changes=("lr <was> 1",))
     group = Group(
         "all runs", {}, [first, second, lost], {"fid": Summary({str(first.path): 20, str(second.path): 26}, 23, 4, 2)}
     )
     found = read([Comparison("t", [group], COLUMNS, "fid", "last", [], [])], tmp_path / "page.html")
     assert "Drawn are only runs with a value in the table: 2 of 3." in found.text
+    assert "Changed while it was trained, lr <was> 1: no command makes the same." in found.text
     (one,) = html.named([group])
     for name in ("fid", "d/loss"):
         (curve,) = page._lines([one], Column(name, "", "1a2b3c4d" if name == "fid" else ""), "images")

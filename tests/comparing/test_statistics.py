@@ -48,7 +48,10 @@ def test_welch_is_that_of_scipy() -> None:
 def test_what_cannot_be_tested() -> None:
     assert statistics.welch([1.0], [2.0, 3.0]) is None and statistics.welch([1.0, 2.0], [3.0]) is None
     assert statistics.welch([1.0, 1.0], [1.0, 1.0]) == 1.0
-    assert statistics.welch([1.0, 1.0], [2.0, 2.0]) == 0.0
+    assert statistics.welch([1.0, 1.0], [2.0, 2.0]) is None and statistics.welch([0.1] * 3, [0.2] * 3) is None
+    assert statistics.welch([1e-200, 2e-200], [1e-200, 2e-200]) == 1.0
+    for size in (1e-200, 1e90):
+        assert statistics.welch([size, 2 * size], [7 * size, 9 * size]) == pytest.approx(statistics.welch([1, 2], [7, 9]))
     assert statistics.welch([1.0, 1.0], [2.0, 3.0]) == pytest.approx(statistics.t_tails(3.0, 1), abs=1e-12)
 
 
