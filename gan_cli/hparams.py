@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams
 
 from gan_cli.config import BEGINNING, MAY_CHANGE, TrainConfig, flatten, is_among, optimizer_node
+from gan_cli.files import written
 
 # As conf/loss calls what these classes make together.
 LOSSES = {"least_squares": "lsgan", "wasserstein+weight_clip": "wgan", "wasserstein+gradient_penalty": "wgan_gp"}
@@ -63,10 +68,10 @@ def _snake(target: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", target.rpartition(".")[2]).lower()
 
 
-def columns(row: Mapping[str, float], evaluated: Iterable[str] = ()) -> list[str]:
-    """The metrics to show: those evaluated and the two losses, or else all that a row of the log has but the clock's."""
-    losses = [key for key in ("d/loss", "g/loss") if key in row]
-    own = [key for key in row if key not in ("step", "images", *losses) and not key.startswith("time/")]
+def columns(logged: Iterable[str], evaluated: Iterable[str] = ()) -> list[str]:
+    """The metrics to show: those evaluated and the two losses, or else all that was logged but the clock's and skips."""
+    losses = ["d/loss", "g/loss"]
+    own = [key for key in logged if key not in ("step", "images", *losses) and not re.match("time/|[dg]/skipped$", key)]
     return [*(f"metric/{name}" for name in evaluated), *losses] if evaluated else [*losses, *own]
 
 
@@ -81,6 +86,17 @@ def beginning(told: Mapping[str, str | float], metrics: Iterable[str], name: str
     for info in shown.hparam_infos:
         info.differs = info.name in swept
     return [_summary(metadata.EXPERIMENT_TAG, experiment=shown), session]
+
+
+def write(path: Path, summaries: Iterable[Summary]) -> None:
+    """An event file of these, in the place of an earlier one, whole or not at all."""
+    now = time.time()
+    events = [Event(wall_time=now, file_version="brain.Event:2")]
+    events += [Event(wall_time=now, summary=summary) for summary in summaries]
+    with written(path) as file:
+        records = RecordWriter(file)
+        for event in events:
+            records.write(event.SerializeToString())
 
 
 def ending(success: bool) -> Summary:

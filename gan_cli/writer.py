@@ -25,6 +25,8 @@ from gan_cli.rows import read_rows
 
 log = logging.getLogger("gan_cli")
 LINE_SECONDS = 10.0  # at most one console line in this time when there is no terminal
+# The event file that says what the run is: first of all by its name, since TensorBoard does not go back to an earlier one.
+SESSION = "events.out.tfevents.0.session"
 ENDED = ".ended"  # ends the name of the event file that says how the run ended
 BLOCK = 64  # steps whose scalars are added up at a time
 
@@ -118,14 +120,18 @@ class Writer:
         rows = self._rewind_rows(before)
         self.earlier, self.remedy = rows, remedy
         self.skipping = False  # whether updates were, as of the last row
-        self.seen = {key for row in rows for key in row}  # all that was ever logged
+        self.seen = dict.fromkeys(key for row in rows for key in row)  # all that was ever logged, in that order
         self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
         self.file = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")
-        self.told, self.evaluated, self.in_hparams = told or {}, evaluated, bool(rows)
+        self.told, self.evaluated = told or {}, evaluated
         events = run_dir / "tensorboard"
+        again = events.exists()
+        events.mkdir(exist_ok=True)
+        self.columns: list[str] = []
+        self._to_hparams()
         for ended in events.glob(f"*{ENDED}"):  # it goes on
             ended.unlink()
-        self.tensorboard = SummaryWriter(events, purge_step=progress.step if events.exists() else None)
+        self.tensorboard = SummaryWriter(events, purge_step=progress.step if again else None)
         if before is None:
             self.tensorboard.add_text("config", "```yaml\n" + config_text + "\n```")
         elif rows and rows[-1]["step"] == progress.step:  # purged with what came after it
@@ -227,16 +233,20 @@ class Writer:
             "time/data_wait": round((waited - self.row_waited) / seconds, 4),
         }
         self.row_time, self.row_images, self.row_waited = now, progress.images, waited
-        self.seen |= row.keys() | totals.keys()
+        self.seen |= dict.fromkeys([*row, *totals])
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         self._to_tensorboard(row)
-        if not self.in_hparams:
-            self.in_hparams = True
-            for summary in hparams.beginning(self.told, hparams.columns(row, self.evaluated), self.run_dir.name):
-                self.tensorboard._get_file_writer().add_summary(summary, 0)  # type: ignore[no-untyped-call]
+        self._to_hparams()
         self._show(row, now)
         return row
+
+    def _to_hparams(self) -> None:
+        """Tell TensorBoard the run's settings, and the metrics to put beside them, whenever there is one more of these."""
+        columns = hparams.columns(self.seen, self.evaluated)
+        if columns != self.columns:
+            self.columns = columns
+            hparams.write(self.run_dir / "tensorboard" / SESSION, hparams.beginning(self.told, columns, self.run_dir.name))
 
     def _to_tensorboard(self, row: dict[str, Any]) -> None:
         for key, value in row.items():
@@ -269,10 +279,9 @@ class Writer:
         """Tell TensorBoard how the run ended: in a file of its own, since what is once told there is not taken back."""
         from torch.utils.tensorboard import FileWriter
 
-        if self.in_hparams:
-            events = FileWriter(str(self.run_dir / "tensorboard"), filename_suffix=ENDED)
-            events.add_summary(hparams.ending(success), 0)
-            events.close()
+        events = FileWriter(str(self.run_dir / "tensorboard"), filename_suffix=ENDED)
+        events.add_summary(hparams.ending(success), 0)
+        events.close()
 
     def close(self) -> None:
         """End the files and the bar."""

@@ -123,9 +123,53 @@ def test_how_runs_ended(train: Any, ask: Ask, tmp_path: Path, trained: Path, sto
 
 
 def test_evaluated_metrics_come_first() -> None:
-    row = {"step": 1, "images": 8, "d/loss": 1.0, "d/real": 0.5, "g/loss": 2.0, "time/elapsed": 1.0, "metric/fid": 3.0}
+    row = ["step", "images", "d/loss", "d/real", "d/skipped", "g/loss", "time/elapsed", "metric/fid"]
+    assert hparams.columns([], ["fid", "kid"]) == ["metric/fid", "metric/kid", "d/loss", "g/loss"]
     assert hparams.columns(row, ["fid", "kid"]) == ["metric/fid", "metric/kid", "d/loss", "g/loss"]
     assert hparams.columns(row) == ["d/loss", "g/loss", "d/real", "metric/fid"]
+
+
+def told(run: Path) -> tuple[dict[str, Any], list[str]]:
+    """Hyper-parameters and metrics that TensorBoard reads of a run, without its server."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
+
+    found = EventAccumulator(str(run / "tensorboard")).Reload()
+    content = {tag: found.SummaryMetadata(tag).plugin_data.content for tag in found.PluginTagToContent("hparams")}
+    start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
+    experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])
+    values = {key: value.number_value or value.string_value for key, value in start.hparams.items()}
+    return values, [metric.name.tag for metric in experiment.metric_infos]
+
+
+def test_a_run_that_goes_on_with_other_settings(train: Any, tmp_path: Path) -> None:
+    """Also one of an earlier version, which has told nothing."""
+    common = ["run_dir=run", "log_every=1", "save_every=1"]
+    train(*common, "total_steps=1")
+    assert told(tmp_path / "run")[0]["total_steps"] == 1
+    train(*common, "total_steps=2", "optimizer.lr=1e-3", "allow_change=[optimizer.lr]")
+    values, columns = told(tmp_path / "run")
+    assert (values["total_steps"], values["optimizer.lr"]) == (2, 1e-3) and "d/real" in columns
+    for path in (tmp_path / "run" / "tensorboard").glob("*session*"):
+        path.unlink()
+    train(*common, "total_steps=3", "optimizer.lr=1e-3")
+    assert told(tmp_path / "run") == ({**values, "total_steps": 3}, columns)
+    assert len(list((tmp_path / "run" / "tensorboard").glob("*session*"))) == 1
+
+
+def test_metrics_that_come_late(train: Any, tmp_path: Path) -> None:
+    train("run_dir=run", "model=points", "dataset=ring", "log_every=1", "total_steps=3", "sample_every=3", tiny="points")
+    columns = told(tmp_path / "run")[1]
+    assert {"metric/modes", "metric/good_share"} <= set(columns) and columns[:2] == ["d/loss", "g/loss"]
+
+
+def test_a_run_that_begins_again(train: Any, tmp_path: Path, ask: Ask) -> None:
+    """It tells TensorBoard to forget what came from step 0 on, which is not what it is."""
+    train("run_dir=all/run", "log_every=1", "total_steps=2")
+    shutil.rmtree(tmp_path / "all" / "run" / "checkpoints")
+    train("run_dir=all/run", "log_every=1", "total_steps=1")
+    _, (group,) = ask(tmp_path / "all")
+    assert group["hparams"]["total_steps"] == 1 and session(group)["status"] == "STATUS_SUCCESS"
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gan_cli.comparing.records import Comparison, Group, Run
+from gan_cli import signals
+from gan_cli.comparing import charts
+from gan_cli.comparing.charts import Point
+from gan_cli.comparing.records import Comparison, Group
 from gan_cli.errors import OutputError
 from gan_cli.files import opened, read_file
+from gan_cli.metrics.names import VALUES
 
 log = logging.getLogger("gan_cli")
 MARKER = ".gan-compare.json"  # in a directory of ours: what else is in it
 PICTURES = 50  # of each comparison, at most
 SIDE = 512  # pixels of a picture of a group, at most
-BAND = "band"  # begins the tags of what lies a standard deviation beside a mean
+BAND = "band"  # begins the tags of what bounds the values of the seeds beside a mean
+OVERVIEW, RUNS = "overview", "runs"
 
 
 def write(comparisons: Sequence[Comparison], directory: Path) -> None:
@@ -33,13 +39,18 @@ def write(comparisons: Sequence[Comparison], directory: Path) -> None:
 
     Raises:
         OutputError: the directory holds other things, or cannot be written.
+        Interrupted: a signal came; nothing is left of what was begun.
     """
+    directory = Path(os.path.abspath(directory))
     refuse_foreign(directory)
     temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
     try:
-        temporary.mkdir(parents=True)
-        for comparison in comparisons:
-            _write_comparison(comparison, temporary / plain(comparison.title) if len(comparisons) > 1 else temporary)
+        with signals.stop_on_signal() as stop:
+            temporary.mkdir(parents=True)
+            taken: set[str] = set()
+            for comparison in comparisons:
+                folder = temporary / unique(comparison.title, taken) if len(comparisons) > 1 else temporary
+                _write_comparison(comparison, folder, stop)
         (temporary / MARKER).write_text(json.dumps(sorted(os.listdir(temporary))))
         if directory.exists():
             shutil.rmtree(directory)
@@ -60,6 +71,8 @@ def refuse_foreign(directory: Path) -> None:
     todo = "Choose another --tensorboard, a new directory or one that gan-compare wrote"
     if directory.is_symlink() or (directory.exists() and not directory.is_dir()):
         raise OutputError("this is not a directory", str(directory), todo)
+    if directory.exists() and directory.samefile("."):  # it is replaced, and a shell would stand in what is gone
+        raise OutputError("this is the current directory", str(directory), todo)
     there = set(os.listdir(directory)) if directory.exists() else set()
     try:
         ours = {MARKER, *json.loads(read_file(directory / MARKER))}
@@ -74,49 +87,75 @@ def plain(name: str) -> str:
     return name.replace("/", "_").replace(", ", ",").lstrip(".")[:150] or "default"
 
 
-def curves(runs: Sequence[Run]) -> dict[str, list[tuple[int, float, float]]]:
-    """Each column of the rows and evaluations as (images, mean, standard deviation) over runs; that of one run is 0."""
-    values: dict[str, dict[int, list[float]]] = {}
-    for run in runs:
-        found = {(key, row.get("images")): value for row in run.rows for key, value in row.items()}
-        found |= {(f"metric/{key}", e.images): value for e in run.evaluations for key, value in e.metrics.items()}
-        for (key, images), value in found.items():
-            number = isinstance(images, int) and isinstance(value, int | float) and math.isfinite(value)
-            if number and key not in ("step", "images") and not key.startswith("time/") and not key.endswith("_std"):
-                values.setdefault(key, {}).setdefault(int(images or 0), []).append(float(value))
-    return {
-        key: [(images, statistics.fmean(v), statistics.stdev(v) if len(v) > 1 else 0.0) for images, v in sorted(at.items())]
-        for key, at in sorted(values.items())
-    }
+def unique(name: str, taken: set[str]) -> str:
+    """``name`` as that of a directory, unlike those ``taken``, which it joins."""
+    found = next(c for k in itertools.count(1) if (c := plain(name) + (f"-{k}" if k > 1 else "")) not in taken)
+    taken.add(found)
+    return found
 
 
-def _write_comparison(comparison: Comparison, directory: Path) -> None:
+def curves(group: Group, protocols: Iterable[str]) -> dict[str, list[Point]]:
+    """Each column of the rows, and the evaluations by these protocols, against images, over the runs that the table counts."""
+    protocols = set(protocols)
+    series: dict[str, list[dict[int, tuple[float, float]]]] = {}
+    for run in charts.counting(group):
+        found: dict[str, dict[int, tuple[float, float]]] = {}
+        measured = [(e.step, e.images, f"metric/{key}", value) for e in run.evaluations if e.protocol_id in protocols
+                    for key, value in e.metrics.items()]  # fmt: skip
+        logged = [(row.get("step"), row.get("images"), key, value) for row in run.rows for key, value in row.items()
+                  if key not in ("step", "images") and not key.startswith("time/")
+                  and not (protocols and key.removeprefix("metric/") in VALUES)]  # fmt: skip
+        for step, images, key, value in [*logged, *measured]:
+            if isinstance(step, int) and math.isfinite(charts.finite(images)) and not key.endswith("_std"):
+                found.setdefault(key, {})[step] = (charts.finite(images), charts.finite(value))
+        for key, points in found.items():
+            series.setdefault(key, []).append(points)
+    return {key: charts.thinned(charts.over_seeds(runs)) for key, runs in sorted(series.items())}
+
+
+def _write_comparison(comparison: Comparison, directory: Path, stop: Sequence[str]) -> None:
+    """``stop``: holds the name of a signal once one came."""
     from torch.utils.tensorboard import SummaryWriter
 
     from gan_cli import hparams
 
-    tags: set[str] = set()
+    protocols = [column.protocol_id for column in comparison.columns if column.protocol_id]
+    tags: dict[str, bool] = {}  # whether there is a band
+    taken, folders = {OVERVIEW, RUNS, MARKER}, set[str]()
     for group in comparison.groups:
-        with SummaryWriter(directory / plain(group.name)) as board:
-            for key, points in curves(group.runs).items():
-                tags.add(key)
-                for images, mean, std in points:
-                    board.add_scalar(key, mean, images)
-                    board.add_scalar(f"{BAND}/{key}/lower", mean - std, images)
-                    board.add_scalar(f"{BAND}/{key}/upper", mean + std, images)
-    with SummaryWriter(directory / "overview") as board:
+        with SummaryWriter(directory / unique(group.name, taken)) as board:
+            for key, points in curves(group, protocols).items():
+                _leave(stop)
+                points = [point for point in points if point.n]
+                band = any(point.n > 1 for point in points)
+                if points:
+                    tags[key] = tags.get(key, False) or band
+                for point in points:
+                    images = round(point.x)
+                    board.add_scalar(key, point.y, images)
+                    if band:
+                        board.add_scalar(f"{BAND}/{key}/lower", point.low, images)
+                        board.add_scalar(f"{BAND}/{key}/upper", point.high, images)
+    with SummaryWriter(directory / OVERVIEW) as board:
         board.add_text("comparison", table(comparison))
-        charts = {key: ["Margin", [key, f"{BAND}/{key}/lower", f"{BAND}/{key}/upper"]] for key in sorted(tags)}
-        board.add_custom_scalars({"mean and standard deviation over seeds": charts})
+        layout = {
+            key: ["Margin", [key, f"{BAND}/{key}/lower", f"{BAND}/{key}/upper"]]
+            if band
+            else ["Multiline", [f"^{re.escape(key)}$"]]
+            for key, band in sorted(tags.items())
+        }
+        board.add_custom_scalars({"mean over seeds, and one standard deviation (of two seeds: both values)": layout})
         for images, picture in pictures(comparison.groups):
+            _leave(stop)
             board.add_image("samples", np.asarray(picture), images, dataformats="HWC")
     names = [column.name for column in comparison.columns]
     for group in comparison.groups:
         for run in group.runs:
+            _leave(stop)
             values = {name: group.summaries[name].values.get(str(run.path)) for name in names if name in group.summaries}
             told: dict[str, str | float] = {key: _number(value) for key, value in group.settings.items()}
             final = {f"final/{name}": value for name, value in values.items() if value is not None}
-            with SummaryWriter(directory / "runs" / plain(run.path.name)) as board:
+            with SummaryWriter(directory / RUNS / unique(run.path.name, folders)) as board:
                 metrics = [f"final/{name}" for name in names]
                 for summary in hparams.beginning({**told, "seed": float(run.seed)}, metrics, ",".join(told)):
                     board._get_file_writer().add_summary(summary, 0)  # type: ignore[no-untyped-call]
@@ -125,6 +164,11 @@ def _write_comparison(comparison: Comparison, directory: Path) -> None:
                 if run.state in ("complete", "failed", "diverged"):
                     end = hparams.ending(run.state == "complete")
                     board._get_file_writer().add_summary(end, 0)  # type: ignore[no-untyped-call]
+
+
+def _leave(stop: Sequence[str]) -> None:
+    if stop:
+        raise signals.Interrupted(stop[0])
 
 
 def _number(text: str) -> str | float:
@@ -149,10 +193,10 @@ def table(comparison: Comparison) -> str:
 
 
 def pictures(groups: Sequence[Group]) -> Iterable[tuple[int, Image.Image]]:
-    """The samples of the first run of each group side by side, for each number of images that one of them was drawn at."""
+    """The samples of a run of each group, the first that counts, side by side, for each number of images that has some."""
     drawn: list[tuple[str, dict[int, Path]]] = []
     for group in groups:
-        run = min(group.runs, key=lambda run: run.seed)
+        run = min(charts.counting(group) or group.runs, key=lambda run: run.seed)
         at = {step * run.images // max(run.step, 1): path for step, path in run.pictures.items()}
         drawn.append((f"{group.name}, seed {run.seed}", at))
     counts = sorted({images for _, at in drawn for images in at})

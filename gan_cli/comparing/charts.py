@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from gan_cli.comparing.html import number, text_of
+from gan_cli.comparing.records import Group, Run
 
 MOST_POINTS = 160  # of a line; more are averaged
 HUGE = 1e30  # beyond it a value is a training that blew up, not a value
@@ -76,6 +77,13 @@ def finite(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < HUGE:
         return math.nan
     return float(value)
+
+
+def counting(group: Group, column: str = "") -> list[Run]:
+    """The runs of a group that the table counts: in a column, or in any if the group has no value of it."""
+    found = [group.summaries[column]] if column in group.summaries else group.summaries.values()
+    keys = {key for summary in found for key in summary.values}
+    return [run for run in group.runs if str(run.path) in keys]
 
 
 def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:

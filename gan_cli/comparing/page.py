@@ -17,7 +17,7 @@ from typing import Any
 
 from gan_cli import __version__, cli
 from gan_cli.comparing import charts, samples
-from gan_cli.comparing.charts import Curve, finite
+from gan_cli.comparing.charts import Curve, counting, finite
 from gan_cli.comparing.html import (
     CONFIG_LIMIT,
     PICTURES_LIMIT,
@@ -41,6 +41,7 @@ from gan_cli.comparing.html import (
     text_of,
 )
 from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
+from gan_cli.comparing.text import training
 from gan_cli.errors import OutputError, of_system
 from gan_cli.files import write_output
 
@@ -176,7 +177,7 @@ def headline(comparison: Comparison) -> list[str]:
         first = f"{column.name} has no better or worse: {len(ranked)} groups have a value."
         after = []
     else:
-        first = f"{group.name} has the {_superlative(column.better)} {column.name}: {value}."
+        first = f"{group.name} has the {'lowest' if column.better == 'lower' else 'highest'} {column.name}: {value}."
         after += _support(ranked[1:], best)
     without = len(comparison.groups) - len(ranked)
     return [first, *after, *([f"{without} of {len(comparison.groups)} groups {_have(without)} no value."] if without else [])]
@@ -186,15 +187,22 @@ def _have(n: int) -> str:
     return "has" if n == 1 else "have"
 
 
+<<<<<<< HEAD
 def _superlative(better: str) -> str:
     return {"lower": "lowest", "higher": "highest"}.get(better, "best")
 
 
+=======
+>>>>>>> 0732cefcddc7cf8ecc3fea80addcd83cd13df0c5
 def _support(others: list[tuple[Group, Summary]], best: Summary) -> list[str]:
     """What the seeds say of the difference to each other group."""
     worse = sum(summary.verdict == "worse" for _, summary in others)
-    close = [(group, summary) for group, summary in others if summary.verdict == "unsupported"]
-    silent = len(others) - worse - len(close)
+    silent = sum(summary.p is None and 1 in (summary.n, best.n) for _, summary in others)
+    close = [
+        (group, summary)
+        for group, summary in others
+        if summary.verdict == "unsupported" and (summary.p is not None or 1 not in (summary.n, best.n))
+    ]
     if silent == len(others):
         alone = "There is one seed of it" if best.n == 1 else "There is one seed of each other group"
         return [f"{alone}: whether other seeds would give the same order is not known."]
@@ -350,9 +358,10 @@ def _series(run: Run, column: Column, x: str) -> dict[int, tuple[float, float]]:
 
 
 def _lines(groups: list[Named], column: Column, x: str) -> list[Curve]:
+    """Of the runs that count in the table: in this column, or in any if it is none of the table."""
     curves = []
     for one in groups:
-        runs = [(run, _series(run, column, x)) for run in one.group.runs]
+        runs = [(run, _series(run, column, x)) for run in counting(one.group, column.name)]
         ends = [series[max(series)] for run, series in runs if series and run.state in ENDED]
         points = charts.over_seeds([series for _, series in runs])
         if points:
@@ -393,7 +402,10 @@ def _curves(comparison: Comparison, groups: list[Named]) -> str:
     said = []
     if any(len(group.runs) > 1 for group in comparison.groups):
         said.append("Lines are means over seeds, bands one standard deviation each way (of two seeds: both values).")
-    if any(run.state in ENDED for run in comparison.runs):
+    drawn = [run for group in comparison.groups for run in counting(group)]
+    if len(drawn) < len(comparison.runs):
+        said.append(f"Drawn are only runs with a value in the table: {len(drawn)} of {len(comparison.runs)}.")
+    if any(run.state in ENDED for run in drawn):
         said.append("A cross marks where a run ended early; the mean goes on without it.")
     if evaluated and not main:
         said.append("Each run was evaluated once: eval_every= gives curves.")
@@ -462,10 +474,13 @@ def _run_fold(one: Named, run: Run, key: str, room: Room) -> str:
     """How a run was made, how to make it again, and its config."""
     again = shlex.join(["gan-train", cli.override("from_run", run.path), cli.override("run_dir", f"{run.path}-again")])
     parts = [f'<p class="warn">{text_of(run.message)}</p>\n' if run.message else ""]
-    if run.command:
-        parts.append(note(f"Made by{f', in {text_of(run.cwd)}' if run.cwd else ''}:") + _command(run.command))
+    if made := training(run):
+        parts.append(note(f"Made by{f', in {text_of(run.cwd)}' if run.cwd else ''}:") + _command(shlex.join(made)))
     else:
-        parts.append(note("The command that made it was not recorded."))
+        why = "is not one of gan-train, and not shown" if run.command else "was not recorded"
+        parts.append(note(f"The command that made it {why}."))
+    if run.changes:
+        parts.append(note(text_of(f"Changed while it was trained, {'; '.join(run.changes)}: no command makes the same.")))
     parts.append(f'<div class="bulky">{note("To make it again:")}{_command(again)}</div>\n')
     text = room.config(run)
     if text is None:

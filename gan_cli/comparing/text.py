@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shlex
 import textwrap
 from collections import Counter
@@ -199,7 +200,14 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
                 ]
                 values = [run_value(group, run, name) for name in metrics]
                 writer.writerow(
-                    [*known, ids, *(group.settings.get(key, "") for key in settings), *values, run.command, run.cwd]
+                    [
+                        *known,
+                        ids,
+                        *(group.settings.get(key, "") for key in settings),
+                        *values,
+                        shlex.join(training(run)),
+                        run.cwd,
+                    ]
                 )
     return out.getvalue()
 
@@ -254,18 +262,25 @@ def _run(one: Comparison, group: Group, run: Run) -> dict[str, Any]:
         "images": run.images,
         "seconds": run.seconds if finite(run.seconds) else None,
         "values": {name: value for name, value in values.items() if value is not None},
-        "command": run.command,
+        "command": shlex.join(training(run)),
         "cwd": run.cwd,
     }
 
 
 def training(run: Run) -> list[str]:
-    """The words of the command that made a run, or none if it is not known, or is a stranger's for something else."""
+    """The words of the command that made a run, or none if it is not known, or is not one that a run records.
+
+    It may be a stranger's and be copied into a shell: no other program, and none by its path.
+    """
     try:
-        words = shlex.split(run.command)
-    except ValueError:
+        program, *words = shlex.split(run.command)
+    except ValueError:  # also if it is empty
         return []
-    return words if words and words[0].rpartition("/")[2] in ("gan-train", "torchrun") else []
+    name = program.rpartition("/")[2]
+    if name == "torchrun":
+        flags = [word for word in words if re.fullmatch(r"--(nnodes|nproc-per-node)=\d+", word)]
+        return [name, *words] if words[: len(flags) + 2] == [*flags, "-m", "gan_cli.train"] else []
+    return [name, *words] if name == "gan-train" else []
 
 
 def commands(comparisons: Sequence[Comparison]) -> str:
@@ -283,5 +298,7 @@ def commands(comparisons: Sequence[Comparison]) -> str:
                 if words:
                     go = f"cd {shlex.quote(run.cwd)} && " if run.cwd else ""
                     lines.append(plain(f"{go}{shlex.join([*words, 'run_dir=NEW'])}"))
+                elif run.command:
+                    lines.append("# the recorded command is not one of gan-train, and not shown")
                 lines.append(plain(shlex.join(again)))
     return "\n".join(lines)

