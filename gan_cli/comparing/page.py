@@ -187,13 +187,6 @@ def _have(n: int) -> str:
     return "has" if n == 1 else "have"
 
 
-<<<<<<< HEAD
-def _superlative(better: str) -> str:
-    return {"lower": "lowest", "higher": "highest"}.get(better, "best")
-
-
-=======
->>>>>>> 0732cefcddc7cf8ecc3fea80addcd83cd13df0c5
 def _support(others: list[tuple[Group, Summary]], best: Summary) -> list[str]:
     """What the seeds say of the difference to each other group."""
     worse = sum(summary.verdict == "worse" for _, summary in others)
