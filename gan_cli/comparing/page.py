@@ -177,7 +177,7 @@ def headline(comparison: Comparison) -> list[str]:
         after = []
     else:
         first = f"{group.name} has the {_superlative(column.better)} {column.name}: {value}."
-        after += _support(ranked[1:], best)
+        after += _support(ranked[1:])
     without = len(comparison.groups) - len(ranked)
     return [first, *after, *([f"{without} of {len(comparison.groups)} groups {_have(without)} no value."] if without else [])]
 
@@ -190,14 +190,10 @@ def _superlative(better: str) -> str:
     return {"lower": "lowest", "higher": "highest"}.get(better, "best")
 
 
-def _support(others: list[tuple[Group, Summary]], best: Summary) -> list[str]:
+def _support(others: list[tuple[Group, Summary]]) -> list[str]:
     """What the seeds say of the difference to each other group."""
     worse = sum(summary.verdict == "worse" for _, summary in others)
     close = [(group, summary) for group, summary in others if summary.verdict == "unsupported"]
-    silent = len(others) - worse - len(close)
-    if silent == len(others):
-        alone = "There is one seed of it" if best.n == 1 else "There is one seed of each other group"
-        return [f"{alone}: whether other seeds would give the same order is not known."]
     said = []
     if worse:
         which = f"{worse} of {len(others)} other groups {'is' if worse == 1 else 'are'}"
@@ -208,8 +204,6 @@ def _support(others: list[tuple[Group, Summary]], best: Summary) -> list[str]:
         names = [group.name + (f" (p = {summary.p:.2g})" if summary.p is not None else "") for group, summary in close]
         names = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
         said.append(f"{'They' if worse else 'The seeds'} do not tell it from {listed(names)}.")
-    if silent:
-        said.append(f"Of {count(silent, 'group')} nothing can be said, for lack of seeds.")
     return said
 
 

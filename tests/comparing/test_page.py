@@ -278,11 +278,6 @@ def test_more_groups_than_colours(tmp_path: Path) -> None:
             "The seeds support that 1 of 2 other groups is worse. They do not tell it from g2 (p = 0.2).",
         ),
         (["unsupported"] * 5, "The seeds do not tell it from g1 (p = 0.2), g2 (p = 0.2), g3 (p = 0.2) and 2 more."),
-        (["", ""], "There is one seed of each other group: whether other seeds would give the same order is not known."),
-        (
-            ["worse", ""],
-            "The seeds support that 1 of 2 other groups is worse. Of 1 group nothing can be said, for lack of seeds.",
-        ),
     ],
 )
 def test_headline(tmp_path: Path, verdicts: list[str], said: str) -> None:
