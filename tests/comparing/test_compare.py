@@ -542,11 +542,15 @@ def edited(path: Path, **saved: Any) -> None:
     state.write_text(json.dumps({**json.loads(state.read_text()), **saved}))
 
 
-def test_runs_of_one_name_keep_their_own_values(run: Any, compare: Any) -> None:
+def test_runs_of_one_name_keep_their_own_values(run: Any, compare: Any, tmp_path: Path) -> None:
     run("s0/loss=hinge", 0, 1.0)
     run("s1/loss=hinge", 1, 99.0, state="diverged")
     rows = {row["path"]: row["fid"] for row in csv.DictReader(io.StringIO(compare("--csv", "-").out))}
     assert rows == {"runs/s0/loss=hinge": "1.0", "runs/s1/loss=hinge": ""}
+    run("s2/loss=hinge", 2, 7.75)
+    compare("--html", "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert 'data-value="1.0"' in page and 'data-value="7.75"' in page
 
 
 def test_no_spread_supports_nothing(run: Any, compare: Any) -> None:
