@@ -209,6 +209,8 @@ def _support(others: list[tuple[Group, Summary]], best: Summary) -> list[str]:
         names = [group.name + (f" (p = {summary.p:.2g})" if summary.p is not None else "") for group, summary in close]
         names = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
         said.append(f"{'They' if worse else 'The seeds'} do not tell it from {listed(names)}.")
+    if silent:
+        said.append(f"Of {count(silent, 'group')} nothing can be said, for lack of seeds.")
     return said
 
 
