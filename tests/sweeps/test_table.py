@@ -77,7 +77,8 @@ def test_a_watch_says_what_changes(tmp_path: Path, caplog: pytest.LogCaptureFixt
     monkeypatch.setattr(logging.getLogger("gan_cli"), "level", logging.INFO)
     watch = Watch(tmp_path, ["a", "b"])
     watch.start()
-    job(tmp_path / "a", "complete", 100, 20.0)
+    job(tmp_path / "made", "complete", 100, 20.0)
+    (tmp_path / "made").rename(tmp_path / "a")  # whole at once
     limit = time.monotonic() + 10
     while "a: complete" not in caplog.text and time.monotonic() < limit:
         time.sleep(0.01)
