@@ -20,7 +20,7 @@ from gan_cli.errors import CheckpointError, ConfigError, DataError, NewerError, 
 from gan_cli.files import read_file, refuse_links
 from gan_cli.results import short
 from gan_cli.rows import read_rows
-from gan_cli.trust import TRAINED, check_trusted
+from gan_cli.trust import DEEPEST, TRAINED, check_trusted
 
 log = logging.getLogger("gan_cli")
 KINDS = {"threads": int, "precision": str, "compiled": bool, "device": str}  # of the machine, what a config can ask for
@@ -226,8 +226,11 @@ def read_config(run_dir: Path) -> Any:
     path = run_dir / "config.yaml"
     try:
         text = read_file(path).decode()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ValueError("it has references, which multiply")
+        depth = 0
+        for event in yaml.parse(text):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+                raise ValueError("it has references, which multiply, or is nested too deep")
         return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except FileNotFoundError as error:
         todo = "Give the directory gan-train printed"

@@ -328,7 +328,7 @@ def targets(node: Any) -> Iterator[str]:
             yield from targets(child)
 
 
-FILES = sorted(CONF.rglob("*.yaml"))
+FILES = sorted(path for path in CONF.rglob("*.yaml") if "hydra" not in path.relative_to(CONF).parts)
 TARGETS = sorted({t for file in FILES for t in targets(yaml.safe_load(file.read_text()))})
 
 

@@ -74,7 +74,7 @@ def test_a_watch_says_what_changes(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
     monkeypatch.setattr("gan_cli.sweeps.table.LOOK", 0.01)
     monkeypatch.setattr(logging.getLogger("gan_cli"), "propagate", True)
-    monkeypatch.setattr(logging.getLogger("gan_cli"), "level", logging.INFO)
+    caplog.set_level(logging.INFO, logger="gan_cli")
     watch = Watch(tmp_path, ["a", "b"])
     watch.start()
     job(tmp_path / "made", "complete", 100, 20.0)
