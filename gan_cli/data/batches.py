@@ -21,6 +21,7 @@ from torch import Tensor
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, TranslationDataset
 from gan_cli.errors import ConfigError, GanError, MemoryFullError
 from gan_cli.randomness import derive
+from gan_cli.signals import SIGNALS
 
 Source = Generator[tuple[Tensor, Tensor | None], None, None]  # (B, ...) and int64 (B,), anywhere
 PATIENCE = 600.0  # seconds that a batch may take to decode
@@ -201,8 +202,12 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
                 ours, theirs = Pipe()
                 pipes.append(stack.enter_context(ours))
                 process = Process(target=_decode, args=(dataset, theirs, ours), daemon=True)
-                with theirs:
-                    process.start()
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process ignores them
+                try:
+                    with theirs:
+                        process.start()
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 stack.callback(process.join)
                 stack.callback(process.kill)
         except OSError as error:
@@ -238,8 +243,9 @@ def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None
     A list of shape and type announces the bytes of an array, which are read into their place; a tuple is an error.
     """
     others.close()  # of the parent, or this process would not see the end of it
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # sent to every process of the job; only the parent answers
+    for number in SIGNALS:  # sent to every process of the job; only the parent answers
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     torch.set_num_threads(1)
     with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
         while True:

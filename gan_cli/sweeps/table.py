@@ -138,7 +138,9 @@ class Watch:
     def start(self) -> None:
         """Print the table, and go on looking. Once more: nothing new."""
         if not self.thread.is_alive():
-            self.show(self._look())
+            jobs = self._look()
+            self.seen = {job.name: job for job in jobs}
+            self.show(jobs)
             self.thread.start()
 
     def stop(self) -> None:
@@ -168,7 +170,6 @@ class Watch:
         return jobs
 
     def _keep_looking(self) -> None:
-        self.seen = {job.name: job for job in self._look()}
         while not self.over.wait(LOOK):
             jobs = self._look()
             changed = [job for job in jobs if job.state != getattr(self.seen.get(job.name), "state", "waiting")]

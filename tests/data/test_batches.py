@@ -242,7 +242,7 @@ def test_no_file_handles_left_is_one_clear_error(folder: Path, workers: int) -> 
 
 def test_signals_to_the_whole_job_are_left_to_the_parent(folder: Path) -> None:
     batches, undisturbed = stream(folder), stream(folder, workers=0)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
         assert torch.equal(next(batches)["image"], next(undisturbed)["image"])
         for process in multiprocessing.active_children():
             os.kill(process.pid or 0, number)

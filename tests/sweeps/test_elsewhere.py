@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,18 @@ def sweep_of(launcher: str, *args: str) -> list[str]:
     return ["-m", *TINY["dcgan"], *LAUNCHERS[launcher], JOBS[launcher], "hydra.sweep.dir=sweep", *args]
 
 
-def started(cwd: Path, args: list[str]) -> subprocess.Popen[bytes]:
+@contextmanager
+def started(cwd: Path, args: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a process group of its own, of which nothing is left afterwards."""
     command = [sys.executable, "-m", "gan_cli.train", *args]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=open(cwd / "said.txt", "w"), start_new_session=True)
+    with open(cwd / "said.txt", "w") as said:
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stderr=said, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_for(what: Any, seconds: float = 120) -> None:
@@ -77,21 +87,17 @@ def alive(sweep: Path) -> list[str]:
 @pytest.mark.parametrize(("number", "to_group"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_the_sweep_ends_and_all_jobs_with_it(launcher: str, number: int, to_group: bool, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    process = started(tmp_path, sweep_of(launcher, *LONG))
-    try:
+    with started(tmp_path, sweep_of(launcher, *LONG)) as process:
         wait_for(lambda: training(sweep, 0) and training(sweep, 1))
         (os.killpg if to_group else os.kill)(process.pid, number)
         code = process.wait(60)
         wait_for(lambda: not alive(sweep), 30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
     said = (tmp_path / "said.txt").read_text()
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 75), said
     assert "Traceback" not in said and "before a step" not in said
     if code == 75:
-        last = said.strip().splitlines()[-1]
-        assert last.startswith("gan-train: the sweep was stopped by ") and "Continue with: " in last and " -m " in last
+        (line,) = (line for line in said.splitlines() if line.startswith("gan-train: the sweep was stopped by "))
+        assert "Continue with: " in line and " -m " in line
     ended = states(sweep)
     assert set(ended) == {"seed=0", "seed=1"}, "the third was not begun"
     assert all(state == "preempted" and step > 0 for state, step in ended.values())
@@ -101,17 +107,13 @@ def test_the_sweep_ends_and_all_jobs_with_it(launcher: str, number: int, to_grou
 @linux
 def test_a_killed_worker_ends_the_sweep_with_a_line(launcher: str, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    process = started(tmp_path, sweep_of(launcher, *LONG))
-    try:
+    with started(tmp_path, sweep_of(launcher, *LONG)) as process:
         wait_for(lambda: training(sweep, 0) and training(sweep, 1))
         told = status.read(sweep / "seed=0")
         assert told is not None
         os.kill(told["process"], signal.SIGKILL)
         code = process.wait(60)
         wait_for(lambda: not alive(sweep), 30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
     said = (tmp_path / "said.txt").read_text()
     assert code == 70, said
     (line,) = (line for line in said.splitlines() if line.startswith("gan-train: error: "))
@@ -121,16 +123,12 @@ def test_a_killed_worker_ends_the_sweep_with_a_line(launcher: str, tmp_path: Pat
 
 @linux
 def test_ctrl_c_while_the_processes_start(launcher: str, tmp_path: Path) -> None:
-    process = started(tmp_path, sweep_of(launcher, *LONG))
-    try:
+    with started(tmp_path, sweep_of(launcher, *LONG)) as process:
         wait_for(lambda: "waiting" in (tmp_path / "said.txt").read_text())
         time.sleep(1)
         os.killpg(process.pid, signal.SIGINT)
         code = process.wait(60)
         wait_for(lambda: not alive(tmp_path / "sweep"), 30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
     said = (tmp_path / "said.txt").read_text()
     assert code == 75 and "Traceback" not in said, said
 
@@ -138,8 +136,8 @@ def test_ctrl_c_while_the_processes_start(launcher: str, tmp_path: Path) -> None
 def test_a_failing_job_says_why(launcher: str, tmp_path: Path) -> None:
     """In the directory that follows from the overrides, where submitit's own files go too."""
     args = ["-m", *TINY["dcgan"], *LAUNCHERS[launcher], "batch_size=8,100000", "total_steps=1"]
-    process = started(tmp_path, args)
-    assert process.wait(120) == 2
+    with started(tmp_path, args) as process:
+        assert process.wait(120) == 2
     said = (tmp_path / "said.txt").read_text()
     assert "batch_size=100000 is larger than the data set" in said
     assert "batch_size=100000  failed" in said
