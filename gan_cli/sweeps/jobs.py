@@ -56,8 +56,9 @@ class Planned:
             there = yaml.load(read_file(self.path / "config.yaml"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             return ["config.yaml"]
-        known = self.config is not None and isinstance(there, dict)
-        return list(differences(there, self.config.as_dict())) if known and self.config is not None else ["config.yaml"]
+        if self.config is None or not isinstance(there, dict):
+            return ["config.yaml"]
+        return list(differences(there, self.config.as_dict()))
 
     @cached_property
     def finished(self) -> bool:

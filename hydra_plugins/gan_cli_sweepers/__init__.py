@@ -1,6 +1,7 @@
 """Where Hydra looks for sweepers. Imported at every start, so it loads what they are made of only when one is built."""
 
 # No `from __future__ import annotations`: Hydra runs this before it is among the modules.
+from abc import abstractmethod
 from typing import Any
 
 from hydra.plugins.sweeper import Sweeper
@@ -8,35 +9,40 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class GridSweeper(Sweeper):
+class Late(Sweeper):
+    """Hands everything on to a sweeper of :mod:`gan_cli.sweeps`."""
+
+    def __init__(self, **options: Any) -> None:
+        self.sweeper = self.made(options)
+
+    @abstractmethod
+    def made(self, options: dict[str, Any]) -> Any:
+        """That sweeper."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra."""
+        self.sweeper.setup(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Called by Hydra with the overrides of the command line."""
+        return self.sweeper.sweep(arguments)
+
+
+class GridSweeper(Late):
     """See :class:`gan_cli.sweeps.grid.Grid`."""
 
-    def __init__(self, **options: Any) -> None:
+    def made(self, options: dict[str, Any]) -> Any:
+        """That sweeper."""
         from gan_cli.sweeps.grid import Grid
 
-        self.sweeper: Any = Grid(**options)
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra."""
-        self.sweeper.setup(hydra_context, task_function, config)
-
-    def sweep(self, arguments: list[str]) -> Any:
-        """Called by Hydra with the overrides of the command line."""
-        return self.sweeper.sweep(arguments)
+        return Grid(**options)
 
 
-class OptunaSweeper(Sweeper):
+class OptunaSweeper(Late):
     """See :class:`gan_cli.sweeps.search.OptunaSearch`."""
 
-    def __init__(self, **options: Any) -> None:
+    def made(self, options: dict[str, Any]) -> Any:
+        """That sweeper."""
         from gan_cli.sweeps.search import OptunaSearch
 
-        self.sweeper: Any = OptunaSearch(**options)
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra."""
-        self.sweeper.setup(hydra_context, task_function, config)
-
-    def sweep(self, arguments: list[str]) -> Any:
-        """Called by Hydra with the overrides of the command line."""
-        return self.sweeper.sweep(arguments)
+        return OptunaSearch(**options)
