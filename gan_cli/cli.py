@@ -25,7 +25,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_cli import signals, torchrun
+from gan_cli import console, signals, torchrun
 from gan_cli.errors import (
     ConfigError,
     GanError,
@@ -93,7 +93,8 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
     sys.path.append(here)  # a user's own class may lie next to their YAML; last, so that it shadows nothing installed
     want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand its exceptions on instead of printing them
-    _setup_logging(logging.CRITICAL if silent else logging.INFO)
+    level = logging.CRITICAL if silent else logging.INFO
+    console.setup(level)
     begun: list[DictConfig] = []
     failed: dict[str, Exception] = {}
 
@@ -101,16 +102,19 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
+        from gan_cli.sweeps.directory import job_name
+
         begun.append(cfg)
-        _setup_logging(logging.CRITICAL if silent else logging.INFO)  # a launcher may run this in another process
-        if here not in sys.path:
+        if here not in sys.path:  # a launcher may run this in another process
             sys.path.append(here)
+        hydra = HydraConfig.get()
+        shared = signals.is_elsewhere() and "joblib" in str(hydra.launcher._target_).lower()
+        console.setup(level, job_name(str(hydra.job.override_dirname)) if shared else "")
         try:
             return app(cfg)
         except Exception as error:
             if signals.received and not isinstance(error, GanError):  # a library made something else of it
                 raise signals.Interrupted(signals.received[0]) from error
-            hydra = HydraConfig.get()
             known = _translate(error, config_name, composing=False)
             sweeping = hydra.mode == RunMode.MULTIRUN
             here_too = signals.received and sweeping and not signals.is_elsewhere()
@@ -259,8 +263,7 @@ def say(name: str, error: Exception) -> None:
             f"{type(error).__name__}: {first_line(text)} (a bug in a class of your own or in gan_cli). See the run's train.log."
         )
     kind = "" if isinstance(error, PreemptedError | PrunedError) else "error: "
-    with contextlib.suppress(OSError):  # nobody listens any more
-        print(f"{name}: {kind}{text}", file=sys.stderr, flush=True)
+    console.write(f"{name}: {kind}{text}")
 
 
 def task_overrides(hydra: Any) -> list[str]:
@@ -286,26 +289,6 @@ def override(key: str, value: object) -> str:
         return f"{key}={text}"
     escaped = text.replace('"', '\\"')
     return f'{key}="{escaped}"'
-
-
-class _Console(logging.Handler):
-    """Plain lines on stderr that do not break a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        with contextlib.suppress(OSError):  # nobody listens any more; train.log has it
-            if "tqdm" in sys.modules:
-                sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
-            else:
-                print(text, file=sys.stderr, flush=True)
-
-
-def _setup_logging(level: int) -> None:
-    logger = logging.getLogger("gan_cli")
-    if not logger.handlers:
-        logger.addHandler(_Console())
-        logger.setLevel(level)
-        logger.propagate = False
 
 
 def _translate(error: Exception, config_name: str, *, composing: bool) -> GanError | None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import gan_cli
-from gan_cli import checkpoint, schema, status
+from gan_cli import checkpoint, console, schema, status
 from gan_cli.config import BEGINNING, MAY_CHANGE, TrainConfig, check_plain, is_among, to_plain
 from gan_cli.errors import CheckpointError, ConfigError, DataError, NewerError, NotFoundError
 from gan_cli.files import read_file, refuse_links
@@ -192,7 +192,8 @@ class Original:
             log.warning("warning: not compared: %s", error)
             return
         if all(then[f"{group}{checkpoint.SUFFIX}"] == now[f"{group}{checkpoint.SUFFIX}"] for group in groups):
-            log.info("reproduced: the weights of step %d are identical to those of %s", step, self.run_dir)
+            text = "reproduced: the weights of step %d are identical to those of %s"
+            log.log(console.NOTICE, text, step, self.run_dir)
             return
         first = first_difference(self.run_dir, run_dir)
         since = "" if first is None else f"; the rows differ since step {first}"

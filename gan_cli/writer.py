@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_cli import hparams
+from gan_cli import console, hparams
 from gan_cli.engine import Progress
 from gan_cli.errors import CheckpointError, DivergedError
 from gan_cli.files import write_file
@@ -136,11 +135,10 @@ class Writer:
             self.tensorboard.add_text("config", "```yaml\n" + config_text + "\n```")
         elif rows and rows[-1]["step"] == progress.step:  # purged with what came after it
             self._to_tensorboard(rows[-1])
-        terminal = sys.stderr.isatty()
         self.bar = tqdm(
             total=total_steps,
             initial=progress.step,
-            disable=not terminal,
+            disable=not console.may_draw(),
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5,

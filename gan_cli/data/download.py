@@ -7,13 +7,13 @@ import io
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import textwrap
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from gan_cli import console
 from gan_cli.data.archives import unpack
 from gan_cli.errors import NotFoundError
 
@@ -123,7 +123,7 @@ def _download(fetch: Callable[[Path], Moves], name: str, root: Path, folder: Pat
     try:
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
-        log.info("Downloading %s to %s", name, root.absolute())
+        log.log(console.NOTICE, "Downloading %s to %s", name, root.absolute())
         for source, place in fetch(temporary):
             target = root / place
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def get(url: str, target: Path) -> None:
     with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, target.open("wb") as file:
         total = int(answer.headers.get("Content-Length") or 0)
         bar = None
-        if sys.stderr.isatty():
+        if console.may_draw():
             from tqdm import tqdm
 
             bar = tqdm(total=total or None, desc=f"Downloading {target.name}", unit="B", unit_scale=True, leave=False)

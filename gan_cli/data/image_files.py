@@ -8,7 +8,6 @@ import io
 import logging
 import os
 import stat
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from gan_cli import console
 from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.data.fitting import fit_images
 from gan_cli.errors import DataError, MemoryFullError, NotFoundError
@@ -409,7 +409,7 @@ def _for_all(examine: Callable[[tuple[str, ...]], Result], samples: list[tuple[s
     try:
         with quiet():
             results = pool.map(attempt, samples)
-            if len(samples) > PROGRESS_FROM and sys.stderr.isatty() and log.isEnabledFor(logging.ERROR):
+            if len(samples) > PROGRESS_FROM and console.may_draw() and log.isEnabledFor(logging.ERROR):
                 from tqdm import tqdm
 
                 results = tqdm(results, total=len(samples), desc="Reading images", unit="file", leave=False)

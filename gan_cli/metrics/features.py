@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from gan_cli import console
 from gan_cli.data.dataset import ImageDataset
 from gan_cli.errors import ConfigError, DataError
 from gan_cli.metrics.cache import digest
@@ -196,7 +196,7 @@ class Progress:
         self.bar: Any = None
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        if console.may_draw():
             from tqdm import tqdm
 
             self.bar = tqdm(total=self.n, desc=self.what, unit="images", leave=False)

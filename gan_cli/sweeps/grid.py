@@ -29,13 +29,13 @@ class Grid(Jobs):
         with self.opened(arguments):
             outcomes = self.run(jobs)
             failed = {one.name: one.error for one in outcomes if one.error is not None}
-            done = sum(one.state == "complete" for one in outcomes)
-            if done:
-                log.info("compare them: %s", places.compare(self.directory))
-            if failed:
-                raise SweepError(failed)
-            log.info("the sweep is finished: %d of %d jobs are complete", done, len(outcomes))
-            return outcomes
+        done = sum(one.state == "complete" for one in outcomes)
+        if done:
+            log.info("compare them: %s", places.compare(self.directory))
+        if failed:
+            raise SweepError(failed)
+        log.info("the sweep is finished: %d of %d jobs are complete", done, len(outcomes))
+        return outcomes
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:

@@ -139,7 +139,8 @@ class Jobs:
         with places.held(self.directory):
             log.info("sweep directory: %s", self.directory)
             log.info("to go on with the sweep, whatever ends it, repeat the command: %s", places.continue_sweep())
-            self.watch = Watch(self.directory, self.names)
+            apart = not self.launcher_is("basic")
+            self.watch = Watch(self.directory, self.names, apart=apart, says=apart and not self.launcher_is("joblib"))
             try:
                 yield overrides
             finally:
@@ -190,7 +191,7 @@ class Jobs:
         for one in outcomes:
             if one.error is not None:
                 self.watch.failed[one.name] = str(one.error)
-                if not self.launcher_is("basic", "joblib"):  # which say it on this console
+                if self.watch.says and one.name not in self.watch.said:
                     log.info("%s: %s", one.name, one.error)
         return outcomes
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gan_cli import status
 from gan_cli.locks import is_locked
@@ -17,6 +19,7 @@ from gan_cli.results import short
 
 log = logging.getLogger("gan_cli")
 LOOK, FULL = 2.0, 60.0  # seconds between looks; at most one whole table in this time
+EVERY = 600.0  # seconds after which there is a table even if no job began or ended
 TAIL = 8192  # bytes at the end of metrics.jsonl that hold its last row
 ENDED = ("complete", "diverged", "failed", "pruned")
 
@@ -115,20 +118,55 @@ def summary(jobs: Sequence[Job], side_by_side: int, more: int = 0) -> str:
     return f"{done} of {len(jobs) + more} complete{rest}{eta}"
 
 
+class Bars:
+    """On a terminal: a line for the sweep and a bar for each job that runs, below what is printed."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self.new = tqdm
+        self.sweep = tqdm(bar_format="{desc}", leave=False)
+        self.jobs: dict[str, Any] = {}
+
+    def show(self, jobs: Sequence[Job], summary: str) -> None:
+        """Draw them anew."""
+        running = {job.name: job for job in jobs if job.state == "running"}
+        for name in self.jobs.keys() - running.keys():
+            self.jobs.pop(name).close()
+        self.sweep.set_description_str(summary)
+        for name, job in running.items():
+            if name not in self.jobs:
+                layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+                self.jobs[name] = self.new(total=job.total_steps, desc=short(name, 60), bar_format=layout, leave=False)
+            bar = self.jobs[name]
+            bar.n, bar.total = job.step, job.total_steps
+            bar.set_postfix_str(f"ETA {clock(job.left)}")
+
+    def close(self) -> None:
+        """Remove them."""
+        for bar in [*self.jobs.values(), self.sweep]:
+            bar.close()
+
+
 class Watch:
     """Prints what becomes of the jobs while a launcher runs them.
 
     Args:
-        directory: of the sweep. names: of its jobs, which may grow.
+        directory: of the sweep. names: of its jobs, which may grow. apart: the jobs run in other processes, which leave the
+            console to this one. says: nor can they say here why they failed.
 
     Attributes:
         failed: what jobs ended with that left nothing on disk. expected: how many jobs there will be, if more than now.
+        said: names of jobs whose failure was.
     """
 
     expected = 0
 
-    def __init__(self, directory: Path, names: list[str]) -> None:
+    def __init__(self, directory: Path, names: list[str], *, apart: bool = False, says: bool = False) -> None:
         self.directory, self.names = directory, names
+        self.apart, self.says = apart, says
+        self.said: set[str] = set()
+        self.bars: Bars | None = None
         self.seen: dict[str, Job] = {}
         self.failed: dict[str, str] = {}
         self.over = threading.Event()
@@ -141,6 +179,7 @@ class Watch:
             jobs = self._look()
             self.seen = {job.name: job for job in jobs}
             self.show(jobs)
+            self.bars = Bars() if self.apart and sys.stderr.isatty() else None
             self.thread.start()
 
     def stop(self) -> None:
@@ -148,6 +187,8 @@ class Watch:
         self.over.set()
         if self.thread.is_alive():
             self.thread.join()
+            if self.bars is not None:
+                self.bars.close()
             self.show(self._look())
 
     def show(self, jobs: Sequence[Job]) -> None:
@@ -174,8 +215,15 @@ class Watch:
             jobs = self._look()
             changed = [job for job in jobs if job.state != getattr(self.seen.get(job.name), "state", "waiting")]
             self.seen = {job.name: job for job in jobs}
-            if changed and time.monotonic() - self.shown > FULL:
+            since = time.monotonic() - self.shown
+            if (changed and since > FULL) or (self.apart and self.bars is None and since > EVERY):
                 self.show(jobs)
             elif changed:
                 what = "; ".join(f"{short(job.name, 70)}: {job.state}" for job in changed)
                 log.info("sweep: %s (%s)", what, self._summary(jobs))
+            for job in changed:
+                if self.says and job.message and job.state in ENDED:
+                    log.info("%s: %s", job.name, job.message)
+                    self.said.add(job.name)
+            if self.bars is not None:
+                self.bars.show(jobs, self._summary(jobs))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -68,21 +73,77 @@ def test_words() -> None:
     assert summary(jobs, 1, more=3) == "1 of 5 complete, 1 running, 3 to come, ETA 1:10"
 
 
-def test_a_watch_says_what_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    import logging
-    import time
-
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What is logged, by a watch that looks all the time."""
     monkeypatch.setattr("gan_cli.sweeps.table.LOOK", 0.01)
     monkeypatch.setattr(logging.getLogger("gan_cli"), "propagate", True)
     caplog.set_level(logging.INFO, logger="gan_cli")
+    return caplog
+
+
+def until(what: Callable[[], object]) -> None:
+    limit = time.monotonic() + 10
+    while not what() and time.monotonic() < limit:
+        time.sleep(0.01)
+
+
+def test_a_watch_says_what_changes(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     watch = Watch(tmp_path, ["a", "b"])
     watch.start()
     job(tmp_path / "made", "complete", 100, 20.0)
     (tmp_path / "made").rename(tmp_path / "a")  # whole at once
-    limit = time.monotonic() + 10
-    while "a: complete" not in caplog.text and time.monotonic() < limit:
-        time.sleep(0.01)
+    until(lambda: "a: complete" in said.text)
     watch.stop()
-    assert "0 of 2 complete, 2 waiting" in caplog.text
-    assert "sweep: a: complete (1 of 2 complete, 1 waiting, ETA 0:20)" in caplog.text
-    assert caplog.records[-1].getMessage().endswith("1 of 2 complete, 1 waiting, ETA 0:20\n")
+    assert "0 of 2 complete, 2 waiting" in said.text
+    assert "sweep: a: complete (1 of 2 complete, 1 waiting, ETA 0:20)" in said.text
+    assert said.records[-1].getMessage().endswith("1 of 2 complete, 1 waiting, ETA 0:20\n")
+
+
+def test_why_a_job_failed_that_cannot_say_it_here(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    watch = Watch(tmp_path, ["a"], apart=True, says=True)
+    watch.start()
+    job(tmp_path / "made", "diverged", 30, 6.0)
+    told = json.loads((tmp_path / "made" / "status.json").read_text()) | {"message": "training diverged"}
+    (tmp_path / "made" / "status.json").write_text(json.dumps(told))
+    (tmp_path / "made").rename(tmp_path / "a")
+    until(lambda: watch.said)
+    watch.stop()
+    assert "a: training diverged" in [record.getMessage() for record in said.records]
+    assert watch.said == {"a"}
+
+
+def test_a_log_has_the_table_now_and_then(
+    tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of jobs elsewhere nothing else may be said for hours."""
+    monkeypatch.setattr("gan_cli.sweeps.table.EVERY", 0.05)
+    for apart, least in ((True, 4), (False, 2)):
+        said.clear()
+        watch = Watch(tmp_path, ["a"], apart=apart)
+        watch.start()
+        until(lambda: said.text.count("1 waiting") >= 4) if apart else time.sleep(0.2)
+        watch.stop()
+        assert said.text.count("1 waiting") >= least
+    assert said.text.count("1 waiting") == 2, "a job in this process speaks for itself"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_each_job_that_runs_has_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("gan_cli.sweeps.table.LOOK", 0.01)
+    job(tmp_path / "a", "running", 50, 10.0)
+    with locked(tmp_path / "a"):
+        watch = Watch(tmp_path, ["a", "b"], apart=True)
+        watch.start()
+        until(lambda: "ETA 0:10\n" in terminal.getvalue() or "50/100, ETA 0:10" in terminal.getvalue())
+    until(lambda: not watch.bars or not watch.bars.jobs)
+    assert watch.bars is not None and not watch.bars.jobs, "it was killed"
+    watch.stop()
+    drawn = terminal.getvalue()
+    assert "50/100, ETA 0:10" in drawn and "0 of 2 complete, 1 running, 1 waiting, ETA 0:30" in drawn
