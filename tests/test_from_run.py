@@ -103,6 +103,10 @@ def test_several_runs_at_once(train: Any, gan: Any, original: Path, tmp_path: Pa
     train("model=mlp", "total_steps=1", "run_dir=other", tiny="mlp")
     result = gan("gan-train", "-m", "from_run=a,other", "hydra.sweep.dir=sweep")
     assert result.code == 0 and result.err.count("reproduced: ") == 2, result.err
+    files = {path: path.stat().st_mtime_ns for job in (tmp_path / "sweep").glob("from_run=*") for path in job.rglob("*")}
+    result = gan("gan-train", "-m", "from_run=a,other", "hydra.sweep.dir=sweep")
+    assert result.code == 0 and "2 of 2 jobs are finished" in result.err, result.err
+    assert files and files == {path: path.stat().st_mtime_ns for path in files}
 
 
 def test_a_job_of_a_sweep_may_be_named_as_it_is_called(train: Any, gan: Any, tmp_path: Path) -> None:

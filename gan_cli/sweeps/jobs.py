@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from gan_cli import signals, status
 from gan_cli.cli import first_line
 from gan_cli.config import MAY_CHANGE, TrainConfig, check, differences, is_among
-from gan_cli.errors import ConfigError, DivergedError, PeerError, PreemptedError, PrunedError
+from gan_cli.errors import ConfigError, DivergedError, GanError, PeerError, PreemptedError, PrunedError
 from gan_cli.files import read_file
 from gan_cli.outcome import final_metric
 from gan_cli.sweeps import directory as places
@@ -164,8 +164,8 @@ class Jobs:
         chosen = OmegaConf.select(cfg, "run_dir")
         path = Path(str(chosen)).expanduser() if chosen else self.directory / name
         try:
-            return Planned(everything, name, path, check(cfg))
-        except ConfigError:
+            return Planned(everything, name, path, _config(cfg, overrides))
+        except GanError:
             return Planned(everything, name, path, None)
 
     def run(self, jobs: Sequence[Sequence[str]]) -> list[Outcome]:
@@ -256,6 +256,15 @@ def outcome(job: Planned, ended: JobReturn | None) -> Outcome:
         return Outcome(job.name, job.path, "complete", result, None)
     states = {DivergedError: "diverged", PreemptedError: "preempted", PrunedError: "pruned"}
     return Outcome(job.name, job.path, states.get(type(result), "failed"), None, result)
+
+
+def _config(cfg: DictConfig, overrides: Sequence[str]) -> TrainConfig:
+    """Of a job; beside ``from_run`` that of the run it names."""
+    if cfg.from_run is None:
+        return check(cfg)
+    from gan_cli.from_run import Original
+
+    return Original.read(cfg).changed(cfg, [override.removeprefix("++") for override in overrides])
 
 
 def _quoted(text: str) -> str:
