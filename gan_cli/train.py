@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,9 +48,11 @@ def app(cfg: DictConfig) -> float | None:
 
     run_dir, report = Path(config.run_dir).expanduser() if config.run_dir is not None else None, None
     sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
+    place: AbstractContextManager[None] = nullcontext()
     if sweeping:
         run_dir = Path(hydra.sweep.dir) / job_name(str(hydra.job.override_dirname))
         elsewhere.obey(run_dir.parent)
+        place = elsewhere.own_gpu(run_dir.parent, config.device, hydra.job.num)
         if str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
             from gan_cli.sweeps.search import Options, reporter
 
@@ -63,9 +66,10 @@ def app(cfg: DictConfig) -> float | None:
     if original is not None:
         name = f"from-{original.run_dir.name}"
     try:
-        value = train_run(
-            config, run_dir, name, lambda path: continue_command(hydra, overrides, path), report=report, original=original
-        )
+        with place:
+            value = train_run(
+                config, run_dir, name, lambda path: continue_command(hydra, overrides, path), report=report, original=original
+            )
         if sweeping and signals.received:  # in the last step
             raise signals.Interrupted(signals.received[0])
         return value

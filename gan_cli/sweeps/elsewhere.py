@@ -1,16 +1,23 @@
-"""Jobs that a launcher runs in other processes: they end when the sweep does. Must not import torch."""
+"""Jobs that a launcher runs in other processes: they end when the sweep does, each on a GPU of its own where there are several.
+
+torch is imported only where there is a GPU.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from gan_cli import signals
-from gan_cli.errors import PreemptedError
+from gan_cli.errors import OutputError, PreemptedError
+from gan_cli.locks import locked
 
 STOP = ".stop"  # in the directory of a sweep: its jobs, wherever they run, save and end
 PAUSE = 0.3  # seconds between looks
@@ -65,3 +72,35 @@ def _watch(directory: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         elif orphaned and not training:  # there is nobody to tell, and nothing to save
             os._exit(PreemptedError.exit_code)
+
+
+def gpus() -> int:
+    """How many GPUs of this machine a job can use."""
+    if shutil.which("nvidia-smi") is None and shutil.which("rocm-smi") is None:
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+@contextmanager
+def own_gpu(directory: Path, device: str, number: int) -> Iterator[None]:
+    """Let ``cuda`` mean a GPU on which no other job of the sweep trains; if there is none, job ``number`` shares one.
+
+    ``device``: of the config.
+    """
+    count = gpus() if device in ("auto", "cuda") and signals.is_elsewhere() else 0
+    with ExitStack() as held:
+        if count > 1:
+            import torch
+
+            for k in range(count):
+                place = directory / f".gpu-{socket.gethostname()}-{k}"
+                with suppress(OutputError):
+                    place.mkdir(exist_ok=True)
+                    held.enter_context(locked(place))
+                    break
+            else:
+                k = number % count
+            torch.cuda.set_device(k)
+        yield

@@ -29,7 +29,7 @@ from gan_cli.errors import ConfigError, DivergedError, GanError, PeerError, Pree
 from gan_cli.files import read_file
 from gan_cli.outcome import final_metric
 from gan_cli.sweeps import directory as places
-from gan_cli.sweeps.elsewhere import STOP
+from gan_cli.sweeps.elsewhere import STOP, gpus
 from gan_cli.sweeps.table import Watch
 
 log = logging.getLogger("gan_cli")
@@ -130,6 +130,7 @@ class Jobs:
             with read_write(self.config), open_dict(self.config):
                 self.config.hydra.sweep.dir = places.default_dir([*overrides, *typed])
         self.directory = Path(self.config.hydra.sweep.dir)
+        self._one_job_a_gpu()
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task_function, config=self.config
         )
@@ -194,6 +195,16 @@ class Jobs:
                 if self.watch.says and one.name not in self.watch.said:
                     log.info("%s: %s", one.name, one.error)
         return outcomes
+
+    def _one_job_a_gpu(self) -> None:
+        """``launcher=joblib`` has as many workers as cores; where there are GPUs, as many as those, unless told otherwise."""
+        launcher = self.config.hydra.launcher
+        if not self.launcher_is("joblib") or launcher.n_jobs != -1 or self.config.device not in ("auto", "cuda"):
+            return
+        if count := gpus():
+            with read_write(self.config), open_dict(self.config):
+                launcher.n_jobs = count
+            log.info("jobs side by side: %d, one for each GPU (hydra.launcher.n_jobs)", count)
 
     def launcher_is(self, *kinds: str) -> bool:
         """Whether it is one of these: ``basic``, ``joblib``, ``submitit``."""
