@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--at", default="last", metavar="last|best|IMAGES", help="which evaluation of each run counts; default: last"
     )
+    made.add_argument("--protocol", default="", metavar="ID", help="only evaluations by this one; default: one that all share")
     made.add_argument("--unfinished", action="store_true", help="count runs that are not complete as far as they are")
     made.add_argument("--strict", action="store_true", help="exit with 2 where data sets or protocols must be kept apart")
     made.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -64,7 +65,7 @@ def app(arguments: Sequence[str]) -> int:
         GanError: anything foreseeable; no file is half-written then.
     """
     args = parser().parse_intermixed_args(arguments)
-    question = Question(_at(args.at), args.sort, args.unfinished)
+    question = Question(_at(args.at), args.sort, args.unfinished, args.protocol)
     printed = [name for name in ("csv", "json") if getattr(args, name) == "-"]
     printed += [name for name in ("markdown", "commands") if getattr(args, name)]
     if len(printed) > 1:
@@ -95,7 +96,7 @@ def app(arguments: Sequence[str]) -> int:
 def _at(value: str) -> str:
     if value in ("last", "best"):
         return value
-    if value.isascii() and value.isdecimal():
+    if value.isascii() and value.isdecimal() and len(value) < 16:
         return str(int(value))
     raise ConfigError(f"{value[:60]!r} is no evaluation", "--at", "Give last, best, or a number of images")
 
@@ -114,7 +115,7 @@ def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]
             path = Path(target).expanduser()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_output(path, content(comparisons))
+                write_output(path, content(comparisons).encode("utf-8", "backslashreplace"))  # names of files may be no text
             except OSError as error:
                 known = of_system(error, str(path))
                 what = f"the file cannot be written: {error.strerror}"

@@ -25,6 +25,7 @@ from gan_cli.trust import DEEPEST, TRAINED, check_trusted
 log = logging.getLogger("gan_cli")
 KINDS = {"threads": int, "precision": str, "compiled": bool, "device": str}  # of the machine, what a config can ask for
 MOST_THREADS = 1024  # that are begun because a run says so
+OF_THE_COMMAND = ("run_dir", "allow_change", "max_hours")  # and not of the run
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Original:
             plain["threads"] = None
         if not self.trust and "download" in plain["dataset"]:
             plain["dataset"]["download"] = False
-        plain |= {"run_dir": defaults["run_dir"], "allow_change": defaults["allow_change"]}
+        plain |= {key: defaults[key] for key in OF_THE_COMMAND}
         for override in OverridesParser.create().parse_overrides(overrides):
             key = override.get_key_element().lstrip("+~")
             if key in BEGINNING or key in ("run_dir", "sweep", "launcher"):
@@ -117,12 +118,18 @@ class Original:
             value = OmegaConf.select(cfg, key)
             _put(plain, key, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
         try:
-            return check_plain(plain)
+            config = check_plain(plain)
         except ConfigError as error:
             if any(is_among(error.where.split(" ")[0].split("[")[0], [o.partition("=")[0].lstrip("+")]) for o in overrides):
                 raise
             what, where = f"the run's config: {short(error.what, 300)}", f"{self.run_dir}, {short(error.where, 200)}"
             raise CheckpointError(what, where, "Use the version that made it") from error
+        ends = plain["schedule"].get("total_steps")
+        if isinstance(ends, int) and config.total_steps > ends:
+            what = f"the schedule of the run ends at step {ends}, with the learning rate that it has there"
+            todo = "Leave it out, or repeat the command that made the run with another value"
+            raise ConfigError(what, f"total_steps={config.total_steps}", todo)
+        return config
 
     def _machine(self) -> dict[str, Any]:
         """What the config leaves to the machine, as it was then."""

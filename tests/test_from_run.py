@@ -99,6 +99,21 @@ def test_other_seeds_and_a_shorter_run(gan: Any, read: Any, original: Path, tmp_
     assert read.rows(zero) == read.rows(original)[:1] != read.rows(one)
 
 
+def test_a_schedule_does_not_get_longer(train: Any, gan: Any, tmp_path: Path) -> None:
+    """What came after its end would be trained with a learning rate of 0."""
+    train("total_steps=2", "schedule=linear", "run_dir=a")
+    result = gan("gan-train", "from_run=a", "total_steps=4", "run_dir=b")
+    assert result.code == 2 and "the schedule of the run ends at step 2" in result.errors[0], result.err
+    assert not (tmp_path / "b").exists()
+    assert gan("gan-train", "from_run=a", "total_steps=1", "run_dir=b").code == 0
+
+
+def test_a_time_limit_is_not_part_of_the_run(train: Any, gan: Any, tmp_path: Path) -> None:
+    train("total_steps=3", "max_hours=1e-9", "run_dir=a", code=75)
+    result = gan("gan-train", "from_run=a", "run_dir=b")
+    assert result.code == 0 and "max_hours: null" in (tmp_path / "b" / "config.yaml").read_text(), result.err
+
+
 def test_several_runs_at_once(train: Any, gan: Any, original: Path, tmp_path: Path) -> None:
     train("model=mlp", "total_steps=1", "run_dir=other", tiny="mlp")
     result = gan("gan-train", "-m", "from_run=a,other", "hydra.sweep.dir=sweep")

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from gan_cli import signals
-from gan_cli.comparing import charts
+from gan_cli.comparing import charts, text
 from gan_cli.comparing.charts import Point
 from gan_cli.comparing.records import Comparison, Group
 from gan_cli.errors import OutputError
@@ -84,7 +84,7 @@ def refuse_foreign(directory: Path) -> None:
 
 def plain(name: str) -> str:
     """A name as one of a directory."""
-    return name.replace("/", "_").replace(", ", ",").lstrip(".")[:150] or "default"
+    return text.plain(name).replace("/", "_").replace(", ", ",").lstrip(".")[:150] or "default"
 
 
 def unique(name: str, taken: set[str]) -> str:
@@ -160,7 +160,8 @@ def _write_comparison(comparison: Comparison, directory: Path, stop: Sequence[st
                 for summary in hparams.beginning({**told, "seed": float(run.seed)}, metrics, ",".join(told)):
                     board._get_file_writer().add_summary(summary, 0)  # type: ignore[no-untyped-call]
                 for key, value in final.items():
-                    board.add_scalar(key, value, run.images)
+                    measured = group.summaries[key.removeprefix("final/")].measured.get(str(run.path))
+                    board.add_scalar(key, value, run.images if measured is None else measured.images)
                 if run.state in ("complete", "failed", "diverged"):
                     end = hparams.ending(run.state == "complete")
                     board._get_file_writer().add_summary(end, 0)  # type: ignore[no-untyped-call]
@@ -171,11 +172,11 @@ def _leave(stop: Sequence[str]) -> None:
         raise signals.Interrupted(stop[0])
 
 
-def _number(text: str) -> str | float:
+def _number(word: str) -> str | float:
     try:
-        return float(text)
+        return float(word)
     except ValueError:
-        return text
+        return word
 
 
 def table(comparison: Comparison) -> str:
@@ -189,7 +190,7 @@ def table(comparison: Comparison) -> str:
             spread = "" if found is None or found.std is None else f" +- {found.std:.3g}"
             cells.append("" if found is None else f"{found.mean:.4g}{spread} (n={found.n})")
         lines.append(f"| {group.name} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in comparison.notes)])
+    return "\n".join([*lines, "", *(f"- {text.plain(note)}" for note in comparison.notes)])
 
 
 def pictures(groups: Sequence[Group]) -> Iterable[tuple[int, Image.Image]]:

@@ -33,7 +33,8 @@ MOST_EVENTS, DEEPEST_CONFIG = 20_000, 16  # of YAML
 MOST_COUNT, MOST_VALUE, MOST_BITS = 10**15, 1e100, 1024  # of steps and images; of a metric; of a number of a config
 MARKS = ("config.yaml", "status.json", "metrics.jsonl", "checkpoints")  # one of them makes a directory a run
 STATES = frozenset({"complete", "preempted", "failed", "diverged", "pruned"})
-SHOWN = 3  # names in a note
+SHOWN, LONGEST_NAME = 3, 160  # names in a note; letters of one
+MOST_SEED_BITS = 63
 
 
 class Notes:
@@ -52,9 +53,13 @@ class Notes:
 
 
 def listed(names: Sequence[object]) -> str:
-    """``a, b, c and 3 more``."""
-    shown = ", ".join(results.short(name, 120) for name in names[:SHOWN])
+    """``a, b, c and 3 more``. Of a long name, such as a path, the middle is left out: its end says what it is."""
+    shown = ", ".join(_ends(results.short(name, 4096)) for name in names[:SHOWN])
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= LONGEST_NAME else f"{text[:40]}...{text[43 - LONGEST_NAME :]}"
 
 
 def gather(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -131,7 +136,7 @@ def directories(top: Path, notes: Notes) -> Iterator[Path]:
 def jobs_of(sweep_dir: Path, notes: Notes) -> list[str]:
     """The names of the jobs of a sweep that are those of directories in it."""
     try:
-        jobs = json.loads(read_file(sweep_dir / "sweep.json"))["jobs"]
+        jobs = plan_of(sweep_dir)["jobs"]
         return [
             job for job in jobs if isinstance(job, str) and job not in ("", ".", "..") and "/" not in job and "\0" not in job
         ]
@@ -152,8 +157,9 @@ def read(run_dir: Path, notes: Notes) -> Run | None:
     if config is None:
         notes.add(run_dir, "left out: half-written or damaged, its config cannot be read")
         return None
-    if type(config.get("seed", 0)) is not int:
-        notes.add(run_dir, "left out: its seed is not a whole number")
+    seed = config.get("seed", 0)
+    if type(seed) is not int or seed.bit_length() > MOST_SEED_BITS:
+        notes.add(run_dir, "left out: its seed is not a whole number, or too large for one")
         return None
     said = status.read(run_dir)
     if said is None:
@@ -188,7 +194,22 @@ def read(run_dir: Path, notes: Notes) -> Run | None:
         data=info["data"] if isinstance(info.get("data"), str) else "",
         precision=precision if isinstance(precision, str) else "",
         changes=tuple(str(change) for change in changes) if isinstance(changes, list) else (),
+        chosen=is_chosen(run_dir),
     )
+
+
+def is_chosen(run_dir: Path) -> bool:
+    """Whether it is among the trials of which a search took the best and confirmed it with other seeds."""
+    try:
+        confirming = plan_of(run_dir.parent)["confirming"]
+        return bool(confirming) and run_dir.name not in confirming
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def plan_of(sweep_dir: Path) -> Any:
+    """What its sweep.json holds, which may be anything."""
+    return json.loads(read_file(sweep_dir / "sweep.json"))
 
 
 def first_count(*candidates: object) -> int:
@@ -251,6 +272,8 @@ def _is_plain(node: Any, depth: int = 0) -> bool:
         return depth < DEEPEST_CONFIG and all(isinstance(k, str) and _is_plain(v, depth + 1) for k, v in node.items())
     if isinstance(node, list):
         return depth < DEEPEST_CONFIG and all(_is_plain(value, depth + 1) for value in node)
+    if isinstance(node, str):
+        return not any("\ud800" <= c <= "\udfff" for c in node)  # which no file can hold
     return not isinstance(node, int) or node.bit_length() <= MOST_BITS
 
 
@@ -282,13 +305,21 @@ def evaluations_of(run_dir: Path, notes: Notes) -> list[Evaluation]:
         result = results.read(path)
         protocol = result["protocol"] if result is not None else {}
         step, images = protocol.get("step"), protocol.get("images")
-        if result is None or not is_count(step) or not is_count(images):
+        if result is None or not is_count(step) or not is_count(images) or not _is_finite(protocol):
             notes.add(path, "not an evaluation that can be read, left out")
             continue
         values = {k: float(v) for k, v in result["metrics"].items() if _is_value(v)}
         known = {k: v for k, v in values.items() if k.removesuffix("_std") in VALUES or k.startswith("fid/")}
         found.append(Evaluation(step, images, known, results.protocol_id(protocol), protocol))
     return sorted(found, key=lambda evaluation: evaluation.step)
+
+
+def _is_finite(protocol: dict[str, Any]) -> bool:
+    try:
+        json.dumps(protocol, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def pictures_of(run_dir: Path) -> dict[int, Path]:

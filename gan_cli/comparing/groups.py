@@ -36,12 +36,14 @@ class Question:
 
     Attributes:
         at: ``last``, ``best`` or a number of images: which evaluation of each run counts.
-        sort: a column, or "" for the first one. unfinished: also count runs that are not complete.
+        sort: a column, or "" for the first one. protocol: the only one whose evaluations count, or "" to choose.
+        unfinished: also count runs that are not complete.
     """
 
     at: str = "last"
     sort: str = ""
     unfinished: bool = False
+    protocol: str = ""
 
 
 def compare(runs: Sequence[Run], notes: Sequence[str] = (), question: Question | None = None) -> list[Comparison]:
@@ -74,8 +76,13 @@ def counted(n: int, what: str) -> str:
 
 
 def _refuse_unknown(comparisons: Sequence[Comparison], question: Question) -> None:
-    known = dict.fromkeys(column.name for one in comparisons for column in one.columns)
-    if question.sort and question.sort not in known:
+    columns = [column for one in comparisons for column in one.columns]
+    known = dict.fromkeys(column.name for column in columns)
+    if question.protocol and not columns:
+        there = dict.fromkeys(e.protocol_id for one in comparisons for run in one.runs for e in run.evaluations)
+        todo = f"There are: {', '.join(there) or 'none'}"
+        raise ConfigError(f"no run was evaluated by {results.short(question.protocol, 60)!r}", "--protocol", todo)
+    if question.sort and not any(is_called(name, question.sort) for name in known):
         todo = f"There are: {', '.join(known) or 'none'}"
         raise ConfigError(f"there is no column {results.short(question.sort, 60)!r}", "--sort", todo)
     if question.at.isdecimal() and not any(group.summaries for one in comparisons for group in one.groups):
@@ -84,6 +91,11 @@ def _refuse_unknown(comparisons: Sequence[Comparison], question: Question) -> No
         most = max(reached(run) for one in comparisons for run in one.runs)
         todo = f"There are evaluations at: {', '.join(map(str, shown)) or 'none'}; runs are of up to {most} images"
         raise ConfigError(f"no run has a value at {question.at} images", "--at", todo)
+
+
+def is_called(column: str, name: str) -> bool:
+    """Whether a column is meant by a name: its own, or that without the protocol."""
+    return name in (column, column.partition(AT_MARK)[0])
 
 
 def data_key(run: Run) -> tuple[str, str]:
@@ -163,17 +175,19 @@ class _Table:
         question = self.question
         protocols = self._protocols()
         columns = self._evaluated(protocols) if protocols else []
-        extra = columns and question.sort and question.sort not in {column.name for column in columns}
-        if not columns or extra:
+        extra = columns and question.sort and not any(is_called(column.name, question.sort) for column in columns)
+        if (not columns and not question.protocol) or extra:
             columns = columns + self._logged([question.sort] if extra else None)
         picked_by = self._picked_by(columns)
         for group in self.groups:
             for column in columns:
-                values = self._values(group, column, picked_by)
+                measured = self._measured(group, column, picked_by)
+                values = self._values(group, column, measured)
                 if values:
                     numbers = list(values.values())
-                    summary = Summary(values, statistics.mean(numbers), statistics.std(numbers), len(numbers))
-                    group.summaries[column.name] = summary
+                    mean, std = statistics.mean(numbers), statistics.std(numbers)
+                    measured = {path: e for path, e in measured.items() if path in values}
+                    group.summaries[column.name] = Summary(values, mean, std, len(numbers), measured=measured)
         for column in columns:
             self._judge(column)
         sort_by = self._sort_by(columns)
@@ -193,12 +207,23 @@ class _Table:
         changed = [run.path for run in runs if run.changes]
         if changed:
             self.notes.append(f"changed while trained, so in groups of their own: {listed(changed)}")
-        members = [self._one_of_each_seed(group) for group in together.values()]
+        members = [self._one_of_each_seed(self._without_chosen(group)) for group in together.values()]
         found = []
         for group, settings in zip(members, naming.settings(members), strict=True):
             name = ", ".join(f"{key}={value}" for key, value in settings.items())
             found.append(Group(name or "all runs", settings, group))
         return found
+
+    def _without_chosen(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """Without the best trial of a search, where other seeds confirm it: its value is why it was chosen."""
+        confirming = {run.path.parent for run in runs if not run.chosen}
+        lucky = [run for run in runs if run.chosen and run.path.parent in confirming]
+        if lucky:
+            self.notes.append(
+                f"chosen for its value by the search, so it does not count beside the seeds that confirm it: "
+                f"{listed([run.path for run in lucky])}"
+            )
+        return [run for run in runs if run not in lucky]
 
     def _one_of_each_seed(self, runs: Sequence[Run]) -> list[Run]:
         by_seed: dict[Any, list[Run]] = defaultdict(list)
@@ -224,6 +249,8 @@ class _Table:
             for group in self.groups
         ]
         per_group = [found for found in per_group if found]
+        if self.question.protocol:
+            return [self.question.protocol] if any(self.question.protocol in found for found in per_group) else []
         if not per_group:
             return []
         total: Counter[str] = sum(per_group, Counter())
@@ -311,7 +338,11 @@ class _Table:
         """For each protocol the column by which ``--at best`` chooses the evaluation of a run."""
         found: dict[str, Column] = {}
         for column in columns:
-            if column.protocol_id and column.better and (column.protocol_id not in found or column.name == self.question.sort):
+            if (
+                column.protocol_id
+                and column.better
+                and (column.protocol_id not in found or is_called(column.name, self.question.sort))
+            ):
                 found[column.protocol_id] = column
         if self.question.at == "best" and found:
             names = ", ".join(column.name for column in found.values())
@@ -334,12 +365,17 @@ class _Table:
             return best
         return found[-1] if found else None
 
-    def _values(self, group: Group, column: Column, picked_by: Mapping[str, Column]) -> dict[str, float]:
-        runs = self.counting(group)
+    def _measured(self, group: Group, column: Column, picked_by: Mapping[str, Column]) -> dict[str, Evaluation]:
+        if not column.protocol_id:
+            return {}
+        picked = {str(run.path): self._picked(run, column.protocol_id, picked_by) for run in self.counting(group)}
+        return {path: evaluation for path, evaluation in picked.items() if evaluation is not None}
+
+    def _values(self, group: Group, column: Column, measured: Mapping[str, Evaluation]) -> dict[str, float]:
         values = {}
-        for run in runs:
+        for run in self.counting(group):
             if column.protocol_id:
-                picked = self._picked(run, column.protocol_id, picked_by)
+                picked = measured.get(str(run.path))
                 value = None if picked is None else picked.metrics.get(column.name)
             else:
                 most = int(self.question.at) if self.question.at.isdecimal() else None
@@ -372,8 +408,10 @@ class _Table:
 
     def _sort_by(self, columns: Sequence[Column]) -> str:
         names = [column.name for column in columns]
-        if self.question.sort in names:
-            return self.question.sort
+        if self.question.sort:
+            asked = [name for name in names if is_called(name, self.question.sort)]
+            if asked:
+                return min(asked, key=lambda name: name != self.question.sort)
         best = [column.name for column in columns if column.better] or names
         if best and best[0].partition(AT_MARK)[0] == "fid":
             pid = next(column.protocol_id for column in columns if column.name == best[0])
@@ -397,16 +435,16 @@ class _Table:
     # what a reader must know
 
     def _note_states(self) -> None:
+        how = "counted as far as they are" if self.question.unfinished else "not in the means (--unfinished counts them)"
+        empty = [group for group in self.groups if all(run.state != "complete" for run in group.runs)]
+        if len(empty) > 1:
+            left = [run for group in empty for run in group.runs]
+            self.notes.append(f"{len(empty)} groups have no complete run: {_states(left)}, {how}")
         for group in self.groups:
             left = [run for run in group.runs if run.state != "complete"]
-            if left:
-                states = ", ".join(f"{n} {state}" for state, n in Counter(run.state for run in left).items())
-                verb = (
-                    "counted as far as they are" if self.question.unfinished else "not in the means (--unfinished counts them)"
-                )
-                self.notes.append(
-                    f"{group.name}: of {counted(len(group.runs), 'run')} {states}, {verb}: {listed([r.path for r in left])}"
-                )
+            if left and (group not in empty or len(empty) == 1):
+                of = counted(len(group.runs), "run")
+                self.notes.append(f"{group.name}: of {of} {_states(left)}, {how}: {listed([run.path for run in left])}")
         if not self.counted:
             self.notes.append("no run is complete: --unfinished shows them as far as they are")
         sizes = {len(self.counting(group)) for group in self.groups}
@@ -430,12 +468,17 @@ class _Table:
             if without:
                 self.notes.append(f"no value at {int(self.question.at):,} images: {listed(without)}")
             return
-        if by_rows:
+        if by_rows or self.question.at == "best":  # the best lie anywhere: what matters is among how many images
             picked = [reached(run) for run in runs]
-        if picked and min(picked) != max(picked) and (by_rows or self.question.at == "last"):
+        if picked and min(picked) != max(picked):
             self.notes.append(
                 f"not of equally many images: from {min(picked):,} to {max(picked):,}; --at IMAGES compares at one number"
             )
+
+
+def _states(runs: Sequence[Run]) -> str:
+    """``2 diverged, 1 pruned``."""
+    return ", ".join(f"{n} {state}" for state, n in Counter(run.state for run in runs).items())
 
 
 def reached(run: Run) -> int:

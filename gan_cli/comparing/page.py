@@ -41,7 +41,7 @@ from gan_cli.comparing.html import (
     text_of,
 )
 from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
-from gan_cli.comparing.text import training
+from gan_cli.comparing.text import measured, training
 from gan_cli.errors import OutputError, of_system
 from gan_cli.files import write_output
 
@@ -249,7 +249,7 @@ def _settings(comparison: Comparison) -> tuple[dict[str, Any], list[str]]:
     shared, others = {}, []
     for key in sorted({key for run in runs for key in run.config} - OWN):
         if len({str(run.config.get(key, "")) for run in runs}) == 1:
-            shared[key] = runs[0].config[key]
+            shared[key] = runs[0].config.get(key, "")
         elif key not in compared(comparison):
             others.append(key)
     return shared, others
@@ -441,6 +441,7 @@ def _runs(comparison: Comparison, groups: list[Named], ident: str, room: Room) -
             folds.append(_run_fold(one, run, key, room))
     heads = head("run") + head("state")
     heads += "".join(head(name, "number") for name in ("step", "images", "time"))
+    heads += head("measured at", "number", "images") if any(column.protocol_id for column in comparison.columns) else ""
     heads += "".join(head(column.name, "number", down=column.better == "higher") for column in comparison.columns)
     text = table("Runs", heads + head("files"), rows, "sortable wide")
     return f"{text}<h4>Commands and configs</h4>\n{''.join(folds)}"
@@ -449,11 +450,16 @@ def _runs(comparison: Comparison, groups: list[Named], ident: str, room: Room) -
 def _run_row(comparison: Comparison, one: Named, run: Run, key: str, room: Room) -> str:
     found = [one.group.summaries.get(column.name) for column in comparison.columns]
     values = [summary.values.get(str(run.path)) if summary is not None else None for summary in found]
+    places = []
+    if any(column.protocol_id for column in comparison.columns):
+        at = measured(one.group, run)
+        places = [cell(listed([f"{e.images:,}" for e in at]), "number", at[0].images) if at else NOTHING]
     cells = [
         cell(text_of(run.state), "" if run.state == "complete" else "warn"),
         cell(f"{run.step:,}" + (f" of {run.total_steps:,}" if run.step != run.total_steps else ""), "number", run.step),
         cell(f"{run.images:,}", "number", run.images),
         cell(duration(run.seconds), "number", run.seconds),
+        *places,
         *(NOTHING if value is None else cell(number(value), "number", repr(value)) for value in values),
         cell(
             f'<a href="{room.link(run.path / "config.yaml")}">config</a> <a href="{room.link(run.path)}/">directory</a>',
@@ -465,7 +471,7 @@ def _run_row(comparison: Comparison, one: Named, run: Run, key: str, room: Room)
 
 def _run_fold(one: Named, run: Run, key: str, room: Room) -> str:
     """How a run was made, how to make it again, and its config."""
-    again = shlex.join(["gan-train", cli.override("from_run", run.path), cli.override("run_dir", f"{run.path}-again")])
+    again = shlex.join(["gan-train", cli.override("from_run", run.path), cli.override("run_dir", f"again/{run.path.name}")])
     parts = [f'<p class="warn">{text_of(run.message)}</p>\n' if run.message else ""]
     if made := training(run):
         parts.append(note(f"Made by{f', in {text_of(run.cwd)}' if run.cwd else ''}:") + _command(shlex.join(made)))

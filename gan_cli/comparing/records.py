@@ -37,6 +37,7 @@ class Run:
         seconds: of training, by its rows. command: what to type to make it anew, without ``run_dir``; "" if not known.
         cwd: where that was typed. data: fingerprint of what it was trained on; "" if not known.
         precision: that the machine chose; "" if not known. changes: made to it since it began, in words.
+        chosen: it is a trial of a search that trained its best trial again, and may be that one.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Run:
     data: str = ""
     precision: str = ""
     changes: tuple[str, ...] = ()
+    chosen: bool = False
 
     @property
     def seed(self) -> int:
@@ -81,7 +83,8 @@ class Summary:
     """Values of a metric over seeds.
 
     Attributes:
-        values: by ``str(run.path)``. std: with n - 1; None for one value.
+        values: by ``str(run.path)``. std: with n - 1; None for one value. measured: the evaluations they are from, in the same
+            way; empty if they are from training rows.
         verdict: "" for the best group and where nothing can be said, ``worse`` if the seeds support that it is worse than
             the best, ``unsupported`` if they do not. p: of Welch's t test against the best, Holm-corrected; None where
             there is no test.
@@ -93,6 +96,7 @@ class Summary:
     n: int
     verdict: str = ""
     p: float | None = None
+    measured: dict[str, Evaluation] = field(default_factory=dict)
 
 
 @dataclass

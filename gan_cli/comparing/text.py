@@ -15,7 +15,7 @@ from typing import Any
 from gan_cli.cli import override
 from gan_cli.comparing.gather import finite
 from gan_cli.comparing.groups import TAIL, counted
-from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
+from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
 from gan_cli.comparing.statistics import LEVEL
 from gan_cli.results import number, short
 
@@ -179,12 +179,12 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
     """One row for each run; which of its evaluations counts is that of the table."""
     settings = dict.fromkeys(key for one in comparisons for group in one.groups for key in group.settings)
     metrics = dict.fromkeys(column.name for one in comparisons for column in one.columns)
-    fixed = ["data", "group", "path", "state", "seed", "step", "total_steps", "images", "seconds", "protocol"]
+    fixed = ["data", "group", "path", "state", "seed", "step", "total_steps", "images", "seconds"]
+    fixed += ["protocol", "measured_step", "measured_images"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*fixed, *(f"set:{key}" for key in settings), *metrics, "command", "cwd"])
     for one in comparisons:
-        ids = " ".join(dict.fromkeys(column.protocol_id for column in one.columns if column.protocol_id))
         for group in one.groups:
             for run in group.runs:
                 known = [
@@ -198,11 +198,12 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
                     run.images,
                     run.seconds,
                 ]
+                found = measured(group, run)
+                known += [" ".join(str(getattr(e, key)) for e in found) for key in ("protocol_id", "step", "images")]
                 values = [run_value(group, run, name) for name in metrics]
                 writer.writerow(
                     [
                         *known,
-                        ids,
                         *(group.settings.get(key, "") for key in settings),
                         *values,
                         shlex.join(training(run)),
@@ -215,6 +216,12 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
 def run_value(group: Group, run: Run, name: str) -> float | None:
     """What a run adds to a mean, or None."""
     return group.summaries[name].values.get(str(run.path)) if name in group.summaries else None
+
+
+def measured(group: Group, run: Run) -> list[Evaluation]:
+    """The evaluations of a run that count: one for each protocol, none if its values are from training rows."""
+    found = [summary.measured.get(str(run.path)) for summary in group.summaries.values()]
+    return list({(e.protocol_id, e.step): e for e in found if e is not None}.values())
 
 
 def as_json(comparisons: Sequence[Comparison]) -> str:
@@ -262,6 +269,7 @@ def _run(one: Comparison, group: Group, run: Run) -> dict[str, Any]:
         "images": run.images,
         "seconds": run.seconds if finite(run.seconds) else None,
         "values": {name: value for name, value in values.items() if value is not None},
+        "measured": [{"protocol": e.protocol_id, "step": e.step, "images": e.images} for e in measured(group, run)],
         "command": shlex.join(training(run)),
         "cwd": run.cwd,
     }

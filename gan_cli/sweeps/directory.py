@@ -88,13 +88,14 @@ def held(directory: Path) -> Iterator[None]:
                 os.environ[SWEEP] = before
 
 
-def write_plan(directory: Path, jobs: Sequence[str]) -> None:
-    """``sweep.json``: the command, and the names of all jobs in their order.
+def write_plan(directory: Path, jobs: Sequence[str], confirming: Sequence[str] = ()) -> None:
+    """``sweep.json``: the command, and the names of all jobs in their order. ``confirming``: those that repeat a search's best.
 
     Raises:
         OutputError: it cannot be written.
     """
     plan = {"command": continue_sweep(), "cwd": os.getcwd(), "jobs": list(jobs)}
+    plan |= {"confirming": list(confirming)} if confirming else {}
     try:
         write_file(directory / "sweep.json", json.dumps(plan, indent=1) + "\n")
     except OSError as error:

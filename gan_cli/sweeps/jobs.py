@@ -97,6 +97,7 @@ class Jobs:
     def __init__(self, params: dict[str, str] | None = None) -> None:
         self.params = dict(params or {})
         self.names: list[str] = []
+        self.confirming: list[str] = []  # of them, those that train the best of a search and the default with other seeds
         self.launched = 0
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -177,7 +178,7 @@ class Jobs:
         """
         planned = [self.plan(overrides) for overrides in jobs]
         self.names += [job.name for job in planned if job.name not in self.names]
-        places.write_plan(self.directory, self.names)
+        places.write_plan(self.directory, self.names, self.confirming)
         todo = [job for job in planned if not job.finished]
         if len(todo) < len(planned):
             log.info("%d of %d jobs are finished and stay as they are", len(planned) - len(todo), len(planned))

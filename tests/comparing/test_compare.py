@@ -279,7 +279,12 @@ def test_protocols_are_never_in_one_column(run: Any, compare: Any) -> None:
     out = compare().out
     assert "*" not in out and "must not be compared" in out
     assert "--strict" in compare("--strict", code=2).errors[0]
-    assert "There are: fid@" in compare("--sort", "fid", code=2).errors[0]
+    assert data(compare, "--sort", "is")[0]["sort_by"].startswith("is@")
+    assert "There are: fid@" in compare("--sort", "kid", code=2).errors[0]
+    (one,) = data(compare, "--protocol", names[2].partition("@")[2])
+    assert [column["name"] for column in one["columns"]] == ["fid", "is"]
+    assert sorted(group["n"] for group in one["groups"]) == [0, 2]
+    assert "There are: " in compare("--protocol", "bogus", code=2).errors[0]
 
 
 # which values
@@ -594,6 +599,77 @@ def test_at_images_that_a_run_did_not_reach(run: Any, compare: Any) -> None:
     assert "no value at 800 images: runs/b" in compare("--at", "800").out
     assert "from 80 to 800" in compare().out and "from 80 to 800" in compare("--at", "best").out
     assert "of up to 800 images" in compare("--at", "801", code=2).errors[0]
+
+
+def test_which_evaluation_counts_is_told(run: Any, compare: Any) -> None:
+    """The best of a run may lie anywhere, but which runs saw more images matters."""
+    run("a", 0, evaluations={50: {"fid": 1.0}, 100: {"fid": 2.0}})
+    run("b", 0, evaluations={100: {"fid": 3.0}, 200: {"fid": 4.0}}, changes={**WGAN_GP, "total_steps": 200})
+    found = {g["name"]: g["runs"][0] for g in data(compare, "--at", "best")[0]["groups"]}
+    places = sorted((one["measured"][0]["step"], one["measured"][0]["images"], one["step"]) for one in found.values())
+    assert places == [(50, 400, 100), (100, 800, 200)]
+    assert "not of equally many images: from 800 to 1,600" in compare("--at", "best").out
+    rows = list(csv.DictReader(io.StringIO(compare("--at", "best", "--csv", "-").out)))
+    assert sorted((row["measured_step"], row["measured_images"], len(row["protocol"])) for row in rows) == [
+        ("100", "800", 8),
+        ("50", "400", 8),
+    ]
+    run("never", 1)
+    rows = list(csv.DictReader(io.StringIO(compare("--csv", "-").out)))
+    assert [row["protocol"] for row in rows if row["path"].endswith("never")] == [""]
+
+
+def test_the_trial_that_was_chosen_for_its_value_does_not_count_with_its_confirmation(
+    run: Any, compare: Any, tmp_path: Path
+) -> None:
+    run("lr=1", 0, 1.0, changes={"optimizer.lr": 1.0})
+    run("lr=2", 0, 9.0, changes={"optimizer.lr": 2.0})
+    names = [f"lr=1,seed={seed}" for seed in (1, 2)] + [f"seed={seed}" for seed in (1, 2)]
+    for name in names:
+        run(name, int(name[-1]), 5.0 + int(name[-1]), changes={"optimizer.lr": 1.0} if "lr" in name else None)
+    plan = {"command": "gan-train -m", "jobs": ["lr=1", "lr=2", *names], "confirming": names}
+    (tmp_path / "runs" / "sweep.json").write_text(json.dumps(plan))
+    found = [group["summaries"]["fid"] for group in data(compare)[0]["groups"]]
+    assert sorted((one["mean"], one["n"]) for one in found) == [(6.5, 2), (6.5, 2), (9.0, 1)]
+    assert "chosen for its value by the search" in compare().out and "runs/lr=1" in compare().out
+    for damaged in ("{", '{"confirming": 3, "jobs": []}', "[]"):
+        (tmp_path / "runs" / "sweep.json").write_text(damaged)
+        assert sorted(group["n"] for group in data(compare)[0]["groups"]) == [1, 2, 3]
+
+
+def test_groups_without_a_complete_run_are_one_note(run: Any, compare: Any) -> None:
+    run("a", 0, 1.0)
+    run("b", 1, state="diverged")
+    for k in range(2, 7):
+        run(f"{k}", 0, changes={"optimizer.lr": float(k)}, state="pruned" if k % 2 else "diverged")
+    notes = [note for note in data(compare)[0]["notes"] if "not in the means" in note]
+    assert len(notes) == 2
+    assert "5 groups have no complete run: 3 diverged, 2 pruned, not in the means" in notes[0]
+    assert "of 2 runs 1 diverged, not in the means" in notes[1] and notes[1].endswith("runs/b")
+
+
+def test_the_end_of_a_long_path_is_shown(run: Any, compare: Any, tmp_path: Path) -> None:
+    for seed in range(2):
+        run("/".join(["x" * 100, "y" * 100, f"loss=hinge,seed={seed}"]), seed, state="diverged")
+    note = next(note for note in data(compare)[0]["notes"] if "2 diverged" in note)
+    assert "loss=hinge,seed=0, runs/xxx" in note and note.endswith("loss=hinge,seed=1") and len(note) < 500
+
+
+@pytest.mark.parametrize("flags", [["--html", "o"], ["--json", "o"], ["--csv", "o"], ["--tensorboard", "o"], []])
+def test_what_no_file_can_hold(flags: list[str], run: Any, compare: Any, tmp_path: Path) -> None:
+    """Names that are no text, halves of letters, numbers that are none, keys that some runs have."""
+    run("a", 0, 1.0, changes={"ema.own": ""})
+    path = run("b", 1, 2.0, command="gan-train loss='\ud801'")
+    said = json.loads((path / "status.json").read_text()) | {"cwd": "\ud800", "message": "\ud802"}
+    (path / "status.json").write_text(json.dumps(said))
+    os.rename(path, os.fsencode(tmp_path / "runs") + b"/b\xff")
+    run("c", 2, 3.0)
+    bad = run("d", 2**1024 - 1, 4.0)
+    assert bad.exists()
+    with_nan = next((run("e", 4, 5.0) / "evaluations").iterdir())
+    with_nan.write_text(with_nan.read_text().replace("10000", "NaN"))
+    result = compare(*flags)
+    assert "runs/d: left out: its seed" in result.out and "not an evaluation that can be read" in result.out
 
 
 @pytest.mark.parametrize("seed", ["[1, 2]", "abc", "null", "true"])

@@ -73,9 +73,9 @@ def summarised(groups: list[Group], columns: list[Column] = COLUMNS) -> list[Gro
             values = {str(run.path): run.evaluations[-1].metrics[column.name] for run in group.runs if run.evaluations}
             if values:
                 mean = sum(values.values()) / len(values)
-                group.summaries[column.name] = Summary(
-                    values, mean, 0.5, len(values), "worse" if k else "", 0.01 if k else None
-                )
+                measured = {str(run.path): run.evaluations[-1] for run in group.runs if run.evaluations}
+                worse, p = ("worse", 0.01) if k else ("", None)
+                group.summaries[column.name] = Summary(values, mean, 0.5, len(values), worse, p, measured)
     return groups
 
 
@@ -162,7 +162,7 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert "3 groups, 10 runs: 9 complete and 1 diverged." in text and "one run diverged" in text
     assert "lower is better" in text and "higher is better" in text and "protocol 1a2b3c4d" in text
     assert "gan-train loss=lsgan seed=1" in text and "in somewhere" in text
-    assert 'from_run="' in text and 'seed=1-again"' in text
+    assert 'from_run="' in text and 'run_dir="again/loss=hinge,seed=1"' in text
     assert "loss: wgan\nseed: 1" in (tmp_path / "page.html").read_text()
     assert "At 200, 400 and 800 images" in text and "800 images (step 20)" not in text
 
@@ -432,8 +432,8 @@ def test_sorting_in_a_browser(browser: Any, tmp_path: Path) -> None:
     page.write([make(tmp_path)], tmp_path / "page.html")
     browser.open(tmp_path / "page.html")
     table = "document.querySelector('.part-runs table')"
-    order = f"[...{table}.tBodies[0].rows].map(row => row.cells[5].dataset.value)"
-    head = f"{table}.tHead.rows[0].cells[5]"
+    order = f"[...{table}.tBodies[0].rows].map(row => row.cells[6].dataset.value)"
+    head = f"{table}.tHead.rows[0].cells[6]"
     before = browser.js(order)
     browser.js(f"{head}.querySelector('button').click()")
     up = browser.js(order)
