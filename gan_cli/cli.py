@@ -118,9 +118,9 @@ def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silen
             known = _translate(error, config_name, composing=False)
             sweeping = hydra.mode == RunMode.MULTIRUN
             here_too = signals.received and sweeping and not signals.is_elsewhere()
-            if isinstance(error, PreemptedError) and here_too:  # Ctrl-C means the whole sweep
-                say(name, error)
-                sys.exit(PreemptedError.exit_code)
+            if here_too:  # Ctrl-C means the whole sweep, also if a job cannot save
+                say(name, known or error)
+                sys.exit(getattr(known, "exit_code", 1))
             if want_traceback or not (sweeping or known):
                 raise
             if sweeping:  # say it now; the other jobs go on, and the sweeper says what it means

@@ -510,7 +510,9 @@ def make(run_dir: Path) -> Path:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"the run directory cannot be made: {error.strerror}", str(run_dir), "Set run_dir=") from error
+        todo = "Set run_dir=, or hydra.sweep.dir= of a sweep"
+        known = of_system(error, str(run_dir))
+        raise known or OutputError(f"the run directory cannot be made: {error.strerror}", str(run_dir), todo) from error
     return run_dir
 
 

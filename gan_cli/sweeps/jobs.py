@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +28,18 @@ from gan_cli.cli import first_line
 from gan_cli.config import MAY_CHANGE, TrainConfig, check, differences, is_among
 from gan_cli.errors import ConfigError, DivergedError, GanError, PeerError, PreemptedError, PrunedError
 from gan_cli.files import read_file
+from gan_cli.locks import is_locked
 from gan_cli.outcome import final_metric
 from gan_cli.sweeps import directory as places
 from gan_cli.sweeps.elsewhere import STOP, gpus
+from gan_cli.sweeps.lost import as_failures, is_loss
 from gan_cli.sweeps.table import Watch
 
 log = logging.getLogger("gan_cli")
+MANY = 30  # jobs: to compose their configs takes a while
+MOST_LOST = 3  # times that a worker is killed before the sweep gives up
+PATIENCE = 30.0  # seconds for jobs to save
+KEPT = (PreemptedError, PrunedError, DivergedError)  # which leave nothing unsaved
 EVALUATION = {"eval_every", "metrics", "num_samples", "features"}
 
 
@@ -71,6 +78,14 @@ class Planned:
             return False
         return all(is_among(key, MAY_CHANGE - {"gif"}) for key in self.changed)
 
+    @cached_property
+    def diverged(self) -> str:
+        """What the run that is there said when it diverged, as one that differs in nothing would again; else ""."""
+        told = status.read(self.path)
+        if self.config is None or told is None or told["state"] != "diverged" or self.changed:
+            return ""
+        return str(told.get("message") or "training diverged")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -98,7 +113,7 @@ class Jobs:
         self.params = dict(params or {})
         self.names: list[str] = []
         self.confirming: list[str] = []  # of them, those that train the best of a search and the default with other seeds
-        self.launched = 0
+        self.launched = self.lost = 0
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
@@ -130,7 +145,9 @@ class Jobs:
             typed = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.hydra))
             with read_write(self.config), open_dict(self.config):
                 self.config.hydra.sweep.dir = places.default_dir([*overrides, *typed])
-        self.directory = Path(self.config.hydra.sweep.dir)
+        self.directory = Path(self.config.hydra.sweep.dir).expanduser()
+        with read_write(self.config), open_dict(self.config):
+            self.config.hydra.sweep.dir = str(self.directory)
         self._one_job_a_gpu()
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task_function, config=self.config
@@ -174,21 +191,37 @@ class Jobs:
         """Launch a batch, without the jobs that are finished; those of a launcher with several workers run side by side.
 
         Raises:
-            PreemptedError: a signal ended the sweep; what ran has saved its state. PeerError: a worker was killed.
+            PreemptedError: a signal ended the sweep; what ran has saved its state. PeerError: workers were killed again and
+                again. ConfigError: the launcher cannot run jobs.
         """
+        if len(jobs) > MANY:
+            log.info("looking at %d jobs", len(jobs))
         planned = [self.plan(overrides) for overrides in jobs]
         self.names += [job.name for job in planned if job.name not in self.names]
         places.write_plan(self.directory, self.names, self.confirming)
-        todo = [job for job in planned if not job.finished]
-        if len(todo) < len(planned):
-            log.info("%d of %d jobs are finished and stay as they are", len(planned) - len(todo), len(planned))
+        done, lost = sum(job.finished for job in planned), [job.name for job in planned if job.diverged]
+        if done:
+            log.info("%d of %d jobs are finished and stay as they are", done, len(planned))
+        if lost:
+            text = "diverged before, would again, and stay as they are (to try one all the same, move its directory away): %s"
+            log.info(text, "; ".join(lost))
         other = sorted({key for job in planned if job.finished for key in job.changed if is_among(key, EVALUATION)})
         if other:
             log.info("note: nor are they evaluated anew, though %s differ: gan-eval run_dir=DIR does that", ", ".join(other))
         ended: dict[int, JobReturn] = {}
-        if todo:
+        while todo := [job for job in planned if not job.finished and not job.diverged]:
             self.watch.start()
-            ended = {id(job): end for job, end in zip(todo, self._launch([job.overrides for job in todo]), strict=True)}
+            try:
+                returns = self._launch([job.overrides for job in todo])
+            except PeerError as error:
+                self.lost += 1
+                if self.lost > MOST_LOST:
+                    raise
+                log.warning("warning: %s; all that are not complete go on from their checkpoints", error.what)
+                planned = [self.plan(overrides) for overrides in jobs]  # as they are now
+                continue
+            ended = {id(job): end for job, end in zip(todo, returns, strict=True)}
+            break
         outcomes = [outcome(job, ended.get(id(job))) for job in planned]
         for one in outcomes:
             if one.error is not None:
@@ -214,23 +247,37 @@ class Jobs:
     def _launch(self, jobs: list[list[str]]) -> Sequence[JobReturn]:
         self.launched += len(jobs)
         try:
-            with self._signals_to_jobs():
+            with self._signals_to_jobs(), as_failures() if self.launcher_is("submitit") else nullcontext():
                 returns: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=self.launched - len(jobs))
         except (Exception, KeyboardInterrupt) as error:
             if signals.received and not isinstance(error, signals.Interrupted):
-                raise self._stopped() from error
-            if not isinstance(error, Exception) or self.launcher_is("basic"):
+                raise self._stopped([]) from error
+            if not isinstance(error, Exception) or isinstance(error, GanError) or self.launcher_is("basic"):
                 raise
+            if not is_loss(error):
+                what = f"the launcher cannot run the jobs: {first_line(str(error))[:200]}"
+                raise ConfigError(what, "hydra.launcher", "Set it up for this machine, or choose another launcher=") from error
             (self.directory / STOP).touch()  # what still runs saves and ends
-            what = f"a process of the launcher ended, out of memory perhaps: {first_line(str(error))[:200]}"
+            self._wait_for_jobs()
+            (self.directory / STOP).unlink(missing_ok=True)
+            what = "a process of the launcher was killed, for lack of memory perhaps"
             raise PeerError(what, str(self.directory), "Repeat the command, which goes on") from error
         if signals.received:
-            raise self._stopped()
+            raise self._stopped([end._return_value for end in returns if end.status != JobStatus.COMPLETED])
         return returns
 
-    def _stopped(self) -> PreemptedError:
-        what = f"the sweep was stopped by {signals.received[0]}, its jobs have saved their state"
-        return PreemptedError(what, str(self.directory), f"Continue with: {places.continue_sweep()}")
+    def _wait_for_jobs(self) -> None:
+        until = time.monotonic() + PATIENCE
+        while any(is_locked(self.directory / name) for name in self.names) and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def _stopped(self, errors: Sequence[object]) -> GanError:
+        """``errors``: what jobs ended with."""
+        stopped, todo = f"the sweep was stopped by {signals.received[0]}", f"Continue with: {places.continue_sweep()}"
+        unsaved = [error for error in errors if isinstance(error, GanError) and not isinstance(error, KEPT)]
+        if unsaved:  # which was said
+            return type(unsaved[0])(f"{stopped}, and {len(unsaved)} of its jobs failed", str(self.directory), todo)
+        return PreemptedError(f"{stopped}, its jobs have saved their state", str(self.directory), todo)
 
     @contextmanager
     def _signals_to_jobs(self) -> Iterator[None]:
@@ -256,7 +303,10 @@ class Jobs:
 
 
 def outcome(job: Planned, ended: JobReturn | None) -> Outcome:
-    """``ended``: what the launcher says; None for a job that was finished before."""
+    """``ended``: what the launcher says; None for a job that was not begun, as it has ended before."""
+    if ended is None and job.diverged:
+        error = DivergedError(job.diverged, str(job.path), "Leave it out")
+        return Outcome(job.name, job.path, "diverged", None, error)
     if ended is None:
         assert job.config is not None
         try:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +205,8 @@ class Watch:
             job = self.seen.get(name)
             if job is None or job.state != "complete":
                 job = look(self.directory, name)
-            if job.state == "waiting" and name in self.failed:
-                job = Job(name, "failed", message=self.failed[name])
+            if job.state in ("waiting", "stopped") and name in self.failed:
+                job = replace(job, state="failed", message=self.failed[name])
             jobs.append(job)
         return jobs
 

@@ -1,0 +1,42 @@
+"""Jobs whose process is gone: killed for lack of memory, or with its machine. Must not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from gan_cli.errors import PeerError
+
+KINDS = {"BrokenExecutor", "UncompletedJobError"}  # of joblib and submitit, which need not be installed
+WHAT = "its process is gone: killed, for lack of memory perhaps"
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether a launcher says by it that a process of its own is gone."""
+    return any(kind.__name__ in KINDS for kind in type(error).__mro__)
+
+
+@contextmanager
+def as_failures() -> Iterator[None]:
+    """Within this block a job that submitit lost is one that failed. By itself submitit would wait for no other one."""
+    from submitit.core import core, utils
+
+    before = core.Job.results
+
+    def results(job: Any) -> list[Any]:
+        try:
+            return before(job)
+        except utils.UncompletedJobError:
+            end = JobReturn()
+            end.status = JobStatus.FAILED
+            end.return_value = PeerError(WHAT, str(job.paths.stderr), "Repeat the command, which goes on with it")
+            return [end]
+
+    core.Job.results = results  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        core.Job.results = before  # type: ignore[method-assign]
