@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 CACHE = tempfile.TemporaryDirectory(prefix="gan-cli-tests-")  # of this session, not the user's
+os.environ["TMPDIR"] = CACHE.name  # for processes that tests start, some of which are killed
 
 TINY = {
     "dcgan": ["threads=1", "batch_size=8", "precision=fp32", "model.generator.width=4", "model.discriminator.width=4"],
