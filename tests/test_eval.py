@@ -306,7 +306,7 @@ def test_the_numbers_are_those_of_the_definitions(seed: int, ema: bool, run: Pat
     extractor = build_extractor(
         node,
         labelled=lambda split: digits(split=split),  # type: ignore[arg-type]
-        folder=Path(CACHE.name) / "gan_cli",
+        folder=Path(CACHE) / "gan_cli",
         device=torch.device("cpu"),
     )
     samples = to_uint8(load_run(run, device="cpu", ema=ema).sample(60, seed))

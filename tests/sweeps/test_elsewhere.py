@@ -21,6 +21,13 @@ from ..conftest import TINY  # type: ignore[import-not-found]
 
 LAUNCHERS = {"joblib": ["launcher=joblib", "hydra.launcher.n_jobs=2"], "submitit": ["launcher=submitit_local"]}
 JOBS = {"joblib": "seed=0,1,2", "submitit": "seed=0,1"}  # which begins all at once
+SOAK = "GAN_CLI_SOAK" in os.environ
+ENDS = [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)]  # a signal, and whether all processes get it
+# One sweep's end of each kind, and Ctrl-C for both: only there do the jobs get the signal too.
+ENDED = [("submitit", *ENDS[0]), ("joblib", *ENDS[1]), *((launcher, *ENDS[2]) for launcher in LAUNCHERS)]
+ALL_ENDED = [(launcher, *end) for launcher in LAUNCHERS for end in ENDS]
+# submitit waits 15 seconds for the result of a process that was killed.
+IMPATIENT = "from submitit.core.core import Job; Job._results_timeout_s = 1; from gan_cli.train import main; main()"
 LONG = ["total_steps=100000", "log_every=5", "save_every=100000", "sample_every=100000"]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
 
@@ -37,9 +44,9 @@ def sweep_of(launcher: str, *args: str) -> list[str]:
 
 
 @contextmanager
-def started(cwd: Path, args: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def started(cwd: Path, args: list[str], *python: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command in a process group of its own, of which nothing is left afterwards."""
-    command = [sys.executable, "-m", "gan_cli.train", *args]
+    command = [sys.executable, *(python or ("-m", "gan_cli.train")), *args]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(cwd / "said.txt", "w") as said:
         process = subprocess.Popen(command, cwd=cwd, env=environment, stderr=said, start_new_session=True)
@@ -54,7 +61,7 @@ def wait_for(what: Any, seconds: float = 120) -> None:
     limit = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < limit, "it never came"
-        time.sleep(0.1)
+        time.sleep(0.03)
 
 
 def training(sweep: Path, seed: int) -> bool:
@@ -84,7 +91,7 @@ def alive(sweep: Path) -> list[str]:
 
 
 @linux
-@pytest.mark.parametrize(("number", "to_group"), [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(("launcher", "number", "to_group"), ALL_ENDED if SOAK else ENDED, indirect=["launcher"])
 def test_the_sweep_ends_and_all_jobs_with_it(launcher: str, number: int, to_group: bool, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     with started(tmp_path, sweep_of(launcher, *LONG)) as process:
@@ -107,7 +114,8 @@ def test_the_sweep_ends_and_all_jobs_with_it(launcher: str, number: int, to_grou
 @linux
 def test_a_killed_worker_ends_the_sweep_with_a_line(launcher: str, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
-    with started(tmp_path, sweep_of(launcher, *LONG)) as process:
+    python = ["-c", IMPATIENT] if launcher == "submitit" else []
+    with started(tmp_path, sweep_of(launcher, *LONG), *python) as process:
         wait_for(lambda: training(sweep, 0) and training(sweep, 1))
         told = status.read(sweep / "seed=0")
         assert told is not None
