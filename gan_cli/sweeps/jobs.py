@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import yaml
@@ -242,7 +243,7 @@ class Jobs:
 
     def launcher_is(self, *kinds: str) -> bool:
         """Whether it is one of these: ``basic``, ``joblib``, ``submitit``."""
-        return any(f"{kind}launcher" in str(self.config.hydra.launcher._target_).lower() for kind in kinds)
+        return any(kind in str(self.config.hydra.launcher._target_).lower() for kind in kinds)
 
     def _launch(self, jobs: list[list[str]]) -> Sequence[JobReturn]:
         self.launched += len(jobs)
@@ -291,6 +292,8 @@ class Jobs:
             (self.directory / STOP).touch()
             log.info("%s: the jobs save and end; once more to end at once", signal.Signals(number).name)
 
+        if self.launcher_is("joblib"):
+            resource_tracker.ensure_running()  # joblib would start it later, and that unblocks SIGINT
         before = {each: signal.signal(each, pass_on) for each in signals.SIGNALS}
         # Processes begin with what is blocked here: Ctrl-C is for this one alone, which hears it in the thread that watches.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
