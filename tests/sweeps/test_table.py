@@ -100,6 +100,16 @@ def test_a_watch_says_what_changes(tmp_path: Path, said: pytest.LogCaptureFixtur
     assert said.records[-1].getMessage().endswith("1 of 2 complete, 1 waiting, ETA 0:20\n")
 
 
+def test_a_job_that_failed_in_this_session_is_not_one_that_was_stopped(tmp_path: Path) -> None:
+    job(tmp_path / "a", "running", 50, 10.0)
+    watch = Watch(tmp_path, ["a", "b"])
+    watch.failed = {"a": "no space", "b": "no such loss"}
+    assert [(found.state, found.step, found.message) for found in watch._look()] == [
+        ("failed", 50, "no space"),
+        ("failed", 0, "no such loss"),
+    ]
+
+
 def test_why_a_job_failed_that_cannot_say_it_here(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     watch = Watch(tmp_path, ["a"], apart=True, says=True)
     watch.start()
