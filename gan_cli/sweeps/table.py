@@ -106,14 +106,14 @@ def table(jobs: Sequence[Job]) -> list[str]:
     return lines
 
 
-def summary(jobs: Sequence[Job], side_by_side: int, more: int = 0) -> str:
-    """``3 of 20 complete, 1 diverged, 2 running, 14 waiting, ETA 12:01``. ``more``: that are not planned yet."""
+def summary(jobs: Sequence[Job], side_by_side: int, more: int = 0, *, over: bool = False) -> str:
+    """``3 of 20 complete, 1 diverged, 2 running, 14 waiting, ETA 12:01``. ``more``: that are not planned yet; ``over``: no ETA."""
     counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
     done = counts.pop("complete", 0)
     if more:
         counts["to come"] = more
     rest = "".join(f", {n} {state}" for state, n in counts.items())
-    left = remaining(jobs, side_by_side, more)
+    left = None if over else remaining(jobs, side_by_side, more)
     eta = f", ETA {clock(left)}" if left else ""
     return f"{done} of {len(jobs) + more} complete{rest}{eta}"
 
@@ -197,7 +197,8 @@ class Watch:
         log.info("%s", "\n".join(["", *table(jobs), self._summary(jobs), ""]))
 
     def _summary(self, jobs: Sequence[Job]) -> str:
-        return summary(jobs, max(1, sum(job.state == "running" for job in jobs)), max(0, self.expected - len(jobs)))
+        side_by_side, more = sum(job.state == "running" for job in jobs), self.expected - len(jobs)
+        return summary(jobs, max(1, side_by_side), max(0, more), over=self.over.is_set())
 
     def _look(self) -> list[Job]:
         jobs = []
