@@ -107,7 +107,7 @@ def table(jobs: Sequence[Job]) -> list[str]:
 
 
 def summary(jobs: Sequence[Job], side_by_side: int, more: int = 0, *, over: bool = False) -> str:
-    """``3 of 20 complete, 1 diverged, 2 running, 14 waiting, ETA 12:01``. ``more``: that are not planned yet; ``over``: no ETA."""
+    """``3 of 20 complete, 1 diverged, 2 running, ETA 12:01``. ``more``: that are not planned yet; ``over``: no ETA."""
     counts = {state: sum(job.state == state for job in jobs) for state in dict.fromkeys(job.state for job in jobs)}
     done = counts.pop("complete", 0)
     if more:
