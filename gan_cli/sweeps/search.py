@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gan_cli import status
 from gan_cli.comparing.statistics import LEVEL, mean, std, welch
 from gan_cli.config import MAY_CHANGE, check, is_among
-from gan_cli.errors import ConfigError, GanError, MemoryFullError, OutputError, SweepError
+from gan_cli.errors import ClashError, ConfigError, GanError, OutputError, SweepError, TooLargeError
 from gan_cli.files import read_file, write_file
 from gan_cli.metrics import names
 from gan_cli.ranges import Count, PositiveInt, Seed
@@ -47,8 +47,7 @@ DATABASE = "optuna.db"  # in the directory of the sweep
 STUDY = "search"  # its name there
 IDENTITY = ".study"  # in the directory of the sweep: says whose study it is, where several sweeps share a storage
 WAIT = 60  # seconds for another process that writes to it
-OWN_FAULTS = (ConfigError, MemoryFullError)  # failures that are put down to the values of a trial
-HOPELESS = 3  # such failures at the beginning: it was not the values
+HOPELESS = 3  # failures in a row: it was not the values
 # What a search is about, though a run that goes on may change it; the rest of MAY_CHANGE is harmless here too.
 MATTERS = {"total_steps", "log_every", "sample_every", "optimized_metric", "eval_every", "metrics", "num_samples", "features"}
 HARMLESS = (MAY_CHANGE - MATTERS) | {"launcher"}
@@ -351,7 +350,7 @@ class Search:
                 continue
             self._tell(trial, outcome)
             known[directory] = self.study.get_trials(deepcopy=False)[trial.number]
-            if outcome.error is not None and isinstance(outcome.error, OWN_FAULTS):
+            if outcome.error is not None and is_own_fault(outcome.error):
                 faults[directory] = outcome.error
         self.faults_now += len(faults)
         if faults and self.faults_now >= HOPELESS and not self.trials("COMPLETE", "PRUNED"):
@@ -439,9 +438,17 @@ class Search:
         log.info("  %s", verdict(values["best"], values["default"], self.direction))
 
 
+def is_own_fault(error: BaseException | None) -> bool:
+    """Whether a failure is put down to the values of a trial: they are refused, or make tensors that do not fit in memory.
+
+    Not so a run that is there with another config, nor a lack of files, of threads or of memory to begin with.
+    """
+    return isinstance(error, ConfigError | TooLargeError) and not isinstance(error, ClashError)
+
+
 def may_end_otherwise(outcome: Outcome) -> bool:
     """Whether it says nothing of the values of a trial: it was stopped, or failed as any other would have."""
-    return outcome.state == "preempted" or (outcome.state == "failed" and not isinstance(outcome.error, OWN_FAULTS))
+    return outcome.state == "preempted" or (outcome.state == "failed" and not is_own_fault(outcome.error))
 
 
 def spread(values: list[float]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gan_cli.errors import (
+    ClashError,
     ConfigError,
     DiskError,
     GanError,
@@ -22,6 +25,8 @@ from gan_cli.errors import (
     OutputError,
     PreemptedError,
     SweepError,
+    TooLargeError,
+    of_system,
 )
 
 pytest.importorskip("optuna")
@@ -29,7 +34,7 @@ pytest.importorskip("optuna")
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from gan_cli.sweeps.jobs import Outcome
-from gan_cli.sweeps.search import Options, Search, direction_of, reporter, spread, verdict
+from gan_cli.sweeps.search import Options, Search, direction_of, may_end_otherwise, reporter, spread, verdict
 from gan_cli.sweeps.space import Space, read_space, written
 
 OPTIONS = Options("tpe", 15, 1, 0, None, None, None, {}, "median", 3, 0, 0)
@@ -237,7 +242,7 @@ def test_a_finished_search_says_so_and_more_trials_continue_it(tmp_path: Path, s
     "bad",
     [
         *[ended(value=math.nan), ended(value=None), ended(value=math.inf), ended("diverged")],
-        *[ended("failed", error=kind("a", "b", "c")) for kind in (ConfigError, MemoryFullError)],
+        *[ended("failed", error=kind("a", "b", "c")) for kind in (ConfigError, TooLargeError)],
     ],
 )
 def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_path: Path) -> None:
@@ -248,7 +253,7 @@ def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_
     assert {t.params["n"] for t in found.trials("FAIL")} == {"1"} and found.best().params["n"] != "1"
 
 
-@pytest.mark.parametrize("kind", [ConfigError, MemoryFullError])
+@pytest.mark.parametrize("kind", [ConfigError, TooLargeError])
 def test_nothing_but_failures_stop_it(kind: type[GanError], tmp_path: Path) -> None:
     """A memory that others fill should not use up all trials."""
     run = Objective(lambda values: ended("failed", error=kind("a", "b", "c")))
@@ -260,7 +265,7 @@ def test_nothing_but_failures_stop_it(kind: type[GanError], tmp_path: Path) -> N
     search(tmp_path, Objective(bowl)).optimise()
 
 
-PASSING = [kind("a", "b", "c") for kind in (NotFoundError, DiskError, OutputError)] + [
+PASSING = [kind("a", "b", "c") for kind in (NotFoundError, DiskError, OutputError, MemoryFullError, ClashError)] + [
     RuntimeError("a worker was killed"),
     None,
 ]
@@ -281,6 +286,25 @@ def test_a_failure_that_may_pass_ends_the_search_and_the_trial_goes_on(
     again = Objective(bowl)
     search(tmp_path, again, n_jobs=4, n_trials=4).optimise()
     assert again.seen == broken.seen[1:3] and {t.state.name for t in found.trials()} == {"COMPLETE"}
+
+
+@pytest.mark.parametrize(
+    ("error", "own"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory (Cannot allocate memory)"), True),
+        (RuntimeError("CUDA error: out of memory"), False),  # another process has all of it
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), False),
+        (OSError("libtorch_cpu.so: failed to map segment from shared object"), False),
+        (RuntimeError("can't start new thread"), False),
+        (MemoryError(), False),
+        *[(OSError(number, os.strerror(number)), False) for number in (errno.EMFILE, errno.EAGAIN, errno.ENOMEM)],
+    ],
+)
+def test_only_what_is_too_large_for_memory_is_put_down_to_a_trial(error: Exception, own: bool) -> None:
+    known = of_system(error, "")
+    assert isinstance(known, MemoryFullError) and known.exit_code == 71
+    assert may_end_otherwise(ended("failed", error=known)) is not own
 
 
 def test_a_confirmation_that_failed_for_a_reason_that_may_pass_is_no_answer(tmp_path: Path) -> None:
