@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_cli import status
 from gan_cli.comparing.statistics import LEVEL, mean, std, welch
-from gan_cli.config import MAY_CHANGE, check, is_among
+from gan_cli.config import MAY_CHANGE, check, differences, flatten, is_among
 from gan_cli.errors import ClashError, ConfigError, GanError, OutputError, SweepError, TooLargeError
 from gan_cli.files import read_file, write_file
 from gan_cli.metrics import names
@@ -51,6 +51,7 @@ HOPELESS = 3  # failures in a row: it was not the values
 # What a search is about, though a run that goes on may change it; the rest of MAY_CHANGE is harmless here too.
 MATTERS = {"total_steps", "log_every", "sample_every", "optimized_metric", "eval_every", "metrics", "num_samples", "features"}
 HARMLESS = (MAY_CHANGE - MATTERS) | {"launcher"}
+REFUSED = "refused"  # in the place of the settings of an option: why they are no config
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,7 @@ class Search:
         run: overrides of jobs -> how each ended, in the same order. Jobs that are finished are not run again.
         name: overrides of a job -> the name of its directory in ``sweep_dir``.
         metric: what is optimised. direction: ``minimize`` or ``maximize``. seed: of the trainings.
+        settings: what all trials have in common, by what it is called, as the files say it now.
 
     Raises:
         ConfigError: the storage holds a study of another space, metric or setting.
@@ -220,9 +222,11 @@ class Search:
         seed: int,
         run: Callable[[list[list[str]]], Sequence[Outcome]],
         name: Callable[[list[str]], str],
+        settings: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.options, self.space, self.sweep_dir = options, space, sweep_dir
         self.metric, self.direction, self.seed, self.run, self.name = metric, direction, seed, run, name
+        self.settings = settings
         self.storage = open_storage(options, sweep_dir)
         self.where = place(options, sweep_dir)
         with translated(self.where):
@@ -250,14 +254,26 @@ class Search:
             asked["hydra.sweeper.pruner_startup_trials"] = self.options.pruner_startup_trials
             asked["hydra.sweeper.pruner_warmup_steps"] = self.options.pruner_warmup_steps
         self._refuse_another_owner(study)
+        self._refuse_other(study, asked, "Repeat the command it was started with")
+        self._refuse_other(study, self.settings(), "Undo the change of the files that it is composed of")
+        return study
+
+    def _refuse_other(self, study: Study, asked: dict[str, Any], todo: str) -> None:
+        """Refuse what the study was not begun with. It keeps what it does not have yet, being new or of an older version."""
         found = {**study.user_attrs, "direction": study.direction.name.lower()}
         for what, mine in asked.items():
             theirs = found.get(what, mine)
-            if theirs != mine and (study.trials or what == "direction"):
-                todo = "Repeat the command it was started with, or choose another hydra.sweep.dir= or hydra.sweeper.study_name="
+            if theirs != mine and (study.trials or what == "direction") and not _is_refused(theirs):
+                todo += ", or choose another hydra.sweep.dir= or hydra.sweeper.study_name="
                 raise ConfigError(f"the study was begun with another {what}: {_difference(theirs, mine)}", self.where, todo)
-            study.set_user_attr(what, mine)
-        return study
+            if what not in study.user_attrs or theirs != mine:
+                study.set_user_attr(what, mine)
+
+    def _launch(self, jobs: list[list[str]]) -> Sequence[Outcome]:
+        """Run jobs, unless a file that they are composed of was changed meanwhile."""
+        with self._writing():
+            self._refuse_other(self.study, self.settings(), "Undo the change of the files that it is composed of")
+        return self.run(jobs)
 
     def _refuse_another_owner(self, study: Study) -> None:
         if self.options.storage is None:  # in the directory of the sweep, and held with it
@@ -334,7 +350,7 @@ class Search:
         directories = [str(t.user_attrs["directory"]) for t in batch]
         known = {str(t.user_attrs["directory"]): t for t in self.trials("COMPLETE", "PRUNED", "FAIL")}
         jobs = {d: self.space.overrides(t.params) for d, t in zip(directories, batch, strict=True) if d not in known}
-        outcomes = dict(zip(jobs, self.run(list(jobs.values())) if jobs else [], strict=True))
+        outcomes = dict(zip(jobs, self._launch(list(jobs.values())) if jobs else [], strict=True))
         stopped: dict[str, BaseException] = {}
         faults: dict[str, BaseException] = {}
         for directory, trial in zip(directories, batch, strict=True):
@@ -424,7 +440,7 @@ class Search:
         drawn = self.space.overrides(self.best().params)[len(self.space.fixed) :]
         settings = {"best": [*fixed, *drawn], "default": fixed}
         jobs = [[*overrides, f"seed={seed}"] for overrides in settings.values() for seed in seeds]
-        outcomes = self.run(jobs)
+        outcomes = self._launch(jobs)
         stopped = {o.name: o.error or Exception() for o in outcomes if may_end_otherwise(o)}
         if stopped:
             raise SweepError(stopped)
@@ -513,10 +529,16 @@ def _value(trial: FrozenTrial) -> float:
     return trial.value
 
 
+def _is_refused(settings: Any) -> bool:
+    """Whether it stands for an option with which nothing can be trained: that may be mended."""
+    return isinstance(settings, dict) and REFUSED in settings
+
+
 def _difference(theirs: Any, mine: Any) -> str:
     """In a few words, what a study has and this command has not."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
-        theirs, mine = ([f"{key}={value}" for key, value in side.items()] for side in (theirs, mine))
+        changed = [f"{key}: {change}" for key, change in differences(theirs, mine).items()]
+        return "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
     if isinstance(theirs, list) and isinstance(mine, list):
         was, now = ([o for o in a if o not in b] for a, b in ((theirs, mine), (mine, theirs)))
         return f"{' '.join(was) or '(nothing)'}, not {' '.join(now) or '(nothing)'}"
@@ -549,7 +571,7 @@ class OptunaSearch(Jobs):
         with self.opened(arguments):
             search = Search(
                 self.options, space, sweep_dir=self.directory, metric=metric, direction=direction, seed=config.seed,
-                run=self._run, name=lambda overrides: self.plan(overrides).name,
+                run=self._run, name=lambda overrides: self.plan(overrides).name, settings=lambda: self._settings(space),
             )  # fmt: skip
             self.watch.expected = self.options.n_trials
             search.optimise()
@@ -560,6 +582,30 @@ class OptunaSearch(Jobs):
             from gan_cli.train import continue_command  # which imports the sweeps
 
             search.report(lambda overrides: continue_command(self.config.hydra, overrides, Path("NEW")))
+
+    def _settings(self, space: Space) -> dict[str, Any]:
+        """The config at the first of all values, and with each other option of a group, without what changes no result.
+
+        Raises:
+            ConfigError: the first one is refused.
+        """
+        first, *others = space.choices()
+        options = self.context.config_loader.get_group_options
+        groups = {key for key in space.searched if options(key.lstrip("+").partition("@")[0])}
+        found = {"config": self._setting(space.overrides(first))}
+        for values in others:
+            (key,) = (key for key in values if values[key] != first[key])
+            if key in groups:
+                try:
+                    setting = self._setting(space.overrides(values))
+                except ConfigError as error:  # which is for its trials to say
+                    setting = {REFUSED: str(error)}
+                found[f"config of {key}={values[key]}"] = setting
+        return found
+
+    def _setting(self, overrides: list[str]) -> dict[str, Any]:
+        plain = flatten(check(self._compose(overrides)).as_dict())
+        return {key: value for key, value in plain.items() if value is not None and not is_among(key, HARMLESS)}
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)

@@ -348,7 +348,7 @@ def test_the_same_values_are_not_trained_twice(n_jobs: int, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"arguments": ("x=tag(log,interval(1e-5,1))", "n=0,1,2", "m=1")}, "another search space: x="),
+        ({"arguments": ("x=tag(log,interval(1e-5,1))", "n=0,1,2", "m=1")}, "another search space: x: "),
         ({"arguments": ("x=tag(log,interval(1e-5,1e-1))", "n=0,1,2", "m=2")}, "another setting: m=1, not m=2"),
         ({"metric": "metric/kid"}, "another metric: metric/fid, not metric/kid"),
         ({"direction": "maximize"}, "another direction"),
