@@ -47,10 +47,12 @@ DATABASE = "optuna.db"  # in the directory of the sweep
 STUDY = "search"  # its name there
 IDENTITY = ".study"  # in the directory of the sweep: says whose study it is, where several sweeps share a storage
 WAIT = 60  # seconds for another process that writes to it
-HOPELESS = 3  # failures in a row: it was not the values
+HOPELESS = 5  # failures in a row: perhaps it was not the values. Of 30 trials with a third too large, 7 % of searches have them
 # What a search is about, though a run that goes on may change it; the rest of MAY_CHANGE is harmless here too.
 MATTERS = {"total_steps", "log_every", "sample_every", "optimized_metric", "eval_every", "metrics", "num_samples", "features"}
 HARMLESS = (MAY_CHANGE - MATTERS) | {"launcher"}
+RETRIED = "retried"  # in the study: numbers of trials in whose place there is another with the same values
+EDITED = "Undo the change of the files that it is composed of"
 REFUSED = "refused"  # in the place of the settings of an option: why they are no config
 
 
@@ -70,6 +72,7 @@ class Options:
     pruner_startup_trials: Count
     pruner_warmup_steps: Count
     confirm: Count
+    retry_failed: bool
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> Options:
@@ -100,8 +103,7 @@ def direction_of(metric: str | None, wanted: str | None) -> str:
     if metric is None:
         todo = "Set it, such as optimized_metric=metric/fid eval_every=1000"
         raise ConfigError("a search needs to know what to optimise", "optimized_metric", todo)
-    key = metric.removeprefix("metric/")
-    known = names.direction(key) if key != metric and key in names.VALUES else ""
+    known = names.direction(metric.removeprefix("metric/")) if is_evaluated(metric) else ""
     way = {"lower": "minimize", "higher": "maximize"}.get(known)
     where = "hydra.sweeper.direction"
     if way is not None and wanted not in (None, way):
@@ -109,6 +111,11 @@ def direction_of(metric: str | None, wanted: str | None) -> str:
     if way is None and wanted is None:
         raise ConfigError(f"which direction of {metric} is better?", where, f"Set {where}=minimize or maximize")
     return str(way or wanted)
+
+
+def is_evaluated(metric: str) -> bool:
+    """Whether evaluations give it, of which the best one counts; else rows do, of which the last one counts."""
+    return metric.startswith("metric/") and metric.removeprefix("metric/") in names.VALUES
 
 
 @contextmanager
@@ -231,7 +238,8 @@ class Search:
         self.where = place(options, sweep_dir)
         with translated(self.where):
             self.study = self._open()
-        self.faults_now = 0  # in this session
+        self.in_a_row = 0  # failures put down to values since a trial of this session was trained
+        self.trained = False  # whether one was, in this session
 
     def _open(self) -> Study:
         import optuna
@@ -255,7 +263,7 @@ class Search:
             asked["hydra.sweeper.pruner_warmup_steps"] = self.options.pruner_warmup_steps
         self._refuse_another_owner(study)
         self._refuse_other(study, asked, "Repeat the command it was started with")
-        self._refuse_other(study, self.settings(), "Undo the change of the files that it is composed of")
+        self._refuse_other(study, self.settings(), EDITED)
         return study
 
     def _refuse_other(self, study: Study, asked: dict[str, Any], todo: str) -> None:
@@ -271,8 +279,9 @@ class Search:
 
     def _launch(self, jobs: list[list[str]]) -> Sequence[Outcome]:
         """Run jobs, unless a file that they are composed of was changed meanwhile."""
+        now = self.settings()
         with self._writing():
-            self._refuse_other(self.study, self.settings(), "Undo the change of the files that it is composed of")
+            self._refuse_other(self.study, now, EDITED)
         return self.run(jobs)
 
     def _refuse_another_owner(self, study: Study) -> None:
@@ -299,8 +308,9 @@ class Search:
     def trials(self, *states: str) -> list[FrozenTrial]:
         """Those that began, in these states, in the order of their beginning."""
         with translated(self.where):
-            every = self.study.get_trials(deepcopy=False)
-        return [t for t in every if "directory" in t.user_attrs and (not states or t.state.name in states)]
+            every, retried = self.study.get_trials(deepcopy=False), self.study.user_attrs.get(RETRIED, [])
+        begun = [t for t in every if "directory" in t.user_attrs and t.number not in retried]
+        return [t for t in begun if not states or t.state.name in states]
 
     def optimise(self) -> None:
         """Run trials until there are as many as wanted. Says what happens.
@@ -309,6 +319,8 @@ class Search:
             SweepError: a job was stopped, or failed for a reason that may pass: its trial goes on with the same command. Or
                 everything fails.
         """
+        if self.options.retry_failed:
+            self._retry()
         left = self.trials("RUNNING")
         finished = len(self.trials("COMPLETE", "PRUNED", "FAIL"))
         self._forget_unbegun()
@@ -326,6 +338,23 @@ class Search:
                 return
             self._play(batch)
             left = []
+
+    def _retry(self) -> None:
+        """Ask for the values of failed trials again, in their place. Those that diverged would do so again."""
+        failed = [t for t in self.trials("FAIL") if self._state(t) != "diverged"]
+        if not failed:
+            log.info("search: no trial failed that could end otherwise")
+            return
+        with self._writing():
+            before = self.study.user_attrs.get(RETRIED, [])
+            self.study.set_user_attr(RETRIED, [*before, *(t.number for t in failed)])
+            for trial in failed:
+                self.study.enqueue_trial(trial.params)
+        log.info("search: trial %s failed, its values are tried again", ", ".join(str(t.number) for t in failed))
+
+    def _state(self, trial: FrozenTrial) -> str:
+        """Of its run."""
+        return str((status.read(self.sweep_dir / trial.user_attrs["directory"]) or {}).get("state"))
 
     def _forget_unbegun(self) -> None:
         """Trials that were killed before all their values were drawn: they are drawn again, the same."""
@@ -366,11 +395,16 @@ class Search:
                 continue
             self._tell(trial, outcome)
             known[directory] = self.study.get_trials(deepcopy=False)[trial.number]
-            if outcome.error is not None and is_own_fault(outcome.error):
+            if outcome.error is None or not is_own_fault(outcome.error):
+                self.in_a_row, self.trained = 0, True  # also one that diverged: there was memory for it
+            elif isinstance(outcome.error, TooLargeError) or not self.trained:
+                # Another program may fill the memory at any time. What is refused once something was trained is refused for
+                # its values: the files are still what they were.
+                self.in_a_row += 1
                 faults[directory] = outcome.error
-        self.faults_now += len(faults)
-        if faults and self.faults_now >= HOPELESS and not self.trials("COMPLETE", "PRUNED"):
-            log.info("search: stopped, as nothing but failures came; the same command goes on")
+        if faults and self.in_a_row >= HOPELESS:
+            text = "search: stopped by %d failures in a row; the same command goes on, and %s tries them again too"
+            log.info(text, self.in_a_row, "hydra.sweeper.retry_failed=true")
             stopped |= faults
         if stopped:
             raise SweepError(stopped)
@@ -433,20 +467,26 @@ class Search:
         log.info("directory:   %s", self.sweep_dir / best.user_attrs["directory"])
         log.info("by itself:   %s", command(overrides))
 
-    def confirm(self) -> None:
-        """Train the best trial and the default with seeds that no trial used, and say whether they differ."""
-        seeds = range(self.seed + 1, self.seed + 1 + self.options.confirm)
+    def confirming(self) -> list[list[str]]:
+        """The jobs of :meth:`confirm`: first those of the best trial, then those of the default."""
         fixed = [o for o in self.space.fixed if not o.startswith("seed=")]
         drawn = self.space.overrides(self.best().params)[len(self.space.fixed) :]
-        settings = {"best": [*fixed, *drawn], "default": fixed}
-        jobs = [[*overrides, f"seed={seed}"] for overrides in settings.values() for seed in seeds]
-        outcomes = self._launch(jobs)
+        return [[*overrides, f"seed={seed}"] for overrides in ([*fixed, *drawn], fixed) for seed in self._new_seeds()]
+
+    def _new_seeds(self) -> range:
+        return range(self.seed + 1, self.seed + 1 + self.options.confirm)
+
+    def confirm(self) -> None:
+        """Train the best trial and the default with seeds that no trial used, and say whether they differ."""
+        seeds = self._new_seeds()
+        outcomes = self._launch(self.confirming())
         stopped = {o.name: o.error or Exception() for o in outcomes if may_end_otherwise(o)}
         if stopped:
             raise SweepError(stopped)
-        log.info("confirmed with seeds %s, which no trial used:", ", ".join(map(str, seeds)))
+        counts = "best evaluation" if is_evaluated(self.metric) else "last row"
+        log.info("confirmed by the %s of each run with seeds %s, which no trial used:", counts, ", ".join(map(str, seeds)))
         values: dict[str, list[float]] = {}
-        for k, label in enumerate(settings):
+        for k, label in enumerate(("best", "default")):
             mine = outcomes[k * len(seeds) : (k + 1) * len(seeds)]
             values[label] = [o.value for o in mine if o.state == "complete" and o.value is not None and math.isfinite(o.value)]
             lost = len(mine) - len(values[label])
@@ -552,6 +592,7 @@ class OptunaSearch(Jobs):
         plain = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in options.items()}
         self.options = Options.checked(plain)
         super().__init__(self.options.params)
+        self.confirming: list[str] = []  # names of the jobs that are no trials
 
     def sweep(self, arguments: list[str]) -> None:
         """Called by Hydra with the overrides of the command line.
@@ -578,6 +619,7 @@ class OptunaSearch(Jobs):
             self.watch.expected = 0
             if self.options.confirm:
                 self.fixed = [key for key in self.fixed if key != "seed"]
+                self.confirming = [self.plan(overrides).name for overrides in search.confirming()]
                 search.confirm()
             from gan_cli.train import continue_command  # which imports the sweeps
 

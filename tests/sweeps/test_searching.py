@@ -254,7 +254,7 @@ def test_the_best_trial_is_confirmed_and_repeated_nothing_is(train: Any, tmp_pat
     first = train(*args)
     names = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
     assert {"seed=1", "seed=2", "optimizer.lr=0.0001"} <= set(names) and len([n for n in names if "seed=" in n]) == 4
-    assert "confirmed with seeds 1, 2, which no trial used:" in first.err and "n=2" in first.err
+    assert "confirmed by the last row of each run with seeds 1, 2, which no trial used:" in first.err and "n=2" in first.err
     again = train(*args)
     assert "run directory:" not in again.err
     lines = [[line for line in out.err.splitlines() if "n=2" in line or "seeds" in line] for out in (first, again)]
