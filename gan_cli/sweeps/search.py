@@ -236,10 +236,10 @@ class Search:
         self.settings = settings
         self.storage = open_storage(options, sweep_dir)
         self.where = place(options, sweep_dir)
-        with translated(self.where):
-            self.study = self._open()
         self.in_a_row = 0  # failures put down to values since a trial of this session was trained
         self.trained = False  # whether one was, in this session
+        with translated(self.where):
+            self.study = self._open()
 
     def _open(self) -> Study:
         import optuna
@@ -267,14 +267,17 @@ class Search:
         return study
 
     def _refuse_other(self, study: Study, asked: dict[str, Any], todo: str) -> None:
-        """Refuse what the study was not begun with. It keeps what it does not have yet, being new or of an older version."""
+        """Refuse what the study was not begun with.
+
+        One of an older version does not say all of it, and learns it when a trial was trained: runs that are there know theirs.
+        """
         found = {**study.user_attrs, "direction": study.direction.name.lower()}
         for what, mine in asked.items():
             theirs = found.get(what, mine)
             if theirs != mine and (study.trials or what == "direction") and not _is_refused(theirs):
                 todo += ", or choose another hydra.sweep.dir= or hydra.sweeper.study_name="
                 raise ConfigError(f"the study was begun with another {what}: {_difference(theirs, mine)}", self.where, todo)
-            if what not in study.user_attrs or theirs != mine:
+            if theirs != mine or (what not in study.user_attrs and (self.trained or not study.trials)):
                 study.set_user_attr(what, mine)
 
     def _launch(self, jobs: list[list[str]]) -> Sequence[Outcome]:

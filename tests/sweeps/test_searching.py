@@ -7,9 +7,10 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -185,13 +186,11 @@ def test_an_experiment_that_is_edited_while_it_is_searched(
 
 def test_a_study_of_an_older_version_goes_on(train: Any, stop_at: Any, conf: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """It does not say of which config it is: then the runs do, and none of them is lost."""
-    from gan_cli.sweeps.search import OptunaSearch
-
-    monkeypatch.setattr(OptunaSearch, "_settings", lambda *args: {})
     stop_at(3, signal.SIGINT)
     train(*MINE, "hydra.sweeper.n_trials=2", code=75)
     monkeypatch.undo()
-    monkeypatch.setattr(OptunaSearch, "_settings", lambda *args: {})
+    with closing(sqlite3.connect(tmp_path / "s" / "optuna.db")) as database, database:
+        assert database.execute("DELETE FROM study_user_attributes WHERE key = 'config'").rowcount == 1
     file = conf / "experiment" / "my.yaml"
     before = file.read_text()
     file.write_text(before + "\nloss:\n  n_critic: 3\n")
@@ -201,6 +200,8 @@ def test_a_study_of_an_older_version_goes_on(train: Any, stop_at: Any, conf: Pat
     file.write_text(before)
     train(*MINE, "hydra.sweeper.n_trials=2")
     assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
+    file.write_text(before.replace("4", "6"))
+    assert "another config: total_steps: 4 -> 6" in train(*MINE, "hydra.sweeper.n_trials=3", code=2).errors[0]
 
 
 def test_an_evaluation_is_what_is_optimised_and_reported(train: Any, tmp_path: Path) -> None:
