@@ -11,9 +11,8 @@ import re
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-LACKING = (
-    "DefaultCPUAllocator|(CUDA|MPS backend) out of memory|Cannot allocate memory|failed to map segment|can't start new thread"
-)
+TOO_LARGE = "DefaultCPUAllocator|(CUDA|MPS backend) out of memory"  # a tensor of the networks or of a batch
+LACKING = "CUDA error: out of memory|Cannot allocate memory|failed to map segment|can't start new thread"
 
 
 class GanError(Exception):
@@ -44,6 +43,10 @@ class ConfigError(GanError):
     """A key, a value or a combination in the configuration is wrong."""
 
     exit_code = 2
+
+
+class ClashError(ConfigError):
+    """The directory holds a run of another config: either may be right."""
 
 
 class DataError(GanError):
@@ -77,9 +80,13 @@ class PeerError(GanError):
 
 
 class MemoryFullError(GanError):
-    """The networks and a batch do not fit in memory."""
+    """The system grants no more memory, files or processes."""
 
     exit_code = 71
+
+
+class TooLargeError(MemoryFullError):
+    """A tensor does not fit in memory: the networks or a batch are too large for what is left of it."""
 
 
 class DiskError(GanError):
@@ -152,8 +159,11 @@ def of_system(error: BaseException, where: str) -> GanError | None:
     if isinstance(error, OSError) and error.errno in SCARCE:
         what, todo = f"the system grants no more: {error.strerror}", "Free some, or raise the limits of this shell: ulimit -a"
         return MemoryFullError(what, file_of(error) or "memory, files, processes", todo)
-    if isinstance(error, MemoryError) or (isinstance(error, ImportError | RuntimeError) and re.search(LACKING, str(error))):
+    too_large = isinstance(error, RuntimeError) and re.search(TOO_LARGE, str(error))
+    lacking = isinstance(error, ImportError | OSError | RuntimeError) and re.search(LACKING, str(error))
+    if isinstance(error, MemoryError) or too_large or lacking:
         reason = (str(error).strip() or "no more to be had").splitlines()[0][:200]
         todo = "Lower batch_size or the width of the networks; ulimit -a shows limits"
-        return MemoryFullError(f"out of memory: {reason}", "memory", todo)
+        kind = TooLargeError if too_large else MemoryFullError
+        return kind(f"out of memory: {reason}", "memory", todo)
     return None

@@ -25,7 +25,7 @@ from gan_cli.data.image_files import StreamedImages
 from gan_cli.engine import Progress, train
 from gan_cli.errors import (
     CheckpointError,
-    ConfigError,
+    ClashError,
     DiskError,
     DivergedError,
     GanError,
@@ -490,7 +490,7 @@ def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> list[
         if refused == ["schedule.total_steps"]:
             kept = saved.info["config"]["schedule"].get("total_steps", saved.info["config"]["total_steps"])
             todo = f"Its schedule depends on total_steps: set schedule.total_steps={kept} too, or choose another run_dir="
-        raise ConfigError(f"the run was started with another config: {shown}", str(run_dir), todo)
+        raise ClashError(f"the run was started with another config: {shown}", str(run_dir), todo)
     if harmless:
         log.info("note: other settings than before: %s", "; ".join(harmless))
     return [f"from step {saved.step} on {key}: {changed[key]}" for key in sorted(allowed)]

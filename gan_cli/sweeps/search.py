@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gan_cli import status
 from gan_cli.comparing.statistics import LEVEL, mean, std, welch
-from gan_cli.config import MAY_CHANGE, check, is_among
-from gan_cli.errors import ConfigError, GanError, MemoryFullError, OutputError, SweepError
+from gan_cli.config import MAY_CHANGE, check, differences, flatten, is_among
+from gan_cli.errors import ClashError, ConfigError, GanError, OutputError, SweepError, TooLargeError
 from gan_cli.files import read_file, write_file
 from gan_cli.metrics import names
 from gan_cli.ranges import Count, PositiveInt, Seed
@@ -47,11 +47,13 @@ DATABASE = "optuna.db"  # in the directory of the sweep
 STUDY = "search"  # its name there
 IDENTITY = ".study"  # in the directory of the sweep: says whose study it is, where several sweeps share a storage
 WAIT = 60  # seconds for another process that writes to it
-OWN_FAULTS = (ConfigError, MemoryFullError)  # failures that are put down to the values of a trial
-HOPELESS = 3  # such failures at the beginning: it was not the values
+HOPELESS = 5  # failures in a row: perhaps it was not the values. Of 30 trials with a third too large, 7 % of searches have them
 # What a search is about, though a run that goes on may change it; the rest of MAY_CHANGE is harmless here too.
 MATTERS = {"total_steps", "log_every", "sample_every", "optimized_metric", "eval_every", "metrics", "num_samples", "features"}
 HARMLESS = (MAY_CHANGE - MATTERS) | {"launcher"}
+RETRIED = "retried"  # in the study: numbers of trials in whose place there is another with the same values
+EDITED = "Undo the change of the files that it is composed of"
+REFUSED = "refused"  # in the place of the settings of an option: why they are no config
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Options:
     pruner_startup_trials: Count
     pruner_warmup_steps: Count
     confirm: Count
+    retry_failed: bool
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> Options:
@@ -100,8 +103,7 @@ def direction_of(metric: str | None, wanted: str | None) -> str:
     if metric is None:
         todo = "Set it, such as optimized_metric=metric/fid eval_every=1000"
         raise ConfigError("a search needs to know what to optimise", "optimized_metric", todo)
-    key = metric.removeprefix("metric/")
-    known = names.direction(key) if key != metric and key in names.VALUES else ""
+    known = names.direction(metric.removeprefix("metric/")) if is_evaluated(metric) else ""
     way = {"lower": "minimize", "higher": "maximize"}.get(known)
     where = "hydra.sweeper.direction"
     if way is not None and wanted not in (None, way):
@@ -109,6 +111,11 @@ def direction_of(metric: str | None, wanted: str | None) -> str:
     if way is None and wanted is None:
         raise ConfigError(f"which direction of {metric} is better?", where, f"Set {where}=minimize or maximize")
     return str(way or wanted)
+
+
+def is_evaluated(metric: str) -> bool:
+    """Whether evaluations give it, of which the best one counts; else rows do, of which the last one counts."""
+    return metric.startswith("metric/") and metric.removeprefix("metric/") in names.VALUES
 
 
 @contextmanager
@@ -205,6 +212,7 @@ class Search:
         run: overrides of jobs -> how each ended, in the same order. Jobs that are finished are not run again.
         name: overrides of a job -> the name of its directory in ``sweep_dir``.
         metric: what is optimised. direction: ``minimize`` or ``maximize``. seed: of the trainings.
+        settings: what all trials have in common, by what it is called, as the files say it now.
 
     Raises:
         ConfigError: the storage holds a study of another space, metric or setting.
@@ -221,14 +229,17 @@ class Search:
         seed: int,
         run: Callable[[list[list[str]]], Sequence[Outcome]],
         name: Callable[[list[str]], str],
+        settings: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self.options, self.space, self.sweep_dir = options, space, sweep_dir
         self.metric, self.direction, self.seed, self.run, self.name = metric, direction, seed, run, name
+        self.settings = settings
         self.storage = open_storage(options, sweep_dir)
         self.where = place(options, sweep_dir)
+        self.in_a_row = 0  # failures put down to values since a trial of this session was trained
+        self.trained = False  # whether one was, in this session
         with translated(self.where):
             self.study = self._open()
-        self.faults_now = 0  # in this session
 
     def _open(self) -> Study:
         import optuna
@@ -251,14 +262,30 @@ class Search:
             asked["hydra.sweeper.pruner_startup_trials"] = self.options.pruner_startup_trials
             asked["hydra.sweeper.pruner_warmup_steps"] = self.options.pruner_warmup_steps
         self._refuse_another_owner(study)
+        self._refuse_other(study, asked, "Repeat the command it was started with")
+        self._refuse_other(study, self.settings(), EDITED)
+        return study
+
+    def _refuse_other(self, study: Study, asked: dict[str, Any], todo: str) -> None:
+        """Refuse what the study was not begun with.
+
+        One of an older version does not say all of it, and learns it when a trial was trained: runs that are there know theirs.
+        """
         found = {**study.user_attrs, "direction": study.direction.name.lower()}
         for what, mine in asked.items():
             theirs = found.get(what, mine)
-            if theirs != mine and (study.trials or what == "direction"):
-                todo = "Repeat the command it was started with, or choose another hydra.sweep.dir= or hydra.sweeper.study_name="
+            if theirs != mine and (study.trials or what == "direction") and not _is_refused(theirs):
+                todo += ", or choose another hydra.sweep.dir= or hydra.sweeper.study_name="
                 raise ConfigError(f"the study was begun with another {what}: {_difference(theirs, mine)}", self.where, todo)
-            study.set_user_attr(what, mine)
-        return study
+            if theirs != mine or (what not in study.user_attrs and (self.trained or not study.trials)):
+                study.set_user_attr(what, mine)
+
+    def _launch(self, jobs: list[list[str]]) -> Sequence[Outcome]:
+        """Run jobs, unless a file that they are composed of was changed meanwhile."""
+        now = self.settings()
+        with self._writing():
+            self._refuse_other(self.study, now, EDITED)
+        return self.run(jobs)
 
     def _refuse_another_owner(self, study: Study) -> None:
         if self.options.storage is None:  # in the directory of the sweep, and held with it
@@ -284,8 +311,9 @@ class Search:
     def trials(self, *states: str) -> list[FrozenTrial]:
         """Those that began, in these states, in the order of their beginning."""
         with translated(self.where):
-            every = self.study.get_trials(deepcopy=False)
-        return [t for t in every if "directory" in t.user_attrs and (not states or t.state.name in states)]
+            every, retried = self.study.get_trials(deepcopy=False), self.study.user_attrs.get(RETRIED, [])
+        begun = [t for t in every if "directory" in t.user_attrs and t.number not in retried]
+        return [t for t in begun if not states or t.state.name in states]
 
     def optimise(self) -> None:
         """Run trials until there are as many as wanted. Says what happens.
@@ -294,6 +322,8 @@ class Search:
             SweepError: a job was stopped, or failed for a reason that may pass: its trial goes on with the same command. Or
                 everything fails.
         """
+        if self.options.retry_failed:
+            self._retry()
         left = self.trials("RUNNING")
         finished = len(self.trials("COMPLETE", "PRUNED", "FAIL"))
         self._forget_unbegun()
@@ -311,6 +341,23 @@ class Search:
                 return
             self._play(batch)
             left = []
+
+    def _retry(self) -> None:
+        """Ask for the values of failed trials again, in their place. Those that diverged would do so again."""
+        failed = [t for t in self.trials("FAIL") if self._state(t) != "diverged"]
+        if not failed:
+            log.info("search: no trial failed that could end otherwise")
+            return
+        with self._writing():
+            before = self.study.user_attrs.get(RETRIED, [])
+            self.study.set_user_attr(RETRIED, [*before, *(t.number for t in failed)])
+            for trial in failed:
+                self.study.enqueue_trial(trial.params)
+        log.info("search: trial %s failed, its values are tried again", ", ".join(str(t.number) for t in failed))
+
+    def _state(self, trial: FrozenTrial) -> str:
+        """Of its run."""
+        return str((status.read(self.sweep_dir / trial.user_attrs["directory"]) or {}).get("state"))
 
     def _forget_unbegun(self) -> None:
         """Trials that were killed before all their values were drawn: they are drawn again, the same."""
@@ -335,7 +382,7 @@ class Search:
         directories = [str(t.user_attrs["directory"]) for t in batch]
         known = {str(t.user_attrs["directory"]): t for t in self.trials("COMPLETE", "PRUNED", "FAIL")}
         jobs = {d: self.space.overrides(t.params) for d, t in zip(directories, batch, strict=True) if d not in known}
-        outcomes = dict(zip(jobs, self.run(list(jobs.values())) if jobs else [], strict=True))
+        outcomes = dict(zip(jobs, self._launch(list(jobs.values())) if jobs else [], strict=True))
         stopped: dict[str, BaseException] = {}
         faults: dict[str, BaseException] = {}
         for directory, trial in zip(directories, batch, strict=True):
@@ -351,11 +398,16 @@ class Search:
                 continue
             self._tell(trial, outcome)
             known[directory] = self.study.get_trials(deepcopy=False)[trial.number]
-            if outcome.error is not None and isinstance(outcome.error, OWN_FAULTS):
+            if outcome.error is None or not is_own_fault(outcome.error):
+                self.in_a_row, self.trained = 0, True  # also one that diverged: there was memory for it
+            elif isinstance(outcome.error, TooLargeError) or not self.trained:
+                # Another program may fill the memory at any time. What is refused once something was trained is refused for
+                # its values: the files are still what they were.
+                self.in_a_row += 1
                 faults[directory] = outcome.error
-        self.faults_now += len(faults)
-        if faults and self.faults_now >= HOPELESS and not self.trials("COMPLETE", "PRUNED"):
-            log.info("search: stopped, as nothing but failures came; the same command goes on")
+        if faults and self.in_a_row >= HOPELESS:
+            text = "search: stopped by %d failures in a row; the same command goes on, and %s tries them again too"
+            log.info(text, self.in_a_row, "hydra.sweeper.retry_failed=true")
             stopped |= faults
         if stopped:
             raise SweepError(stopped)
@@ -418,20 +470,26 @@ class Search:
         log.info("directory:   %s", self.sweep_dir / best.user_attrs["directory"])
         log.info("by itself:   %s", command(overrides))
 
-    def confirm(self) -> None:
-        """Train the best trial and the default with seeds that no trial used, and say whether they differ."""
-        seeds = range(self.seed + 1, self.seed + 1 + self.options.confirm)
+    def confirming(self) -> list[list[str]]:
+        """The jobs of :meth:`confirm`: first those of the best trial, then those of the default."""
         fixed = [o for o in self.space.fixed if not o.startswith("seed=")]
         drawn = self.space.overrides(self.best().params)[len(self.space.fixed) :]
-        settings = {"best": [*fixed, *drawn], "default": fixed}
-        jobs = [[*overrides, f"seed={seed}"] for overrides in settings.values() for seed in seeds]
-        outcomes = self.run(jobs)
+        return [[*overrides, f"seed={seed}"] for overrides in ([*fixed, *drawn], fixed) for seed in self._new_seeds()]
+
+    def _new_seeds(self) -> range:
+        return range(self.seed + 1, self.seed + 1 + self.options.confirm)
+
+    def confirm(self) -> None:
+        """Train the best trial and the default with seeds that no trial used, and say whether they differ."""
+        seeds = self._new_seeds()
+        outcomes = self._launch(self.confirming())
         stopped = {o.name: o.error or Exception() for o in outcomes if may_end_otherwise(o)}
         if stopped:
             raise SweepError(stopped)
-        log.info("confirmed with seeds %s, which no trial used:", ", ".join(map(str, seeds)))
+        counts = "best evaluation" if is_evaluated(self.metric) else "last row"
+        log.info("confirmed by the %s of each run with seeds %s, which no trial used:", counts, ", ".join(map(str, seeds)))
         values: dict[str, list[float]] = {}
-        for k, label in enumerate(settings):
+        for k, label in enumerate(("best", "default")):
             mine = outcomes[k * len(seeds) : (k + 1) * len(seeds)]
             values[label] = [o.value for o in mine if o.state == "complete" and o.value is not None and math.isfinite(o.value)]
             lost = len(mine) - len(values[label])
@@ -439,9 +497,17 @@ class Search:
         log.info("  %s", verdict(values["best"], values["default"], self.direction))
 
 
+def is_own_fault(error: BaseException | None) -> bool:
+    """Whether a failure is put down to the values of a trial: they are refused, or make tensors that do not fit in memory.
+
+    Not so a run that is there with another config, nor a lack of files, of threads or of memory to begin with.
+    """
+    return isinstance(error, ConfigError | TooLargeError) and not isinstance(error, ClashError)
+
+
 def may_end_otherwise(outcome: Outcome) -> bool:
     """Whether it says nothing of the values of a trial: it was stopped, or failed as any other would have."""
-    return outcome.state == "preempted" or (outcome.state == "failed" and not isinstance(outcome.error, OWN_FAULTS))
+    return outcome.state == "preempted" or (outcome.state == "failed" and not is_own_fault(outcome.error))
 
 
 def spread(values: list[float]) -> str:
@@ -506,10 +572,16 @@ def _value(trial: FrozenTrial) -> float:
     return trial.value
 
 
+def _is_refused(settings: Any) -> bool:
+    """Whether it stands for an option with which nothing can be trained: that may be mended."""
+    return isinstance(settings, dict) and REFUSED in settings
+
+
 def _difference(theirs: Any, mine: Any) -> str:
     """In a few words, what a study has and this command has not."""
     if isinstance(theirs, dict) and isinstance(mine, dict):
-        theirs, mine = ([f"{key}={value}" for key, value in side.items()] for side in (theirs, mine))
+        changed = [f"{key}: {change}" for key, change in differences(theirs, mine).items()]
+        return "; ".join(changed[:8]) + (f"; and {len(changed) - 8} more" if len(changed) > 8 else "")
     if isinstance(theirs, list) and isinstance(mine, list):
         was, now = ([o for o in a if o not in b] for a, b in ((theirs, mine), (mine, theirs)))
         return f"{' '.join(was) or '(nothing)'}, not {' '.join(now) or '(nothing)'}"
@@ -523,6 +595,7 @@ class OptunaSearch(Jobs):
         plain = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in options.items()}
         self.options = Options.checked(plain)
         super().__init__(self.options.params)
+        self.confirming: list[str] = []  # names of the jobs that are no trials
 
     def sweep(self, arguments: list[str]) -> None:
         """Called by Hydra with the overrides of the command line.
@@ -542,17 +615,42 @@ class OptunaSearch(Jobs):
         with self.opened(arguments):
             search = Search(
                 self.options, space, sweep_dir=self.directory, metric=metric, direction=direction, seed=config.seed,
-                run=self._run, name=lambda overrides: self.plan(overrides).name,
+                run=self._run, name=lambda overrides: self.plan(overrides).name, settings=lambda: self._settings(space),
             )  # fmt: skip
             self.watch.expected = self.options.n_trials
             search.optimise()
             self.watch.expected = 0
             if self.options.confirm:
                 self.fixed = [key for key in self.fixed if key != "seed"]
+                self.confirming = [self.plan(overrides).name for overrides in search.confirming()]
                 search.confirm()
             from gan_cli.train import continue_command  # which imports the sweeps
 
             search.report(lambda overrides: continue_command(self.config.hydra, overrides, Path("NEW")))
+
+    def _settings(self, space: Space) -> dict[str, Any]:
+        """The config at the first of all values, and with each other option of a group, without what changes no result.
+
+        Raises:
+            ConfigError: the first one is refused.
+        """
+        first, *others = space.choices()
+        options = self.context.config_loader.get_group_options
+        groups = {key for key in space.searched if options(key.lstrip("+").partition("@")[0])}
+        found = {"config": self._setting(space.overrides(first))}
+        for values in others:
+            (key,) = (key for key in values if values[key] != first[key])
+            if key in groups:
+                try:
+                    setting = self._setting(space.overrides(values))
+                except ConfigError as error:  # which is for its trials to say
+                    setting = {REFUSED: str(error)}
+                found[f"config of {key}={values[key]}"] = setting
+        return found
+
+    def _setting(self, overrides: list[str]) -> dict[str, Any]:
+        plain = flatten(check(self._compose(overrides)).as_dict())
+        return {key: value for key, value in plain.items() if value is not None and not is_among(key, HARMLESS)}
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         cfg = self.context.config_loader.load_sweep_config(self.config, overrides)

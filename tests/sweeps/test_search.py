@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +16,18 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gan_cli.errors import (
+    ClashError,
     ConfigError,
     DiskError,
+    DivergedError,
     GanError,
     MemoryFullError,
     NotFoundError,
     OutputError,
     PreemptedError,
     SweepError,
+    TooLargeError,
+    of_system,
 )
 
 pytest.importorskip("optuna")
@@ -29,10 +35,10 @@ pytest.importorskip("optuna")
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from gan_cli.sweeps.jobs import Outcome
-from gan_cli.sweeps.search import Options, Search, direction_of, reporter, spread, verdict
+from gan_cli.sweeps.search import Options, Search, direction_of, may_end_otherwise, reporter, spread, verdict
 from gan_cli.sweeps.space import Space, read_space, written
 
-OPTIONS = Options("tpe", 15, 1, 0, None, None, None, {}, "median", 3, 0, 0)
+OPTIONS = Options("tpe", 15, 1, 0, None, None, None, {}, "median", 3, 0, 0, False)
 
 
 @pytest.fixture(autouse=True)
@@ -237,7 +243,7 @@ def test_a_finished_search_says_so_and_more_trials_continue_it(tmp_path: Path, s
     "bad",
     [
         *[ended(value=math.nan), ended(value=None), ended(value=math.inf), ended("diverged")],
-        *[ended("failed", error=kind("a", "b", "c")) for kind in (ConfigError, MemoryFullError)],
+        *[ended("failed", error=kind("a", "b", "c")) for kind in (ConfigError, TooLargeError)],
     ],
 )
 def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_path: Path) -> None:
@@ -248,7 +254,7 @@ def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_
     assert {t.params["n"] for t in found.trials("FAIL")} == {"1"} and found.best().params["n"] != "1"
 
 
-@pytest.mark.parametrize("kind", [ConfigError, MemoryFullError])
+@pytest.mark.parametrize("kind", [ConfigError, TooLargeError])
 def test_nothing_but_failures_stop_it(kind: type[GanError], tmp_path: Path) -> None:
     """A memory that others fill should not use up all trials."""
     run = Objective(lambda values: ended("failed", error=kind("a", "b", "c")))
@@ -256,11 +262,60 @@ def test_nothing_but_failures_stop_it(kind: type[GanError], tmp_path: Path) -> N
         with pytest.raises(SweepError, match="1 failed") as stopped:
             search(tmp_path, run).optimise()
         assert stopped.value.exit_code == kind.exit_code
-    assert len(run.seen) == 6
+    assert len(run.seen) == 10
     search(tmp_path, Objective(bowl)).optimise()
 
 
-PASSING = [kind("a", "b", "c") for kind in (NotFoundError, DiskError, OutputError)] + [
+@pytest.mark.parametrize("between", [ended("diverged", error=DivergedError("a", "b", "c")), ended("pruned"), ended(value=1.0)])
+def test_memory_that_is_filled_later_stops_it_too(between: Outcome, tmp_path: Path) -> None:
+    """Five in a row are hardly the values of five trials, whatever came before."""
+    full = ended("failed", error=TooLargeError("a", "b", "c"))
+    run = Objective(lambda values: between if len(run.seen) in (1, 6) else full)
+    with pytest.raises(SweepError, match="1 failed") as stopped:
+        search(tmp_path, run).optimise()
+    assert len(run.seen) == 11 and stopped.value.exit_code == 71
+
+
+def test_a_space_of_which_most_is_refused_is_searched(tmp_path: Path) -> None:
+    """Unless all of it is: something else is wrong."""
+    refused = ended("failed", error=ConfigError("a", "b", "c"))
+    run = Objective(lambda values: bowl(values) if len(run.seen) % 7 == 1 else refused)
+    search(tmp_path, run).optimise()
+    assert len(run.seen) == 15
+    broken = Objective(lambda values: refused)
+    with pytest.raises(SweepError, match="1 failed"):
+        search(tmp_path, broken, n_trials=30).optimise()
+    assert len(broken.seen) == 5
+
+
+def test_failed_trials_are_tried_again_if_that_is_asked_for(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    """Not those that diverged. What is asked for later does not depend on it."""
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    diverge = ended("diverged", error=DivergedError("a", "b", "c"))
+    whole = Objective(lambda values: diverge if len(whole.seen) == 2 else bowl(values))
+    search(tmp_path / "whole", whole).optimise()
+    failing = Objective(lambda values: {2: diverge, 3: full, 5: full}.get(len(failing.seen)) or bowl(values))
+    full = ended("failed", error=TooLargeError("a", "b", "c"))
+    found = search(tmp_path / "parts", failing, n_trials=6)
+    found.optimise()
+    assert [t.number for t in found.trials("FAIL")] == [1, 2, 4]
+    lost = tmp_path / "parts" / found.trials()[1].user_attrs["directory"]
+    lost.mkdir()
+    (lost / "status.json").write_text('{"state": "diverged"}')
+    again = Objective(bowl, kill_at=2)
+    with pytest.raises(Killed):
+        search(tmp_path / "parts", again, n_trials=6, retry_failed=True).optimise()
+    assert again.seen == [failing.seen[2], failing.seen[4]] and "trial 2, 4 failed, its values are tried again" in said.text
+    rest = Objective(bowl)
+    search(tmp_path / "parts", rest, n_trials=6).optimise()
+    assert rest.seen == [failing.seen[4]]
+    assert [t.number for t in found.trials("FAIL")] == [1] and len(found.trials("COMPLETE")) == 5
+    search(tmp_path / "parts", rest, n_trials=6, retry_failed=True).optimise()
+    assert len(rest.seen) == 1 and "no trial failed that could end otherwise" in said.text
+
+
+PASSING = [kind("a", "b", "c") for kind in (NotFoundError, DiskError, OutputError, MemoryFullError, ClashError)] + [
     RuntimeError("a worker was killed"),
     None,
 ]
@@ -281,6 +336,25 @@ def test_a_failure_that_may_pass_ends_the_search_and_the_trial_goes_on(
     again = Objective(bowl)
     search(tmp_path, again, n_jobs=4, n_trials=4).optimise()
     assert again.seen == broken.seen[1:3] and {t.state.name for t in found.trials()} == {"COMPLETE"}
+
+
+@pytest.mark.parametrize(
+    ("error", "own"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory (Cannot allocate memory)"), True),
+        (RuntimeError("CUDA error: out of memory"), False),  # another process has all of it
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), False),
+        (OSError("libtorch_cpu.so: failed to map segment from shared object"), False),
+        (RuntimeError("can't start new thread"), False),
+        (MemoryError(), False),
+        *[(OSError(number, os.strerror(number)), False) for number in (errno.EMFILE, errno.EAGAIN, errno.ENOMEM)],
+    ],
+)
+def test_only_what_is_too_large_for_memory_is_put_down_to_a_trial(error: Exception, own: bool) -> None:
+    known = of_system(error, "")
+    assert isinstance(known, MemoryFullError) and known.exit_code == 71
+    assert may_end_otherwise(ended("failed", error=known)) is not own
 
 
 def test_a_confirmation_that_failed_for_a_reason_that_may_pass_is_no_answer(tmp_path: Path) -> None:
@@ -324,7 +398,7 @@ def test_the_same_values_are_not_trained_twice(n_jobs: int, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"arguments": ("x=tag(log,interval(1e-5,1))", "n=0,1,2", "m=1")}, "another search space: x="),
+        ({"arguments": ("x=tag(log,interval(1e-5,1))", "n=0,1,2", "m=1")}, "another search space: x: "),
         ({"arguments": ("x=tag(log,interval(1e-5,1e-1))", "n=0,1,2", "m=2")}, "another setting: m=1, not m=2"),
         ({"metric": "metric/kid"}, "another metric: metric/fid, not metric/kid"),
         ({"direction": "maximize"}, "another direction"),
@@ -453,7 +527,7 @@ def test_the_best_trial_is_confirmed(tmp_path: Path, said: pytest.LogCaptureFixt
     said.clear()
     found.confirm()
     assert run.seen[-6:] == [*(f"m=1 x=1 seed={seed}" for seed in (6, 7, 8)), *(f"m=1 seed={seed}" for seed in (6, 7, 8))]
-    assert "seeds 6, 7, 8, which no trial used" in said.text
+    assert "confirmed by the best evaluation of each run with seeds 6, 7, 8, which no trial used:" in said.text
     assert "best     metric/fid 1.07 +- 0.01, n=3" in said.text and "default  metric/fid 9.07 +- 0.01, n=3" in said.text
     assert "the seeds support that the best trial is better, by 8" in said.text
 

@@ -7,9 +7,10 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,83 @@ def test_another_seed_of_the_sampler_is_another_search(train: Any, gan: Any, tmp
     assert result.code == 2 and "the study was begun with another hydra.sweeper.seed: 0, not 7" in result.errors[0]
 
 
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """A folder for ``--config-dir`` with ``experiment=my`` and ``loss=mine``."""
+    for name, text in {"experiment/my": "# @package _global_\ntotal_steps: 4", "loss/mine": "defaults: [minimax]"}.items():
+        (tmp_path / "conf" / name).parent.mkdir(parents=True)
+        (tmp_path / "conf" / f"{name}.yaml").write_text(text)
+    return tmp_path / "conf"
+
+
+MINE = ["--config-dir", "conf", "-m", "hydra/sweeper=optuna", "experiment=my", "hydra.sweep.dir=s", "log_every=2", *LOSS, RATES]
+
+
+def test_an_experiment_that_was_edited_is_another_search(train: Any, conf: Path, tmp_path: Path) -> None:
+    train(*MINE, "hydra.sweeper.n_trials=1")
+    file = conf / "experiment" / "my.yaml"
+    before = file.read_text()
+    file.write_text(before.replace("4", "6") + "\nloss:\n  n_critic: 3\n")
+    refused = train(*MINE, "hydra.sweeper.n_trials=2", code=2)
+    assert "was begun with another config: loss.n_critic: 1 -> 3; total_steps: 4 -> 6 (s/optuna.db). Undo" in refused.errors[0]
+    assert len(refused.errors) == 1 and len(trials(tmp_path / "s")) == 1
+    file.write_text(before + "\nworkers: 0\n")  # changes no result
+    train(*MINE, "hydra.sweeper.n_trials=2")
+    assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
+
+
+def test_an_option_that_was_edited_is_another_search(train: Any, conf: Path, tmp_path: Path) -> None:
+    """One that was refused may be mended: nothing was trained with it."""
+    args = [*MINE, "loss=hinge,mine"]
+    file = conf / "loss" / "mine.yaml"
+    before = file.read_text()
+    file.write_text(before + "\nn_critic: 0\n")
+    train(*args, "hydra.sweeper.n_trials=1", code=1)  # of which none gave a value
+    file.write_text(before)
+    train(*args, "hydra.sweeper.n_trials=2")
+    file.write_text(before + "\nn_critic: 3\n")
+    refused = train(*args, "hydra.sweeper.n_trials=3", code=2)
+    assert "was begun with another config of loss=mine: loss.n_critic: 1 -> 3" in refused.errors[0]
+
+
+def test_an_experiment_that_is_edited_while_it_is_searched(
+    train: Any, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hydra reads it for each trial."""
+    from gan_cli.sweeps.search import Search
+
+    tell = Search._tell
+
+    def edit(self: Any, *args: Any) -> None:
+        tell(self, *args)
+        (conf / "experiment" / "my.yaml").write_text("# @package _global_\ntotal_steps: 6")
+
+    monkeypatch.setattr(Search, "_tell", edit)
+    refused = train(*MINE, "hydra.sweeper.n_trials=3", code=2)
+    assert "another config: total_steps: 4 -> 6" in refused.errors[0]
+    assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE", "RUNNING"]
+
+
+def test_a_study_of_an_older_version_goes_on(train: Any, stop_at: Any, conf: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """It does not say of which config it is: then the runs do, and none of them is lost."""
+    stop_at(3, signal.SIGINT)
+    train(*MINE, "hydra.sweeper.n_trials=2", code=75)
+    monkeypatch.undo()
+    with closing(sqlite3.connect(tmp_path / "s" / "optuna.db")) as database, database:
+        assert database.execute("DELETE FROM study_user_attributes WHERE key = 'config'").rowcount == 1
+    file = conf / "experiment" / "my.yaml"
+    before = file.read_text()
+    file.write_text(before + "\nloss:\n  n_critic: 3\n")
+    refused = train(*MINE, "hydra.sweeper.n_trials=2", code=2)
+    assert "the run was started with another config: loss.n_critic: 1 -> 3" in refused.errors[0]
+    assert [t.state.name for t in trials(tmp_path / "s")] == ["RUNNING"]
+    file.write_text(before)
+    train(*MINE, "hydra.sweeper.n_trials=2")
+    assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
+    file.write_text(before.replace("4", "6"))
+    assert "another config: total_steps: 4 -> 6" in train(*MINE, "hydra.sweeper.n_trials=3", code=2).errors[0]
+
+
 def test_an_evaluation_is_what_is_optimised_and_reported(train: Any, tmp_path: Path) -> None:
     evaluated = ["eval_every=2", "metrics=[fid]", "num_samples=64", "optimized_metric=metric/fid"]
     train(*BASE, *evaluated, RATES, "hydra.sweeper.n_trials=1")
@@ -161,7 +239,7 @@ def test_what_is_wrong_is_one_line_and_makes_nothing(args: list[str], what: str,
 def test_a_study_of_another_search_space(train: Any, gan: Any, tmp_path: Path) -> None:
     train(*BASE, *LOSS, RATES, "hydra.sweeper.n_trials=1")
     result = gan("gan-train", *TINY, *BASE, *LOSS, "optimizer.lr=1e-4,1e-3", "hydra.sweeper.n_trials=2")
-    assert result.code == 2 and "the study was begun with another search space: optimizer.lr=" in result.errors[0]
+    assert result.code == 2 and "the study was begun with another search space: optimizer.lr: " in result.errors[0]
     assert len(trials(tmp_path / "s")) == 1
 
 
@@ -177,7 +255,7 @@ def test_the_best_trial_is_confirmed_and_repeated_nothing_is(train: Any, tmp_pat
     first = train(*args)
     names = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
     assert {"seed=1", "seed=2", "optimizer.lr=0.0001"} <= set(names) and len([n for n in names if "seed=" in n]) == 4
-    assert "confirmed with seeds 1, 2, which no trial used:" in first.err and "n=2" in first.err
+    assert "confirmed by the last row of each run with seeds 1, 2, which no trial used:" in first.err and "n=2" in first.err
     again = train(*args)
     assert "run directory:" not in again.err
     lines = [[line for line in out.err.splitlines() if "n=2" in line or "seeds" in line] for out in (first, again)]
