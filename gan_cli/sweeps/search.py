@@ -595,7 +595,6 @@ class OptunaSearch(Jobs):
         plain = {key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in options.items()}
         self.options = Options.checked(plain)
         super().__init__(self.options.params)
-        self.confirming: list[str] = []  # names of the jobs that are no trials
 
     def sweep(self, arguments: list[str]) -> None:
         """Called by Hydra with the overrides of the command line.
