@@ -30,6 +30,7 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 SESSION = tempfile.TemporaryDirectory(prefix="gan-cli-tests-")
 CACHE = os.environ.setdefault("GAN_CLI_TESTS_CACHE", SESSION.name)  # of this session and its workers, not the user's
 os.environ["TMPDIR"] = SESSION.name  # for processes that tests start, some of which are killed
+os.fsync = lambda fd: None  # of which only a power cut could show anything; a tenth of a short training
 
 TINY = {
     "dcgan": ["threads=1", "batch_size=8", "precision=fp32", "model.generator.width=4", "model.discriminator.width=4"],
