@@ -192,7 +192,7 @@ def test_the_preset_is_a_search(gan: Any) -> None:
 def test_through_joblib_two_at_a_time(train: Any, read: Any, tmp_path: Path) -> None:
     """The same as two after each other."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    options = ["hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2", "hydra.sweeper.pruner_startup_trials=1"]
+    options = ["hydra.sweeper.n_trials=8", "hydra.sweeper.n_jobs=2", "hydra.sweeper.pruner_startup_trials=1"]
     args = [*BASE[:-1], *LOSS, RATES, *options]
     launched = [*args, "launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=launched"]
     command = [sys.executable, "-m", "gan_cli.train", *TINY, *launched]
