@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
+import multiprocessing.forkserver
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,13 +197,16 @@ def test_profile_takes_every_operation_for_one_kind() -> None:
     assert all(found["kinds"][kind] > 0 for kind in ("products", "elementwise and norms", "optimizer, average, clipping"))
 
 
-def test_bench_writes_the_tables(tmp_path: Path) -> None:
+def test_bench_writes_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     markers = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("machine", "models", "use"))
     (tmp_path / "speed.md").write_text(f"# Speed\n{markers}end\n")
-    command = [sys.executable, str(FOLDER / "speed.py"), "--models", "mlp", "--quick", "--device", "cpu", "--threads", "1"]
+    command = ["speed.py", "--models", "mlp", "--quick", "--device", "cpu", "--threads", "1"]
     command += ["--data", str(tmp_path), "--write-docs", "--docs", str(tmp_path), "--save", str(tmp_path / "all.json")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", command)
+    try:
+        speed.main()
+    finally:
+        multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
     page, found = (tmp_path / "speed.md").read_text(), json.loads((tmp_path / "all.json").read_text())
     assert "old" not in page and page.endswith("end\n") and "| MLP GAN, Fashion-MNIST (made images) | plain |" in page
     ways = found["models"]["mlp"]["ways"]

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_module
 
 import gan_cli.config
 from gan_cli.config import TrainConfig, differences
+from gan_cli.trust import TRAINED, check_trusted
 
 from .conftest import TINY  # type: ignore[import-not-found]
 
@@ -59,7 +60,10 @@ def test_every_group_has_options() -> None:
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_composes_and_passes_the_check(group: str, name: str) -> None:
-    composed(f"{group}={name}", *NEEDED.get(name, []))
+    """And all its code is the package's own: a new option that a run could not be made anew with would be found here."""
+    config = composed(f"{group}={name}", *NEEDED.get(name, [])).as_dict()
+    for part in TRAINED:
+        check_trusted(config, part)
 
 
 @pytest.mark.parametrize(("group", "name"), ALL_OPTIONS)

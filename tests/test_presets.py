@@ -23,8 +23,8 @@ from .conftest import Result, train_tiny  # type: ignore[import-not-found]
 
 FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-EVERY = ["total_steps=50", "log_every=10", "save_every=25", "gif=false"]
-STEPS, STOP = 50, 25
+STEPS, STOP = 20, 10
+EVERY = [f"total_steps={STEPS}", "log_every=4", f"save_every={STOP}", "gif=false"]
 
 
 def composed(preset: str, *overrides: str) -> dict[str, Any]:
@@ -72,17 +72,17 @@ def tiny(preset: str, data_root: Path) -> list[str]:
     if loss.get("n_critic", 1) > 2:
         made.append("loss.n_critic=2")
     if loss.get("warm_up") is not None:
-        made += ["loss.warm_up.n_critic=3", "loss.warm_up.steps=10", "loss.warm_up.every=20"]
+        made += ["loss.warm_up.n_critic=3", "loss.warm_up.steps=4", "loss.warm_up.every=8"]
     return made
 
 
 def sample_every(preset: str) -> int:
-    return 25 if preset.startswith("theory_") else 10  # to measure and draw p_g takes a second
+    return STEPS if preset.startswith("theory_") else 4  # to measure and draw p_g takes a second
 
 
 @dataclass(frozen=True)
 class Runs:
-    """One run of 50 steps, and one that was stopped after 25 and continued: each in its directory, with what was said."""
+    """One run of 20 steps, and one that was stopped after 10 and continued: each in its directory, with what was said."""
 
     whole: Path
     hops: Path
@@ -145,7 +145,7 @@ def test_says_how_it_departs_from_its_paper(name: str) -> None:
 
 def test_trains(preset: str, runs: Runs, read: Any) -> None:
     rows = read.rows(runs.whole)
-    assert [row["step"] for row in rows] == [10, 20, 30, 40, STEPS]
+    assert [row["step"] for row in rows] == [4, 8, 12, 16, STEPS]
     for row in rows:
         assert {"images", "d/loss", "g/loss"} <= row.keys()
         assert all(np.isfinite(value) for value in row.values()), row
