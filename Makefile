@@ -23,7 +23,7 @@ train: $(READY) ## train the default, DCGAN on the embedded digits (about 3 minu
 	@$(BIN)/gan-train
 
 test: $(READY) ## run the test suite
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 soak: $(READY) ## prove what docs/reliability.md says, in full size (about an hour on 2 cores)
 	@GAN_CLI_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rP tests/reliability \
