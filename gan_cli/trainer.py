@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shlex
@@ -511,7 +512,7 @@ def make(run_dir: Path) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         todo = "Set run_dir=, or hydra.sweep.dir= of a sweep"
-        known = of_system(error, str(run_dir))
+        known = of_system(error, str(run_dir)) if error.errno != errno.EROFS else None  # another directory will do
         raise known or OutputError(f"the run directory cannot be made: {error.strerror}", str(run_dir), todo) from error
     return run_dir
 
