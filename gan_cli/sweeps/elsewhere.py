@@ -42,7 +42,9 @@ def obey(directory: Path) -> None:
         return
     signals.received.clear()  # of the job before
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if (directory / STOP).exists() or is_orphaned():
+    if is_orphaned():  # nobody reads the pipe into which an exception would be written
+        os._exit(PreemptedError.exit_code)
+    if (directory / STOP).exists():
         raise PreemptedError("the sweep is stopping, the job was not begun", str(directory), "Repeat the command of the sweep")
     if directory not in watched:
         watched.append(directory)

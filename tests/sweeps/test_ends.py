@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,7 @@ import pytest
 
 from gan_cli import signals
 from gan_cli.errors import DiskError, PreemptedError
-from gan_cli.sweeps import directory, jobs
+from gan_cli.sweeps import directory, elsewhere, jobs
 
 from ..conftest import TINY  # type: ignore[import-not-found]
 
@@ -44,6 +49,21 @@ def test_home(gan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert gan("gan-train", "-m", *TINY["dcgan"], "seed=0,1", "total_steps=1", "hydra.sweep.dir='~/s'").code == 0
     assert (tmp_path / "home" / "s" / "seed=1" / "status.json").exists() and not (tmp_path / "~").exists()
+
+
+def test_a_job_whose_sweep_is_gone_is_not_begun(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It ends at once: with other jobs' results in the pipe that nobody reads, telling would take for ever."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    monkeypatch.setenv("GAN_CLI_SWEEP", f"{socket.gethostname()}:{gone.pid}")
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            elsewhere.obey(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == PreemptedError.exit_code
 
 
 def test_stopped_with_a_full_disk(gan: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
