@@ -125,7 +125,7 @@ class Original:
             what, where = f"the run's config: {short(error.what, 300)}", f"{self.run_dir}, {short(error.where, 200)}"
             raise CheckpointError(what, where, "Use the version that made it") from error
         ends = plain["schedule"].get("total_steps")
-        if isinstance(ends, int) and config.total_steps > ends:
+        if isinstance(ends, int) and config.total_steps > max(ends, self.config["total_steps"]):
             what = f"the schedule of the run ends at step {ends}, with the learning rate that it has there"
             todo = "Leave it out, or repeat the command that made the run with another value"
             raise ConfigError(what, f"total_steps={config.total_steps}", todo)

@@ -106,6 +106,8 @@ def test_a_schedule_does_not_get_longer(train: Any, gan: Any, tmp_path: Path) ->
     assert result.code == 2 and "the schedule of the run ends at step 2" in result.errors[0], result.err
     assert not (tmp_path / "b").exists()
     assert gan("gan-train", "from_run=a", "total_steps=1", "run_dir=b").code == 0
+    train("total_steps=3", "schedule=linear", "schedule.total_steps=2", "run_dir=a")  # but the run itself may have
+    assert "reproduced: " in gan("gan-train", "from_run=a", "run_dir=c").err
 
 
 def test_a_time_limit_is_not_part_of_the_run(train: Any, gan: Any, tmp_path: Path) -> None:

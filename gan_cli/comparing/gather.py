@@ -199,10 +199,9 @@ def read(run_dir: Path, notes: Notes) -> Run | None:
 
 
 def is_chosen(run_dir: Path) -> bool:
-    """Whether it is among the trials of which a search took the best and confirmed it with other seeds."""
+    """Whether a search chose it as the best, to train the same with other seeds."""
     try:
-        confirming = plan_of(run_dir.parent)["confirming"]
-        return bool(confirming) and run_dir.name not in confirming
+        return run_dir.name in list(plan_of(run_dir.parent)["chosen"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 

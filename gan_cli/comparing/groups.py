@@ -81,6 +81,9 @@ def _refuse_unknown(comparisons: Sequence[Comparison], question: Question) -> No
     if question.protocol and not columns:
         there = dict.fromkeys(e.protocol_id for one in comparisons for run in one.runs for e in run.evaluations)
         todo = f"There are: {', '.join(there) or 'none'}"
+        if question.protocol in there:
+            what = f"no complete run was evaluated by {results.short(question.protocol, 60)!r}"
+            raise ConfigError(what, "--protocol", "Add --unfinished to count the others as far as they are")
         raise ConfigError(f"no run was evaluated by {results.short(question.protocol, 60)!r}", "--protocol", todo)
     if question.sort and not any(is_called(name, question.sort) for name in known):
         todo = f"There are: {', '.join(known) or 'none'}"

@@ -37,7 +37,7 @@ class Run:
         seconds: of training, by its rows. command: what to type to make it anew, without ``run_dir``; "" if not known.
         cwd: where that was typed. data: fingerprint of what it was trained on; "" if not known.
         precision: that the machine chose; "" if not known. changes: made to it since it began, in words.
-        chosen: it is a trial of a search that trained its best trial again, and may be that one.
+        chosen: it was the best trial of a search, which trained the same with other seeds.
     """
 
     path: Path

@@ -88,14 +88,19 @@ def held(directory: Path) -> Iterator[None]:
                 os.environ[SWEEP] = before
 
 
-def write_plan(directory: Path, jobs: Sequence[str], confirming: Sequence[str] = ()) -> None:
-    """``sweep.json``: the command, and the names of all jobs in their order. ``confirming``: those that repeat a search's best.
+def write_plan(directory: Path, jobs: Sequence[str], chosen: Sequence[str] = ()) -> None:
+    """``sweep.json``: the command, and the names of all jobs in their order, also those that began with an earlier command.
+
+    ``chosen``: of a search those that were its best, when others began to train the same with other seeds.
 
     Raises:
         OutputError: it cannot be written.
     """
-    plan = {"command": continue_sweep(), "cwd": os.getcwd(), "jobs": list(jobs)}
-    plan |= {"confirming": list(confirming)} if confirming else {}
+    plan: dict[str, Any] = {"command": continue_sweep(), "cwd": os.getcwd()}
+    there = read_plan(directory) or {"jobs": []}
+    begun = [job for job in there["jobs"] if job not in jobs and (directory / job / "status.json").exists()]
+    plan["jobs"] = [*begun, *jobs]
+    plan["chosen"] = sorted({*(name for name in there.get("chosen") or [] if isinstance(name, str)), *chosen})
     try:
         write_file(directory / "sweep.json", json.dumps(plan, indent=1) + "\n")
     except OSError as error:

@@ -6,8 +6,11 @@ Hydra finds the sweepers in ``hydra_plugins/gan_cli_sweepers``. Must not import 
 from __future__ import annotations
 
 import logging
+import math
+import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,20 +30,31 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from gan_cli import signals, status
 from gan_cli.cli import first_line
 from gan_cli.config import MAY_CHANGE, TrainConfig, check, differences, is_among
-from gan_cli.errors import ConfigError, DivergedError, GanError, PeerError, PreemptedError, PrunedError
+from gan_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    DiskError,
+    DivergedError,
+    GanError,
+    MemoryFullError,
+    OutputError,
+    PeerError,
+    PreemptedError,
+    PrunedError,
+)
 from gan_cli.files import read_file
 from gan_cli.locks import is_locked
 from gan_cli.outcome import final_metric
 from gan_cli.sweeps import directory as places
 from gan_cli.sweeps.elsewhere import STOP, gpus
-from gan_cli.sweeps.lost import as_failures, is_loss
-from gan_cli.sweeps.table import Watch
+from gan_cli.sweeps.lost import LOST, LostError, as_failed, as_failures, is_loss
+from gan_cli.sweeps.table import Watch, look
 
 log = logging.getLogger("gan_cli")
 MANY = 30  # jobs: to compose their configs takes a while
-MOST_LOST = 3  # times that a worker is killed before the sweep gives up
+MOST_LOSSES = 2  # times that a job may be lost beside others; after that it is launched alone, for the last time
 PATIENCE = 30.0  # seconds for jobs to save
-KEPT = (PreemptedError, PrunedError, DivergedError)  # which leave nothing unsaved
+UNSAVED = (CheckpointError, DiskError, MemoryFullError, OutputError)  # what ends a job that cannot save
 EVALUATION = {"eval_every", "metrics", "num_samples", "features"}
 
 
@@ -69,23 +83,32 @@ class Planned:
         return list(differences(there, self.config.as_dict()))
 
     @cached_property
-    def finished(self) -> bool:
-        """Whether there is nothing to do: a run that differs in nothing that matters is complete there."""
+    def ended(self) -> str:
+        """``complete``, ``diverged`` or ``pruned`` if there is nothing to do as the run that is there ended so; else ""."""
         told = status.read(self.path)
-        if self.config is None or told is None or told["state"] != "complete":
-            return False
-        step = told.get("step")
-        if not isinstance(step, int) or step < self.config.total_steps:
-            return False
-        return all(is_among(key, MAY_CHANGE - {"gif"}) for key in self.changed)
-
-    @cached_property
-    def diverged(self) -> str:
-        """What the run that is there said when it diverged, as one that differs in nothing would again; else ""."""
-        told = status.read(self.path)
-        if self.config is None or told is None or told["state"] != "diverged" or self.changed:
+        state, step = (told["state"], told.get("step")) if told is not None else ("", None)
+        if self.config is None or not isinstance(step, int):
             return ""
-        return str(told.get("message") or "training diverged")
+        if state == "complete" and step >= self.config.total_steps:
+            return "complete" if all(is_among(key, MAY_CHANGE - {"gif"}) for key in self.changed) else ""
+        # As it would again.
+        return state if state in ("diverged", "pruned") and not self.changed else ""
+
+    @property
+    def message(self) -> str:
+        """What the run that is there ended with."""
+        return str((status.read(self.path) or {}).get("message") or "")
+
+    def is_lost(self, since: float) -> bool:
+        """Whether it began after ``since`` (``time.time()``) and its process is gone, with what it had not saved."""
+        return look(self.path.parent, self.path.name).state == "stopped" and self.told_at() > since
+
+    def told_at(self) -> float:
+        """When its state last changed, with a second for clocks that are not the same."""
+        try:
+            return (self.path / "status.json").stat().st_mtime + 1
+        except OSError:
+            return -math.inf
 
 
 @dataclass(frozen=True)
@@ -113,8 +136,10 @@ class Jobs:
     def __init__(self, params: dict[str, str] | None = None) -> None:
         self.params = dict(params or {})
         self.names: list[str] = []
-        self.confirming: list[str] = []  # of them, those that train the best of a search and the default with other seeds
-        self.launched = self.lost = 0
+        self.chosen: list[str] = []  # of them, the best of a search, which others train again with other seeds
+        self.launched = 0
+        self.losses: Counter[str] = Counter()  # of a job: how many times it was running when a worker was killed
+        self.signalled = math.inf  # time.time() of the first signal
 
     def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
@@ -159,7 +184,7 @@ class Jobs:
         with places.held(self.directory):
             log.info("sweep directory: %s", self.directory)
             log.info("to go on with the sweep, whatever ends it, repeat the command: %s", places.continue_sweep())
-            apart = not self.launcher_is("basic")
+            apart = not self.launcher_is("basic") and not self._is_here()
             self.watch = Watch(self.directory, self.names, apart=apart, says=apart and not self.launcher_is("joblib"))
             try:
                 yield overrides
@@ -192,42 +217,44 @@ class Jobs:
         """Launch a batch, without the jobs that are finished; those of a launcher with several workers run side by side.
 
         Raises:
-            PreemptedError: a signal ended the sweep; what ran has saved its state. PeerError: workers were killed again and
-                again. ConfigError: the launcher cannot run jobs.
+            PreemptedError: a signal ended the sweep; what ran has saved its state. GanError: or could not save it.
+            ConfigError: the launcher cannot run jobs.
         """
         if len(jobs) > MANY:
             log.info("looking at %d jobs", len(jobs))
         planned = [self.plan(overrides) for overrides in jobs]
         self.names += [job.name for job in planned if job.name not in self.names]
-        places.write_plan(self.directory, self.names, self.confirming)
-        done, lost = sum(job.finished for job in planned), [job.name for job in planned if job.diverged]
+        places.write_plan(self.directory, self.names, self.chosen)
+        done, diverged = ([job for job in planned if job.ended == state] for state in ("complete", "diverged"))
         if done:
-            log.info("%d of %d jobs are finished and stay as they are", done, len(planned))
-        if lost:
+            log.info("%d of %d jobs are finished and stay as they are", len(done), len(planned))
+        if diverged:
             text = "diverged before, would again, and stay as they are (to try one all the same, move its directory away): %s"
-            log.info(text, "; ".join(lost))
-        other = sorted({key for job in planned if job.finished for key in job.changed if is_among(key, EVALUATION)})
+            log.info(text, "; ".join(job.name for job in diverged))
+        other = sorted({key for job in done for key in job.changed if is_among(key, EVALUATION)})
         if other:
             log.info("note: nor are they evaluated anew, though %s differ: gan-eval run_dir=DIR does that", ", ".join(other))
-        ended: dict[int, JobReturn] = {}
-        while todo := [job for job in planned if not job.finished and not job.diverged]:
+        returns: dict[str, JobReturn] = {}
+        while todo := [job for job in planned if not job.ended and job.name not in returns]:
             self.watch.start()
+            batch = [job for job in todo if self.losses[job.name] < MOST_LOSSES] or todo[:1]
+            batch.sort(key=lambda job: self.losses[job.name])
+            began = time.time()
             try:
-                returns = self._launch([job.overrides for job in todo])
-            except PeerError as error:
-                self.lost += 1
-                if self.lost > MOST_LOST:
-                    raise
+                returns |= zip((job.name for job in batch), self._launch(batch), strict=True)
+            except LostError as error:
+                gone = [job.name for job in batch if job.is_lost(began)] or [job.name for job in batch]
+                for name in gone:
+                    self.losses[name] += 1
+                    if self.losses[name] > MOST_LOSSES:
+                        returns[name] = as_failed(error)
                 log.warning("warning: %s; all that are not complete go on from their checkpoints", error.what)
                 planned = [self.plan(overrides) for overrides in jobs]  # as they are now
-                continue
-            ended = {id(job): end for job, end in zip(todo, returns, strict=True)}
-            break
-        outcomes = [outcome(job, ended.get(id(job))) for job in planned]
+        outcomes = [outcome(job, returns.get(job.name)) for job in planned]
         for one in outcomes:
             if one.error is not None:
                 self.watch.failed[one.name] = str(one.error)
-                if self.watch.says and one.name not in self.watch.said:
+                if (self.watch.says and one.name not in self.watch.said) or isinstance(one.error, LostError):
                     log.info("%s: %s", one.name, one.error)
         return outcomes
 
@@ -241,18 +268,29 @@ class Jobs:
                 launcher.n_jobs = count
             log.info("jobs side by side: %d, one for each GPU (hydra.launcher.n_jobs)", count)
 
+    def _is_here(self) -> bool:
+        """Whether joblib has a single worker, which is this process."""
+        return self.launcher_is("joblib") and (os.cpu_count() if (n := self.config.hydra.launcher.n_jobs) == -1 else n) == 1
+
     def launcher_is(self, *kinds: str) -> bool:
         """Whether it is one of these: ``basic``, ``joblib``, ``submitit``."""
         return any(kind in str(self.config.hydra.launcher._target_).lower() for kind in kinds)
 
-    def _launch(self, jobs: list[list[str]]) -> Sequence[JobReturn]:
-        self.launched += len(jobs)
+    def _launch(self, batch: Sequence[Planned]) -> Sequence[JobReturn]:
+        """What the launcher says of each job.
+
+        Raises:
+            LostError: a worker was killed, and all others with it.
+        """
+        self.launched += len(batch)
+        began = time.time()
         try:
             with self._signals_to_jobs(), as_failures() if self.launcher_is("submitit") else nullcontext():
-                returns: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=self.launched - len(jobs))
+                jobs = [job.overrides for job in batch]
+                returns: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=self.launched - len(batch))
         except (Exception, KeyboardInterrupt) as error:
             if signals.received and not isinstance(error, signals.Interrupted):
-                raise self._stopped([]) from error
+                raise self._stopped(batch, [], began) from error
             if not isinstance(error, Exception) or isinstance(error, GanError) or self.launcher_is("basic"):
                 raise
             if not is_loss(error):
@@ -262,9 +300,9 @@ class Jobs:
             self._wait_for_jobs()
             (self.directory / STOP).unlink(missing_ok=True)
             what = "a process of the launcher was killed, for lack of memory perhaps"
-            raise PeerError(what, str(self.directory), "Repeat the command, which goes on") from error
+            raise LostError(what, str(self.directory), "Repeat the command, which goes on") from error
         if signals.received:
-            raise self._stopped([end._return_value for end in returns if end.status != JobStatus.COMPLETED])
+            raise self._stopped(batch, returns, began)
         return returns
 
     def _wait_for_jobs(self) -> None:
@@ -272,12 +310,22 @@ class Jobs:
         while any(is_locked(self.directory / name) for name in self.names) and time.monotonic() < until:
             time.sleep(0.1)
 
-    def _stopped(self, errors: Sequence[object]) -> GanError:
-        """``errors``: what jobs ended with."""
+    def _stopped(self, batch: Sequence[Planned], returns: Sequence[JobReturn], began: float) -> GanError:
+        """What a signal ended. ``began``: when the batch did, in ``time.time()``."""
+        self._wait_for_jobs()
+        errors = {job.name: end._return_value for job, end in zip(batch, returns, strict=False)}
+        unsaved: dict[str, GanError] = {}
+        for job in batch:
+            error = errors.get(job.name)
+            if job.is_lost(began):
+                known = isinstance(error, GanError) and not isinstance(error, PreemptedError)
+                unsaved[job.name] = error if known else PeerError(LOST, str(job.path), "")  # type: ignore[assignment]
+            elif isinstance(error, UNSAVED) and job.told_at() > self.signalled:
+                unsaved[job.name] = error
         stopped, todo = f"the sweep was stopped by {signals.received[0]}", f"Continue with: {places.continue_sweep()}"
-        unsaved = [error for error in errors if isinstance(error, GanError) and not isinstance(error, KEPT)]
-        if unsaved:  # which was said
-            return type(unsaved[0])(f"{stopped}, and {len(unsaved)} of its jobs failed", str(self.directory), todo)
+        if unsaved:
+            kind = type(next(iter(unsaved.values())))
+            return kind(f"{stopped}, and these jobs could not save: {'; '.join(unsaved)}", str(self.directory), todo)
         return PreemptedError(f"{stopped}, its jobs have saved their state", str(self.directory), todo)
 
     @contextmanager
@@ -289,11 +337,13 @@ class Jobs:
 
         def pass_on(number: int, frame: object) -> None:
             signals.note(number, None)
+            self.signalled = min(self.signalled, time.time())
             (self.directory / STOP).touch()
             log.info("%s: the jobs save and end; once more to end at once", signal.Signals(number).name)
 
         if self.launcher_is("joblib"):
-            resource_tracker.ensure_running()  # joblib would start it later, and that unblocks SIGINT
+            with patched("PYTHONWARNINGS", "ignore:resource_tracker"):  # it complains of what killed workers leave
+                resource_tracker.ensure_running()  # joblib would start it later, and that unblocks SIGINT
         before = {each: signal.signal(each, pass_on) for each in signals.SIGNALS}
         # Processes begin with what is blocked here: Ctrl-C is for this one alone, which hears it in the thread that watches.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -305,11 +355,23 @@ class Jobs:
                 signal.signal(each, handler)
 
 
+@contextmanager
+def patched(variable: str, value: str) -> Iterator[None]:
+    """Within this block an environment variable has another value, unless the user set it."""
+    set_here = variable not in os.environ
+    os.environ.setdefault(variable, value)
+    try:
+        yield
+    finally:
+        if set_here:
+            del os.environ[variable]
+
+
 def outcome(job: Planned, ended: JobReturn | None) -> Outcome:
     """``ended``: what the launcher says; None for a job that was not begun, as it has ended before."""
-    if ended is None and job.diverged:
-        error = DivergedError(job.diverged, str(job.path), "Leave it out")
-        return Outcome(job.name, job.path, "diverged", None, error)
+    if ended is None and job.ended != "complete":
+        error = DivergedError(job.message, str(job.path), "Leave it out") if job.ended == "diverged" else None
+        return Outcome(job.name, job.path, job.ended, None, error)
     if ended is None:
         assert job.config is not None
         try:

@@ -11,12 +11,24 @@ from hydra.core.utils import JobReturn, JobStatus
 from gan_cli.errors import PeerError
 
 KINDS = {"BrokenExecutor", "UncompletedJobError"}  # of joblib and submitit, which need not be installed
-WHAT = "its process is gone: killed, for lack of memory perhaps"
+LOST = "its process is gone: killed, for lack of memory perhaps"
+
+
+class LostError(PeerError):
+    """A worker was killed."""
 
 
 def is_loss(error: BaseException) -> bool:
     """Whether a launcher says by it that a process of its own is gone."""
     return any(kind.__name__ in KINDS for kind in type(error).__mro__)
+
+
+def as_failed(error: LostError) -> JobReturn:
+    """What a launcher says of a job that failed."""
+    end = JobReturn()
+    end.status = JobStatus.FAILED
+    end.return_value = error
+    return end
 
 
 @contextmanager
@@ -30,10 +42,7 @@ def as_failures() -> Iterator[None]:
         try:
             return before(job)
         except utils.UncompletedJobError:
-            end = JobReturn()
-            end.status = JobStatus.FAILED
-            end.return_value = PeerError(WHAT, str(job.paths.stderr), "Repeat the command, which goes on with it")
-            return [end]
+            return [as_failed(LostError(LOST, str(job.paths.stderr), "Repeat the command, which goes on with it"))]
 
     core.Job.results = results  # type: ignore[method-assign, assignment]
     try:

@@ -349,10 +349,9 @@ class Search:
             log.info("search: no trial failed that could end otherwise")
             return
         with self._writing():
-            before = self.study.user_attrs.get(RETRIED, [])
-            self.study.set_user_attr(RETRIED, [*before, *(t.number for t in failed)])
-            for trial in failed:
+            for trial in failed:  # killed between these, values are tried twice, which is known then
                 self.study.enqueue_trial(trial.params)
+                self.study.set_user_attr(RETRIED, [*self.study.user_attrs.get(RETRIED, []), trial.number])
         log.info("search: trial %s failed, its values are tried again", ", ".join(str(t.number) for t in failed))
 
     def _state(self, trial: FrozenTrial) -> str:
@@ -360,12 +359,14 @@ class Search:
         return str((status.read(self.sweep_dir / trial.user_attrs["directory"]) or {}).get("state"))
 
     def _forget_unbegun(self) -> None:
-        """Trials that were killed before all their values were drawn: they are drawn again, the same."""
+        """Trials that were killed before all their values were drawn: they are drawn again, the same, or given again."""
         from optuna.trial import TrialState
 
         with self._writing():
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if "directory" not in trial.user_attrs:
+                    if "fixed_params" in trial.system_attrs:
+                        self.study.enqueue_trial(trial.system_attrs["fixed_params"])
                     self.study.tell(trial.number, state=TrialState.FAIL)
 
     def _ask(self) -> FrozenTrial:
@@ -470,19 +471,12 @@ class Search:
         log.info("directory:   %s", self.sweep_dir / best.user_attrs["directory"])
         log.info("by itself:   %s", command(overrides))
 
-    def confirming(self) -> list[list[str]]:
-        """The jobs of :meth:`confirm`: first those of the best trial, then those of the default."""
-        fixed = [o for o in self.space.fixed if not o.startswith("seed=")]
-        drawn = self.space.overrides(self.best().params)[len(self.space.fixed) :]
-        return [[*overrides, f"seed={seed}"] for overrides in ([*fixed, *drawn], fixed) for seed in self._new_seeds()]
-
-    def _new_seeds(self) -> range:
-        return range(self.seed + 1, self.seed + 1 + self.options.confirm)
-
     def confirm(self) -> None:
         """Train the best trial and the default with seeds that no trial used, and say whether they differ."""
-        seeds = self._new_seeds()
-        outcomes = self._launch(self.confirming())
+        seeds = range(self.seed + 1, self.seed + 1 + self.options.confirm)
+        fixed = [o for o in self.space.fixed if not o.startswith("seed=")]
+        drawn = self.space.overrides(self.best().params)[len(self.space.fixed) :]
+        outcomes = self._launch([[*those, f"seed={seed}"] for those in ([*fixed, *drawn], fixed) for seed in seeds])
         stopped = {o.name: o.error or Exception() for o in outcomes if may_end_otherwise(o)}
         if stopped:
             raise SweepError(stopped)
@@ -614,14 +608,14 @@ class OptunaSearch(Jobs):
         with self.opened(arguments):
             search = Search(
                 self.options, space, sweep_dir=self.directory, metric=metric, direction=direction, seed=config.seed,
-                run=self._run, name=lambda overrides: self.plan(overrides).name, settings=lambda: self._settings(space),
+                run=self.run, name=lambda overrides: self.plan(overrides).name, settings=lambda: self._settings(space),
             )  # fmt: skip
             self.watch.expected = self.options.n_trials
             search.optimise()
             self.watch.expected = 0
             if self.options.confirm:
                 self.fixed = [key for key in self.fixed if key != "seed"]
-                self.confirming = [self.plan(overrides).name for overrides in search.confirming()]
+                self.chosen = [search.best().user_attrs["directory"]]
                 search.confirm()
             from gan_cli.train import continue_command  # which imports the sweeps
 
@@ -656,14 +650,3 @@ class OptunaSearch(Jobs):
         with open_dict(cfg):
             del cfg["hydra"]
         return cfg
-
-    def _run(self, jobs: list[list[str]]) -> list[Outcome]:
-        """Like :meth:`run`. What was pruned already, before its trial could be told, is not taken up again."""
-        planned = [self.plan(overrides) for overrides in jobs]
-        pruned = [(status.read(job.path) or {}).get("state") == "pruned" for job in planned]
-        todo = [overrides for overrides, is_pruned in zip(jobs, pruned, strict=True) if not is_pruned]
-        ended = iter(self.run(todo) if todo else [])
-        return [
-            Outcome(job.name, job.path, "pruned", None, None) if is_pruned else next(ended)
-            for job, is_pruned in zip(planned, pruned, strict=True)
-        ]

@@ -627,12 +627,12 @@ def test_the_trial_that_was_chosen_for_its_value_does_not_count_with_its_confirm
     names = [f"lr=1,seed={seed}" for seed in (1, 2)] + [f"seed={seed}" for seed in (1, 2)]
     for name in names:
         run(name, int(name[-1]), 5.0 + int(name[-1]), changes={"optimizer.lr": 1.0} if "lr" in name else None)
-    plan = {"command": "gan-train -m", "jobs": ["lr=1", "lr=2", *names], "confirming": names}
+    plan = {"command": "gan-train -m", "jobs": ["lr=1", "lr=2", *names], "chosen": ["lr=1"]}
     (tmp_path / "runs" / "sweep.json").write_text(json.dumps(plan))
     found = [group["summaries"]["fid"] for group in data(compare)[0]["groups"]]
     assert sorted((one["mean"], one["n"]) for one in found) == [(6.5, 2), (6.5, 2), (9.0, 1)]
     assert "chosen for its value by the search" in compare().out and "runs/lr=1" in compare().out
-    for damaged in ("{", '{"confirming": 3, "jobs": []}', "[]"):
+    for damaged in ("{", '{"chosen": 3, "jobs": []}', "[]"):
         (tmp_path / "runs" / "sweep.json").write_text(damaged)
         assert sorted(group["n"] for group in data(compare)[0]["groups"]) == [1, 2, 3]
 

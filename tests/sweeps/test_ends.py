@@ -8,13 +8,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from gan_cli import signals
-from gan_cli.errors import DiskError, PreemptedError
-from gan_cli.sweeps import directory, elsewhere, jobs
+from gan_cli.errors import ConfigError, DiskError, PeerError, PreemptedError, PrunedError
+from gan_cli.sweeps import directory, elsewhere, jobs, lost
+from gan_cli.sweeps.table import Watch
 
 from ..conftest import TINY  # type: ignore[import-not-found]
 
@@ -80,12 +81,91 @@ def test_stopped_with_a_full_disk(gan: Any, monkeypatch: pytest.MonkeyPatch, tmp
     assert "could not be written" in result.errors[0] and "nothing is lost" not in result.err
 
 
+class Job:
+    """A planned one, as the sweep sees it."""
+
+    def __init__(self, name: str, lost: bool = False, ended: str = "") -> None:
+        self.name, self.lost, self.ended, self.path, self.overrides = name, lost, ended, Path(name), [name]
+        self.config, self.message, self.changed = None, "", []
+
+    def is_lost(self, since: float) -> bool:
+        return self.lost
+
+    def told_at(self) -> float:
+        return 10.0
+
+
 def test_what_is_said_of_jobs_that_a_signal_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(directory, "continue_sweep", lambda: "gan-train -m")
+    monkeypatch.setattr(jobs.places, "continue_sweep", lambda: "gan-train -m")
     monkeypatch.setattr(signals, "received", ["SIGTERM"])
-    grid = jobs.Jobs()
+    grid: Any = jobs.Jobs()
     grid.directory = tmp_path
-    saved, lost = PreemptedError("stopped", "a", "Continue"), DiskError("no space", "b", "Free some")
-    assert isinstance(grid._stopped([saved, saved]), PreemptedError)
-    error = grid._stopped([saved, lost])
-    assert error.exit_code == DiskError.exit_code and "and 1 of its jobs failed" in str(error)
+    saved = PreemptedError("stopped", "a", "Continue")
+    refused, full = ConfigError("no such value", "b", "Correct it"), DiskError("no space", "b", "Free some")
+    ends = lost.as_failed(saved), lost.as_failed(refused), lost.as_failed(full)
+    grid.signalled = 11.0
+    error = grid._stopped([Job("a"), Job("b"), Job("c")], ends, 0.0)
+    assert isinstance(error, PreemptedError), "what failed before the signal had nothing to save"
+    grid.signalled = 9.0
+    error = grid._stopped([Job("a"), Job("b"), Job("c")], ends, 0.0)
+    assert isinstance(error, DiskError) and "could not save: c (" in str(error)
+    error = grid._stopped([Job("a"), Job("b", lost=True)], [], 0.0)
+    assert isinstance(error, PeerError) and "could not save: b (" in str(error)
+
+
+@pytest.fixture
+def grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A sweep whose jobs are called as they are typed, all lost when ``bad`` ones are among a batch that is launched."""
+    monkeypatch.setattr(jobs.places, "continue_sweep", lambda: "gan-train -m")
+
+    class Sweep(jobs.Jobs):
+        bad: ClassVar[set[str]] = set()
+        finished: ClassVar[dict[str, str]] = {}
+        launches: ClassVar[list[list[str]]] = []
+
+        def plan(self, overrides: Any) -> Any:
+            (name,) = overrides
+            return Job(name, lost=name in self.launches[-1][:2] if self.launches else False, ended=self.finished.get(name, ""))
+
+        def _launch(self, batch: Any) -> Any:
+            self.launches.append([job.name for job in batch])
+            for job in batch:
+                job.lost = job in batch[:2]  # two workers
+            if self.bad & {job.name for job in batch[:2]}:
+                raise lost.LostError("a worker was killed", "here", "Repeat it")
+            if self.bad & {job.name for job in batch}:  # the first two came to their end before
+                self.finished.update({job.name: "pruned" for job in batch[:2]})
+                raise lost.LostError("a worker was killed", "here", "Repeat it")
+            return [lost.as_failed(PrunedError("hopeless", job.name, "")) for job in batch]
+
+    sweep: Any = Sweep()
+    sweep.bad, sweep.finished, sweep.launches = set(), {}, []
+    sweep.directory = tmp_path
+    sweep.watch = Watch(tmp_path, sweep.names)
+    monkeypatch.setattr(sweep.watch, "start", lambda: None)
+    return sweep
+
+
+def test_a_job_that_always_kills_its_worker_fails_alone(grid: Any) -> None:
+    grid.bad = {"a"}
+    outcomes = grid.run([[name] for name in "abcd"])
+    assert {one.name: one.state for one in outcomes} == {"a": "failed", "b": "pruned", "c": "pruned", "d": "pruned"}
+    assert isinstance(outcomes[0].error, PeerError)
+    assert ["a"] in grid.launches and len(grid.launches) < 8, grid.launches
+
+
+def test_what_ended_before_a_worker_was_killed_is_not_begun_again(grid: Any) -> None:
+    grid.bad = {"c"}
+    outcomes = grid.run([[name] for name in "abcd"])
+    assert {one.name: one.state for one in outcomes} == {"a": "pruned", "b": "pruned", "c": "failed", "d": "pruned"}
+    assert sum("a" in batch for batch in grid.launches) == 1
+
+
+def test_the_plan_keeps_what_began_with_an_earlier_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(directory, "continue_sweep", lambda: "gan-train -m")
+    directory.write_plan(tmp_path, ["a", "b"], ["a"])
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "status.json").write_text("{}")
+    directory.write_plan(tmp_path, ["c"])
+    plan = directory.read_plan(tmp_path)
+    assert plan is not None and (plan["jobs"], plan["chosen"]) == (["a", "c"], ["a"])
