@@ -324,7 +324,8 @@ class Jobs:
                 unsaved[job.name] = error
         stopped, todo = f"the sweep was stopped by {signals.received[0]}", f"Continue with: {places.continue_sweep()}"
         if unsaved:
-            kind = type(next(iter(unsaved.values())))
+            first = next(iter(unsaved.values()))
+            kind = PeerError if isinstance(first, LostError) else type(first)  # the sweep itself does not try again
             return kind(f"{stopped}, and these jobs could not save: {'; '.join(unsaved)}", str(self.directory), todo)
         return PreemptedError(f"{stopped}, its jobs have saved their state", str(self.directory), todo)
 

@@ -109,8 +109,10 @@ def test_what_is_said_of_jobs_that_a_signal_ended(monkeypatch: pytest.MonkeyPatc
     grid.signalled = 9.0
     error = grid._stopped([Job("a"), Job("b"), Job("c")], ends, 0.0)
     assert isinstance(error, DiskError) and "could not save: c (" in str(error)
-    error = grid._stopped([Job("a"), Job("b", lost=True)], [], 0.0)
-    assert isinstance(error, PeerError) and "could not save: b (" in str(error)
+    gone = lost.as_failed(lost.LostError("its process is gone", "b", "Repeat it"))
+    for ends in ([], [lost.as_failed(saved), gone]):
+        error = grid._stopped([Job("a"), Job("b", lost=True)], ends, 0.0)
+        assert type(error) is PeerError and "could not save: b (" in str(error), "it is not launched again"
 
 
 @pytest.fixture
