@@ -315,6 +315,20 @@ def test_failed_trials_are_tried_again_if_that_is_asked_for(tmp_path: Path, said
     assert len(rest.seen) == 1 and "no trial failed that could end otherwise" in said.text
 
 
+def test_killed_while_a_failed_trial_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Objective(
+        lambda values: ended("failed", error=ConfigError("a", "b", "c")) if len(failing.seen) == 2 else bowl(values)
+    )
+    search(tmp_path, failing, n_trials=3).optimise()
+    dying = search(tmp_path, Objective(bowl), n_trials=3, retry_failed=True)
+    monkeypatch.setattr(dying, "name", lambda overrides: (_ for _ in ()).throw(Killed()))
+    with pytest.raises(Killed):
+        dying.optimise()
+    again = Objective(bowl)
+    search(tmp_path, again, n_trials=3).optimise()
+    assert again.seen == [failing.seen[1]]
+
+
 PASSING = [kind("a", "b", "c") for kind in (NotFoundError, DiskError, OutputError, MemoryFullError, ClashError)] + [
     RuntimeError("a worker was killed"),
     None,
