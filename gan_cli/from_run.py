@@ -124,8 +124,8 @@ class Original:
                 raise
             what, where = f"the run's config: {short(error.what, 300)}", f"{self.run_dir}, {short(error.where, 200)}"
             raise CheckpointError(what, where, "Use the version that made it") from error
-        ends = plain["schedule"].get("total_steps")
-        if isinstance(ends, int) and config.total_steps > max(ends, self.config["total_steps"]):
+        ends, then = plain["schedule"].get("total_steps"), self.config.get("total_steps")
+        if isinstance(ends, int) and config.total_steps > max(ends, then if isinstance(then, int) else 0):
             what = f"the schedule of the run ends at step {ends}, with the learning rate that it has there"
             todo = "Leave it out, or repeat the command that made the run with another value"
             raise ConfigError(what, f"total_steps={config.total_steps}", todo)

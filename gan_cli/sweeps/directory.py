@@ -100,7 +100,9 @@ def write_plan(directory: Path, jobs: Sequence[str], chosen: Sequence[str] = ())
     there = read_plan(directory) or {"jobs": []}
     begun = [job for job in there["jobs"] if job not in jobs and (directory / job / "status.json").exists()]
     plan["jobs"] = [*begun, *jobs]
-    plan["chosen"] = sorted({*(name for name in there.get("chosen") or [] if isinstance(name, str)), *chosen})
+    before = there.get("chosen")
+    names = [*chosen, *(before if isinstance(before, list) else [])]
+    plan["chosen"] = sorted({name for name in names if isinstance(name, str)})
     try:
         write_file(directory / "sweep.json", json.dumps(plan, indent=1) + "\n")
     except OSError as error:

@@ -270,7 +270,11 @@ class Jobs:
 
     def _is_here(self) -> bool:
         """Whether joblib has a single worker, which is this process."""
-        return self.launcher_is("joblib") and (os.cpu_count() if (n := self.config.hydra.launcher.n_jobs) == -1 else n) == 1
+        if not self.launcher_is("joblib") or self.config.hydra.launcher.n_jobs == 0:  # which joblib refuses
+            return False
+        from joblib import effective_n_jobs
+
+        return bool(effective_n_jobs(self.config.hydra.launcher.n_jobs) == 1)
 
     def launcher_is(self, *kinds: str) -> bool:
         """Whether it is one of these: ``basic``, ``joblib``, ``submitit``."""

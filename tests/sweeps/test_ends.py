@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from omegaconf import OmegaConf
 
 from gan_cli import signals
 from gan_cli.errors import ConfigError, DiskError, PeerError, PreemptedError, PrunedError
@@ -171,3 +172,16 @@ def test_the_plan_keeps_what_began_with_an_earlier_command(monkeypatch: pytest.M
     directory.write_plan(tmp_path, ["c"])
     plan = directory.read_plan(tmp_path)
     assert plan is not None and (plan["jobs"], plan["chosen"]) == (["a", "c"], ["a"])
+    (tmp_path / "sweep.json").write_text('{"jobs": ["a"], "chosen": 3}')
+    directory.write_plan(tmp_path, ["c"], ["c"])
+    assert (directory.read_plan(tmp_path) or {})["chosen"] == ["c"]
+
+
+@pytest.mark.parametrize(("n", "here"), [(1, True), (2, False), (0, False), (-1000, True)])
+def test_a_single_worker_of_joblib_is_this_process(n: int, here: bool) -> None:
+    """So it speaks for itself, and draws the bar."""
+    pytest.importorskip("joblib")
+    sweep = jobs.Jobs()
+    target = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+    sweep.config = OmegaConf.create({"hydra": {"launcher": {"_target_": target, "n_jobs": n}}})
+    assert sweep._is_here() is here
