@@ -69,7 +69,7 @@ def zip_files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """As :func:`tar_files`, of a ``.zip`` archive. All of it is checked before the first file.
 
     Raises:
-        ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error: likewise.
+        ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error: likewise.
     """
     with zipfile.ZipFile(archive) as file:
         names = set[str]()
