@@ -16,10 +16,10 @@ from hydra import compose, initialize_config_module
 from PIL import Image
 from torchvision import datasets
 
-from gan_cli.config import TrainConfig, check
-from gan_cli.game import default_threads
+from gan_cli.compute.device import choose_device, default_threads
+from gan_cli.config.build import build
+from gan_cli.config.training import TrainConfig, check
 from gan_cli.randomness import seed_everything
-from gan_cli.runs import build, choose_device
 
 IDX = {"FashionMNIST": datasets.FashionMNIST, "MNIST": datasets.MNIST}
 PHOTO = (178, 218)  # width and height of an aligned CelebA image, which the DCGAN tutorial uses

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gan_cli.eval_sources import Rule, prepare
-from gan_cli.evaluate import Images, of_dataset, of_noise
-from gan_cli.results import number
-from gan_cli.runs import build, load_run
+from gan_cli.config.build import build
+from gan_cli.evaluation.case import Rule, prepare
+from gan_cli.evaluation.image_sets import Images, of_dataset, of_noise
+from gan_cli.rundir.reload import load_run
+from gan_cli.system.text import number
 
 METRICS = ["fid", "kid", "is", "prdc", "classes", "memorisation"]
 COLUMNS = ["fid", "kid", "is", "precision", "recall", "density", "coverage", "classes", "memorisation"]

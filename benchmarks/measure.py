@@ -222,9 +222,9 @@ def run_plain(watch: Watch, kind: str, case: str, folder: Path, settings: Sequen
 
 def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
     """``gan-train`` itself, held up between its steps. ``kind``: ``as compiled`` makes the products of a compiled step."""
-    from gan_cli import trainer
+    from gan_cli.training import session
 
-    train = trainer.train
+    train = session.train
 
     def watched(*arguments: Any, after_step: Callable[[dict[str, Tensor]], bool], **keywords: Any) -> None:
         batches = type(arguments[4])
@@ -250,9 +250,9 @@ def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequenc
             arguments[0].repeats = False
         train(*arguments, after_step=after, **keywords)
 
-    trainer.train = watched
+    session.train = watched
     config = composed(CASES[case], folder, *settings)
-    trainer.train_run(config, run_dir, "bench", lambda path: "")
+    session.train_run(config, run_dir, "bench", lambda path: "")
 
 
 def end_with_parent() -> None:
@@ -297,7 +297,9 @@ class Training:
 
     def __init__(self, kind: str, case: str, folder: Path, settings: Sequence[str], device: str) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["measure", "gan_cli.trainer", "torch.utils.tensorboard", "tqdm"])  # once for all
+        context.set_forkserver_preload(
+            ["measure", "gan_cli.training.session", "torch.utils.tensorboard", "tqdm"]
+        )  # once for all
         self.connection, theirs = context.Pipe()
         given = [*settings, f"device={device}"]
         self.process = context.Process(target=serve, args=(theirs, kind, case, folder, given, device == "cuda"))

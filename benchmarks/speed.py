@@ -24,8 +24,7 @@ import torch
 from cases import CASES, composed, first_images, images_per_step, make_data
 from measure import Peak, Training
 
-from gan_cli.game import default_threads
-from gan_cli.runs import choose_device
+from gan_cli.compute.device import choose_device, default_threads
 
 DOCS = Path(__file__).parents[1] / "docs"
 MODELS = [name for name in CASES if not name.endswith("_mnist")]

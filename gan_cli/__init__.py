@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Run", "load_run"]
+from gan_cli.system.version import __version__
+
+__all__ = ["Run", "__version__", "load_run"]
 
 if TYPE_CHECKING:
-    from gan_cli.runs import Run, load_run
+    from gan_cli.rundir.reload import Run, load_run
 
 
 def __getattr__(name: str) -> Any:  # torch is imported only when it is needed
-    if name in __all__:
-        from gan_cli import runs
+    if name in ("Run", "load_run"):
+        from gan_cli.rundir import reload
 
-        return getattr(runs, name)
+        return getattr(reload, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from gan_cli import cli
+from gan_cli.app import entry
 from gan_cli.comparing import text
 from gan_cli.comparing.gather import gather
 from gan_cli.comparing.groups import Question, compare, kept_apart
 from gan_cli.comparing.records import Comparison
-from gan_cli.errors import ConfigError, GanError, NotFoundError, OutputError, of_system
-from gan_cli.files import write_output
+from gan_cli.system.errors import ConfigError, GanError, NotFoundError, OutputError, of_system
+from gan_cli.system.files import write_output
 
 NAME = "gan-compare"
 WIDTH = 120  # where there is no terminal
@@ -136,26 +136,26 @@ def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]
 
 def main() -> NoReturn:
     """Console script."""
-    cli.open_standard_streams()
+    entry.open_standard_streams()
     try:
         os.getcwd()
         code = app(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:  # gan-compare ... | head
-        cli.forget(sys.stdout)
+        entry.forget(sys.stdout)
         code = 0
     except KeyboardInterrupt:
         code = 130
     except GanError as error:
         with contextlib.suppress(BrokenPipeError):
             sys.stdout.flush()
-        cli.say(NAME, error)
+        entry.say(NAME, error)
         code = error.exit_code
     except OSError as error:
         known = of_system(error, "output") or NotFoundError(
             f"it cannot be read: {error.strerror}", str(error.filename), "Check it"
         )
-        cli.say(NAME, known)
+        entry.say(NAME, known)
         code = known.exit_code
     sys.exit(code)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_cli import files
+from gan_cli.system import files
 
 MAKER = "gan_cli"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gan_cli import distributed
+from gan_cli.compute import processes
 from gan_cli.ranges import NonNegative, Positive
 
 Critic = Callable[[Tensor], Tensor]
@@ -31,7 +31,7 @@ class GradientPenalty:
     def __call__(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """``real``, ``fake``: images in [-1, 1], (N, C, H, W), not part of a graph. Returns a scalar."""
         with torch.autocast(real.device.type, enabled=False):
-            alpha = distributed.own(lambda n: torch.rand(n, *[1] * (real.dim() - 1), device=real.device), real.shape[0])
+            alpha = processes.own(lambda n: torch.rand(n, *[1] * (real.dim() - 1), device=real.device), real.shape[0])
             x_hat = torch.lerp(fake.float(), real.float(), alpha).requires_grad_(True)
             logits = critic(x_hat)
             (gradient,) = torch.autograd.grad(logits.sum(), x_hat, create_graph=True)

@@ -1,6 +1,7 @@
 """Types with a range, for the arguments of everything a config file can name.
 
-A constructor that says ``lr: Positive`` needs no check of its own: :mod:`gan_cli.schema` reads the annotation and refuses
+A constructor that says ``lr: Positive`` needs no check of its own: :mod:`gan_cli.config.schema` reads the annotation and
+refuses
 ``lr=-1`` or ``lr=nan`` before anything is built. This module must not import torch: it is on the path of ``--help``.
 """
 

@@ -4,60 +4,26 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from omegaconf import DictConfig
 
-from gan_cli import cli, schema
-from gan_cli.config import to_plain
-from gan_cli.errors import ConfigError, OutputError, of_system
-from gan_cli.ranges import PositiveInt, Seed
+from gan_cli.app import entry
+from gan_cli.config import schema
+from gan_cli.config.plain import to_plain
+from gan_cli.system.errors import ConfigError, OutputError, of_system
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gan_cli.runs import Run
+    from gan_cli.rundir.reload import Run
+from gan_cli.sampling.config import SampleConfig
+from gan_cli.sampling.output import Samples, allocate, refuse_taken, remove_numbered, write_npz, written
 
 log = logging.getLogger("gan_cli")
 GRID_LIMIT = 100  # images that a grid shows at most
 GIF_CORNERS, GIF_FRAMES = 6, 12
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """Everything ``gan-sample`` reads; conf/sample.yaml says what each key means."""
-
-    run_dir: str
-    num_samples: PositiveInt
-    seed: Seed
-    label: Any
-    input: str | None
-    direction: Literal["a2b", "b2a"] | None
-    mode: Literal["paper", "eval"] | None
-    formats: list[Literal["grid", "npz", "png", "gif"]] | None
-    output: str | None
-    step: str
-    ema: bool
-    batch_size: PositiveInt
-    device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: PositiveInt | None
-    trust: bool
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What was drawn from noise.
-
-    Attributes:
-        values: uint8 (N, C, H, W) images, or float32 (N, dim) points.
-        labels: int64 (N,), or None. classes: how many are drawn in turn; 1 if there are none.
-    """
-
-    values: Tensor
-    labels: Tensor | None
-    classes: int
 
 
 def app(cfg: DictConfig) -> None:
@@ -70,15 +36,15 @@ def app(cfg: DictConfig) -> None:
         raise ConfigError("there is nothing to write", "formats", f"Set formats to any of: {', '.join(WRITERS)}")
     import torch
 
-    from gan_cli.game import default_threads
-    from gan_cli.runs import load_run
+    from gan_cli.compute.device import default_threads
+    from gan_cli.rundir.reload import load_run
 
     torch.set_num_threads(config.threads or default_threads())
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
     output = Path(config.output).expanduser() if config.output is not None else default_output(run, config)
     try:
         if run.translates:
-            from gan_cli.translate import translate
+            from gan_cli.sampling.translate import translate
 
             translate(run, config, output)
             return
@@ -93,33 +59,6 @@ def app(cfg: DictConfig) -> None:
         known = of_system(error, str(output))
         what, todo = f"cannot write: {error.strerror or error}", "Set output= to a folder you can write"
         raise known or OutputError(what, str(output), todo) from error
-
-
-def written(config: SampleConfig, output: Path) -> list[str]:
-    """The files that will be written for a run that draws from noise; of single samples those that are there already."""
-    there = [path.name for path in output.glob("*.png") if re.fullmatch("[0-9]{5}|[1-9][0-9]{5,17}", path.stem)]
-    names = {"grid": ["grid.png"], "npz": ["samples.npz"], "gif": ["interpolation.gif"]}
-    names["png"] = [name for name in there if int(name.removesuffix(".png")) < config.num_samples]
-    return [name for kind in config.formats or ["grid"] for name in names[kind]]
-
-
-def refuse_taken(output: Path, names: list[str]) -> None:
-    """Nothing is written over but what gan_cli wrote."""
-    from gan_cli.images import is_ours
-
-    there = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    for name in names:
-        if name.split("/")[0] in there and (output / name).exists() and not is_ours(output / name):
-            raise ConfigError(f"a result would take the place of {name}", "output", "Set output= to another folder")
-
-
-def remove_numbered(output: Path, start: int, digits: int = 5) -> None:
-    """Single samples of an earlier, longer time, from number ``start`` on, would be taken for some of these."""
-    from gan_cli.images import is_ours
-
-    for path in output.glob("[0-9]" * digits + ".png"):
-        if int(path.stem) >= start and is_ours(path):
-            path.unlink()
 
 
 def default_output(run: Run, config: SampleConfig) -> Path:
@@ -196,25 +135,6 @@ def draw(run: Run, config: SampleConfig) -> Samples:
     return Samples(values, labels, len(classes) if classes else run.task.num_classes or 1)
 
 
-def allocate(n: int, like: Tensor) -> Tensor:
-    """Room for ``n`` of what ``like`` holds along its first axis.
-
-    Raises:
-        ConfigError: more than half of the machine's memory.
-    """
-    import math
-    import os
-
-    import torch
-
-    gigabytes = n * math.prod(like.shape[1:]) * like.element_size() / 2**30
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**31
-    if gigabytes > limit:
-        todo = "Draw fewer at a time, with another seed each"
-        raise ConfigError(f"{n} images need {gigabytes:.0f} GB, half of the memory is {limit:.0f}", "num_samples", todo)
-    return torch.empty(n, *like.shape[1:], dtype=like.dtype)
-
-
 def write_grid(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
     """``grid.png``: a row per class, or the first 100 images; points as the task draws them."""
     import torch
@@ -234,18 +154,6 @@ def write_grid(output: Path, samples: Samples, run: Run, config: SampleConfig) -
     first = torch.arange(min(classes, GRID_LIMIT))[:, None] * each
     write_png(path, enlarge(make_grid(samples.values[(first + torch.arange(shown)).flatten()], shown)))
     return path
-
-
-def write_npz(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
-    """``samples.npz``: ``arr_0`` uint8 (N, H, W, C), or float32 (N, dim) points; ``labels`` int64 (N,) if there are any."""
-    from gan_cli import images
-
-    values = samples.values
-    arrays = {"arr_0": values.permute(0, 2, 3, 1).contiguous().numpy() if values.dim() == 4 else values.numpy()}
-    if samples.labels is not None:
-        arrays["labels"] = samples.labels.numpy()
-    images.write_npz(output / "samples.npz", arrays)
-    return output / "samples.npz"
 
 
 def write_pngs(output: Path, samples: Samples, run: Run, config: SampleConfig) -> Path:
@@ -279,7 +187,7 @@ WRITERS: dict[str, Any] = {"grid": write_grid, "npz": write_npz, "png": write_pn
 
 def main() -> NoReturn:
     """Console script."""
-    cli.run(app, "sample", "gan-sample")
+    entry.run(app, "sample", "gan-sample")
 
 
 if __name__ == "__main__":

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
-from gan_cli import cli, signals, torchrun
-from gan_cli.config import check
-from gan_cli.errors import ConfigError, PreemptedError
+from gan_cli.app import entry
+from gan_cli.app.commands import continue_command
+from gan_cli.config.training import check
 from gan_cli.sweeps import elsewhere
-from gan_cli.sweeps.directory import continue_sweep, job_name
+from gan_cli.sweeps.directory import continue_sweep
+from gan_cli.system import signals, torchrun
+from gan_cli.system.errors import ConfigError, PreemptedError
+from gan_cli.system.text import job_name, override
 
 log = logging.getLogger("gan_cli")
 
@@ -28,12 +30,12 @@ def app(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     hydra = HydraConfig.get()
-    overrides = [o for o in cli.task_overrides(hydra) if not o.startswith("run_dir=")]
+    overrides = [o for o in entry.task_overrides(hydra) if not o.startswith("run_dir=")]
     original = None
     if cfg.from_run is None:
         config = check(cfg)  # before torch is imported
     else:
-        from gan_cli.from_run import Original
+        from gan_cli.rundir.from_run import Original
 
         overrides = [o.removeprefix("++") for o in overrides]
         original = Original.read(cfg)
@@ -44,7 +46,7 @@ def app(cfg: DictConfig) -> float | None:
         raise ConfigError(what, "batch_size", f"Set batch_size={near}, or start another number of processes")
     if config.run_dir == "":
         raise ConfigError("a directory is needed", "run_dir", "Set run_dir=DIR, or leave it out for a new one")
-    from gan_cli.trainer import train_run
+    from gan_cli.training.session import train_run
 
     run_dir, report = Path(config.run_dir).expanduser() if config.run_dir is not None else None, None
     sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
@@ -79,32 +81,6 @@ def app(cfg: DictConfig) -> float | None:
         raise
 
 
-def continue_command(hydra: Any, overrides: list[str], run_dir: Path | None) -> str:
-    """The command that starts this run, with its directory, or without one so that it makes a new run.
-
-    It does not depend on ``sys.argv``: in a job of a cluster that is not what the user typed.
-
-    Args:
-        hydra: that part of the composed config. overrides: of the job.
-    """
-    flags = [a for s in hydra.runtime.config_sources if s.provider == "command-line" for a in ("--config-dir", near(s.path))]
-    if hydra.job.config_name != "train":
-        flags += ["--config-name", str(hydra.job.config_name)]
-    searched = [str(o) for o in hydra.overrides.hydra if str(o).startswith("hydra.searchpath=")]
-    start = [cli.program("gan-train")]
-    if torchrun.world() > 1:
-        nodes = torchrun.world() // torchrun.local_world()
-        several = [f"--nnodes={nodes}"] if nodes > 1 else []
-        start = [cli.program("torchrun"), *several, f"--nproc-per-node={torchrun.local_world()}", "-m", "gan_cli.train"]
-    where = [cli.override("run_dir", run_dir)] if run_dir is not None else []
-    return shlex.join([*start, *flags, *overrides, *searched, *where])
-
-
-def near(path: str) -> str:
-    """A path as it may be typed here: relative, if it is below the current directory."""
-    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
-
-
 def loosened(arguments: list[str]) -> list[str]:
     """Arguments as Hydra takes them beside ``from_run=``, whose run may have other keys than the default options have.
 
@@ -116,7 +92,7 @@ def loosened(arguments: list[str]) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "from_run" and os.path.isdir(os.path.expanduser(value)):
-            argument = cli.override(key, value)
+            argument = override(key, value)
         elif re.fullmatch(r"(?!hydra\.)\w+(\.\w+)+", key):
             argument = f"++{argument}"
         result.append(argument)
@@ -126,7 +102,7 @@ def loosened(arguments: list[str]) -> list[str]:
 def main() -> NoReturn:
     """Console script."""
     sys.argv[1:] = loosened(sys.argv[1:])
-    cli.run(app, "train", "gan-train", resumable=True)
+    entry.run(app, "train", "gan-train", resumable=True)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def isolated(cwd: Path) -> Iterator[None]:
     """
     from hydra.core.global_hydra import GlobalHydra
 
-    from gan_cli import schema
+    from gan_cli.config import schema
 
     loggers = [logging.getLogger(), logging.getLogger("gan_cli")]
     before = [(x.handlers[:], x.level, x.propagate) for x in loggers]
@@ -230,7 +230,7 @@ def read() -> type[Reader]:
 @pytest.fixture
 def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     """``stop_at(step, signal)``: from now on this process gets a signal in that step."""
-    from gan_cli.writer import Writer
+    from gan_cli.training.writer import Writer
 
     add = Writer.add
 

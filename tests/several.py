@@ -20,17 +20,18 @@ import torch
 from hydra import compose, initialize_config_module
 from torch import nn
 
-from gan_cli import distributed, trainer
-from gan_cli.config import check
+from gan_cli.compute import processes
+from gan_cli.config.training import check
 from gan_cli.data.batches import Batches
-from gan_cli.errors import ConfigError
+from gan_cli.system.errors import ConfigError
+from gan_cli.training import session
 
 ROWS = 8  # of a whole batch
 
 
 def train_all(runs: dict[str, list[str]], suffix: str) -> None:
     """Run them in the current directory, in as many processes as this is one of."""
-    following, building = Batches.__next__, trainer.build_game
+    following, building = Batches.__next__, session.build_game
     kept: dict[str, Any] = {}
 
     def record(self: Batches) -> dict[str, Any]:
@@ -42,20 +43,20 @@ def train_all(runs: dict[str, list[str]], suffix: str) -> None:
         kept["game"] = building(*args)
         return kept["game"]
 
-    Batches.__next__, trainer.build_game = record, build  # type: ignore[method-assign]
-    trainer.log.setLevel(logging.INFO)
+    Batches.__next__, session.build_game = record, build  # type: ignore[method-assign]
+    session.log.setLevel(logging.INFO)
     try:
         for name, overrides in runs.items():
             with initialize_config_module("gan_cli.conf", version_base="1.3"):
                 config = check(compose("train", overrides))
             kept.clear()
-            trainer.train_run(config, Path(f"{name}-{suffix}"), name, str)
+            session.train_run(config, Path(f"{name}-{suffix}"), name, str)
             game = kept.pop("game")
             for part, module in (("task", game.task), ("average", game.ema.average)):
                 kept.update({f"{part}.{key}": value.numpy() for key, value in module.state_dict().items()})
             np.savez(f"{name}-{suffix}.{os.environ.get('RANK', 0)}.npz", **kept)
     finally:
-        Batches.__next__, trainer.build_game = following, building  # type: ignore[method-assign]
+        Batches.__next__, session.build_game = following, building  # type: ignore[method-assign]
 
 
 class Layers(nn.Module):
@@ -77,34 +78,34 @@ class Layers(nn.Module):
 
 def layers(suffix: str) -> None:
     """Two updates' worth of forward and backward passes, one of them with real and fake joined."""
-    with distributed.joined(lambda: torch.device("cpu")):
+    with processes.joined(lambda: torch.device("cpu")):
         torch.set_num_threads(1)
         torch.manual_seed(0)
         network = Layers().to(memory_format=torch.channels_last)
         real, fake = (torch.randn(ROWS, 3, 8, 8).to(memory_format=torch.channels_last) for _ in range(2))
-        distributed.prepare(network, batch_size=ROWS, sync_batch_norm=True)
+        processes.prepare(network, batch_size=ROWS, sync_batch_norm=True)
         kept = {}
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             torch.manual_seed(1)
             network.zero_grad()
-            with distributed.together():
-                joint = torch.cat([distributed.part(real), distributed.part(fake)])
+            with processes.together():
+                joint = torch.cat([processes.part(real), processes.part(fake)])
                 joint.requires_grad_(True)
                 with torch.autocast("cpu", dtype, enabled=name == "bf16"):
                     logits = network(joint).float()
                 loss = logits.square().mean() + logits.mean()
                 loss.backward()
-                loss, logs = distributed.average(network, loss, {"mean": logits.detach().mean()})
+                loss, logs = processes.average(network, loss, {"mean": logits.detach().mean()})
             assert joint.grad is not None
             kept |= {f"{name}.logits": logits.detach(), f"{name}.input": joint.grad, f"{name}.loss": loss.detach(), **logs}
             kept |= {f"{name}.grad.{key}": p.grad for key, p in network.named_parameters() if p.grad is not None}
             kept |= {f"{name}.buffer.{key}": value.clone() for key, value in network.named_buffers()}
         alone = network(real)  # outside of an update: as if there were no others
-        kept |= {"alone": alone.detach(), "noise": distributed.own(lambda n: torch.randn(n, 2), 3)}
+        kept |= {"alone": alone.detach(), "noise": processes.own(lambda n: torch.randn(n, 2), 3)}
         x = torch.randn(2, 3, requires_grad=True)
         norm = nn.Sequential(nn.BatchNorm1d(3))
-        distributed.prepare(norm, batch_size=2 * distributed.world(), sync_batch_norm=True)
-        with distributed.together():
+        processes.prepare(norm, batch_size=2 * processes.world(), sync_batch_norm=True)
+        with processes.together():
             try:
                 torch.autograd.grad(norm(x).square().sum(), x, create_graph=True)
                 twice = "possible"

@@ -22,9 +22,9 @@ import measure  # type: ignore[import-not-found]  # noqa: E402
 import plain  # type: ignore[import-not-found]  # noqa: E402
 import speed  # type: ignore[import-not-found]  # noqa: E402
 
-from gan_cli.engine import train  # noqa: E402
-from gan_cli.game import build_game  # noqa: E402
 from gan_cli.randomness import seed_everything  # noqa: E402
+from gan_cli.training.build import build_game  # noqa: E402
+from gan_cli.training.loop import train  # noqa: E402
 
 STEPS = 3
 NARROW = ["model.generator.width=4", "model.discriminator.width=4"]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_cli import signals
 from gan_cli.comparing import board, charts
 from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
-from gan_cli.errors import OutputError
+from gan_cli.system import signals
+from gan_cli.system.errors import OutputError
 
 from .test_hparams import ask, metrics  # type: ignore[import-not-found]  # noqa: F401
 

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_cli import checkpoint
-from gan_cli.errors import CheckpointError, DiskError, NotFoundError
+from gan_cli.rundir import checkpoint
+from gan_cli.system.errors import CheckpointError, DiskError, NotFoundError
 
 INFO = {"images": 640, "rate": 2e-4, "nothing": None, "names": ["ä", "b"], "nested": {"deep": [1, 2.5, True]}}
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from gan_cli import compiling
-from gan_cli.compiling import choose_compile, disagreement
+from gan_cli.training import compiling
+from gan_cli.training.compiling import choose_compile, disagreement
 
 from .test_presets import PRESETS, run_twice, tiny  # type: ignore[import-not-found]
 
@@ -55,7 +55,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     if not SOAK:
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
         monkeypatch.setattr(torch.nn.Module, "compile", functools.partialmethod(torch.nn.Module.compile, backend=counting))
-        monkeypatch.setattr("gan_cli.game.compile_game", watched)
+        monkeypatch.setattr("gan_cli.training.build.compile_game", watched)
     yield counts
     torch._dynamo.reset()
 
@@ -138,7 +138,7 @@ def test_auto_goes_on_without_a_compiler(train: Any, read: Any, monkeypatch: pyt
     train("total_steps=1", "run_dir=plain")
     break_compile(monkeypatch)
     monkeypatch.setattr(compiling, "choose_compile", lambda *_, **__: (True, "tried"))
-    monkeypatch.setattr("gan_cli.game.choose_compile", compiling.choose_compile)
+    monkeypatch.setattr("gan_cli.training.build.choose_compile", compiling.choose_compile)
     result = train("total_steps=1", "run_dir=run")
     assert "compile: no (it cannot be compiled here: RuntimeError: No working C++ compiler)" in result.err
     read.assert_same_weights(tmp_path / "plain", tmp_path / "run")

@@ -11,8 +11,9 @@ import pytest
 from hydra import compose, initialize_config_module
 
 import gan_cli.config
-from gan_cli.config import TrainConfig, differences
-from gan_cli.trust import TRAINED, check_trusted
+from gan_cli.config.plain import differences
+from gan_cli.config.training import TrainConfig
+from gan_cli.rundir.trust import TRAINED, check_trusted
 
 from .conftest import TINY  # type: ignore[import-not-found]
 
@@ -37,7 +38,7 @@ NEEDED = {
 def composed(*overrides: str, config_dir: Path | None = None) -> TrainConfig:
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
         extra = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
-        return gan_cli.config.check(compose("train", overrides=[*extra, *overrides], return_hydra_config=False))
+        return gan_cli.config.training.check(compose("train", overrides=[*extra, *overrides], return_hydra_config=False))
 
 
 @cache

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gan_cli import console
+from gan_cli.system import console
 
 
 class Terminal(io.StringIO):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gan_cli import status
+from gan_cli.rundir import status
 
 from .conftest import TINY  # type: ignore[import-not-found]
 from .several import ROWS, layers, train_all  # type: ignore[import-not-found]
@@ -343,7 +343,7 @@ def test_a_full_disk_ends_all(start: Any, read: Any, tmp_path: Path) -> None:
 def test_what_one_process_alone_meets_it_says(start: Any, tmp_path: Path) -> None:
     (tmp_path / "my_losses.py").write_text(
         "import os\n"
-        "from gan_cli.errors import DataError\n"
+        "from gan_cli.system.errors import DataError\n"
         "from gan_cli.losses import NonSaturating\n"
         "class Odd(NonSaturating):\n"
         "    calls = 0\n"

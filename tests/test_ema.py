@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_cli.ema import EMA
+from gan_cli.training.ema import EMA
 
 
 def set_all(network: nn.Module, value: float) -> None:

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ArrayDataset
-from gan_cli.ema import EMA
-from gan_cli.engine import Batch, Player, Progress, frozen, train
 from gan_cli.losses import NonSaturating, Wasserstein
 from gan_cli.networks import mlp
 from gan_cli.objective import Objective, WeightClip
 from gan_cli.penalties import GradientPenalty
 from gan_cli.schedules import Constant
 from gan_cli.tasks.noise import NoiseToImage
+from gan_cli.training.ema import EMA
+from gan_cli.training.loop import Batch, Player, Progress, frozen, train
 
 N, BATCH = 10, 4  # batches run across the ends of epochs
 PIXELS = torch.randint(256, (N, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

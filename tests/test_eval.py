@@ -19,9 +19,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gan_cli import eval_sources, load_run
+from gan_cli import load_run
 from gan_cli.data.digits import digits
 from gan_cli.data.idx import mnist
+from gan_cli.evaluation import case
 from gan_cli.images import to_uint8
 from gan_cli.metrics import inception
 from gan_cli.metrics.features import build_extractor
@@ -515,7 +516,7 @@ def lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         torch.manual_seed(0)
         trunk = torchvision.models.squeezenet1_1(weights=None).state_dict()
         linear = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate(channels)}
-    for name, weights, table in (("trunk", trunk, eval_sources.TRUNKS), ("linear", linear, eval_sources.LINEAR)):
+    for name, weights, table in (("trunk", trunk, case.TRUNKS), ("linear", linear, case.LINEAR)):
         torch.save(weights, tmp_path / f"{name}.pth")
         found = hashlib.sha256((tmp_path / f"{name}.pth").read_bytes()).hexdigest()
         monkeypatch.setitem(table, "squeeze", WeightFile(f"{name}.pth", "https://example.org/x", found))

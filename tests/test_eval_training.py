@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from gan_cli import eval_training, load_run
-from gan_cli.metrics.names import direction
+from gan_cli import load_run
+from gan_cli.config.metrics import direction
+from gan_cli.training import evaluation
 
 from .conftest import train_tiny  # type: ignore[import-not-found]
 
@@ -43,7 +44,7 @@ def training_rows(read: Any, run: Path) -> list[dict[str, Any]]:
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``scripted(3, 2, 4)``: the values that the next evaluations find, whatever they measure."""
 
-    measure = eval_training.Evaluation.measure
+    measure = evaluation.Evaluation.measure
 
     def scripted(*values: float, metric: str = "kid") -> None:
         left = list(values)
@@ -51,7 +52,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def measured(self: Any, *args: Any) -> dict[str, float]:
             return {**measure(self, *args), metric: float(left.pop(0))}
 
-        monkeypatch.setattr(eval_training.Evaluation, "measure", measured)
+        monkeypatch.setattr(evaluation.Evaluation, "measure", measured)
 
     return scripted
 

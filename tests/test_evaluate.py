@@ -1,4 +1,4 @@
-"""gan_cli.evaluate and gan_cli.results as functions: what the commands cannot show."""
+"""gan_cli.evaluation.measure and gan_cli.rundir.evaluations as functions: what the commands cannot show."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_cli import evaluate, results
+from gan_cli.config.metrics import VALUES, is_better
 from gan_cli.data.dataset import ArrayDataset
-from gan_cli.errors import ConfigError, DiskError
-from gan_cli.evaluate import LPIPS_PAIRS, Images, advice, centre, cropped, effective_classes, of_dataset, some, some_pairs
-from gan_cli.metrics.names import VALUES, is_better
+from gan_cli.evaluation import measure
+from gan_cli.evaluation.image_sets import Images, centre, cropped, of_dataset
+from gan_cli.evaluation.measure import LPIPS_PAIRS, advice, effective_classes, some, some_pairs
+from gan_cli.rundir import evaluations
+from gan_cli.system.errors import ConfigError, DiskError
+from gan_cli.system.text import number
 
 
 def dataset(n: int, labels: Tensor | None = None, side: int = 8) -> ArrayDataset:
@@ -135,14 +138,14 @@ PROTOCOL: dict[str, Any] = {
 
 def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "a.json"
-    assert results.write(path, {"fid": 1.0}, PROTOCOL) == {"fid": 1}
-    assert results.write(path, {"kid": 2.0}, PROTOCOL) == {"fid": 1, "kid": 2}
-    assert results.write(path, {"fid": 3.0}, PROTOCOL) == {"fid": 3, "kid": 2}
+    assert evaluations.write(path, {"fid": 1.0}, PROTOCOL) == {"fid": 1}
+    assert evaluations.write(path, {"kid": 2.0}, PROTOCOL) == {"fid": 1, "kid": 2}
+    assert evaluations.write(path, {"fid": 3.0}, PROTOCOL) == {"fid": 3, "kid": 2}
     assert json.loads(path.read_text()) == {
         "metrics": {"fid": 3, "kid": 2},
-        "protocol": {**PROTOCOL, "rule": results.rule_id(PROTOCOL)},
+        "protocol": {**PROTOCOL, "rule": evaluations.rule_id(PROTOCOL)},
     }
-    assert results.write(path, {"is": 3.0}, {**PROTOCOL, "checkpoint_hash": "y"}) == {"is": 3}
+    assert evaluations.write(path, {"is": 3.0}, {**PROTOCOL, "checkpoint_hash": "y"}) == {"is": 3}
     before = path.read_bytes()
 
     def full(*_: object) -> None:
@@ -150,34 +153,38 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(DiskError, match="cannot write: No space left"):
-        results.write(path, {"fid": 5.0}, PROTOCOL)
+        evaluations.write(path, {"fid": 5.0}, PROTOCOL)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
 def test_protocol_id_is_of_how_and_not_of_what() -> None:
     same = {**PROTOCOL, "step": 8, "checkpoint_hash": "y", "threads": 3, "device": "cuda", "versions": {}, "images": 5}
-    assert results.protocol_id(PROTOCOL) == results.protocol_id(same) == results.protocol_id(dict(reversed(same.items())))
-    assert results.protocol_id(PROTOCOL) != results.protocol_id({**PROTOCOL, "seed": 1})
-    assert len(results.protocol_id(PROTOCOL)) == 8
+    assert (
+        evaluations.protocol_id(PROTOCOL)
+        == evaluations.protocol_id(same)
+        == evaluations.protocol_id(dict(reversed(same.items())))
+    )
+    assert evaluations.protocol_id(PROTOCOL) != evaluations.protocol_id({**PROTOCOL, "seed": 1})
+    assert len(evaluations.protocol_id(PROTOCOL)) == 8
 
 
 def test_the_rule_is_what_is_left_without_how_samples_were_made() -> None:
-    rule = results.rule_id(PROTOCOL)
+    rule = evaluations.rule_id(PROTOCOL)
     for key, value in {"seed": 1, "weights": "raw", "samples_native": "8 x 8, 1 channels", "step": 7, "rule": "x"}.items():
-        assert results.rule_id({**PROTOCOL, key: value}) == rule
+        assert evaluations.rule_id({**PROTOCOL, key: value}) == rule
     for key, value in {"num_samples": 11, "features_hash": "b", "kid_subset_size": 5, "crop": 28}.items():
-        assert results.rule_id({**PROTOCOL, key: value}) != rule
+        assert evaluations.rule_id({**PROTOCOL, key: value}) != rule
 
 
 def test_others_are_named_once(tmp_path: Path) -> None:
     other = {**PROTOCOL, "num_samples": 20, "kid_subset_size": 20, "features_hash": "b" * 64}
     for step in (1, 2, 3):
-        results.write(tmp_path / f"step-0000000{step}-b.json", {"fid": 1.0}, {**other, "step": step})
-    results.write(tmp_path / "step-00000009-a.json", {"fid": 1.0}, {**PROTOCOL, "step": 9, "threads": 2})
-    results.write(tmp_path / "step-00000000-a.json", {"fid": 1.0}, PROTOCOL)
-    results.write(tmp_path / "of-others-abc.json", {"fid": 1.0}, other)
+        evaluations.write(tmp_path / f"step-0000000{step}-b.json", {"fid": 1.0}, {**other, "step": step})
+    evaluations.write(tmp_path / "step-00000009-a.json", {"fid": 1.0}, {**PROTOCOL, "step": 9, "threads": 2})
+    evaluations.write(tmp_path / "step-00000000-a.json", {"fid": 1.0}, PROTOCOL)
+    evaluations.write(tmp_path / "of-others-abc.json", {"fid": 1.0}, other)
     (tmp_path / "notes.json").write_text("[1]")
-    (line,) = results.others(PROTOCOL, tmp_path / "step-00000000-a.json")
+    (line,) = evaluations.others(PROTOCOL, tmp_path / "step-00000000-a.json")
     assert line == (
         "not to be compared with step-00000001-b.json and 2 more: "
         "features_hash is bbbbbbbbbbbbbbbb... there, aaaaaaaaaaaaaaaa... here; num_samples is 20 there, 10 here"
@@ -186,8 +193,8 @@ def test_others_are_named_once(tmp_path: Path) -> None:
 
 def test_results_of_strangers_are_text_of_one_line(tmp_path: Path) -> None:
     theirs = {**PROTOCOL, "features_hash": "\x1b[31mred\nresult: x"}
-    results.write(tmp_path / "step-00000001-abc.json", {"fid": 1.0}, theirs)
-    (line,) = results.others(PROTOCOL, tmp_path / "step-00000002-def.json")
+    evaluations.write(tmp_path / "step-00000001-abc.json", {"fid": 1.0}, theirs)
+    (line,) = evaluations.others(PROTOCOL, tmp_path / "step-00000002-def.json")
     assert line.isprintable() and "\\x1b[31mred" in line
 
 
@@ -196,15 +203,15 @@ def test_results_of_strangers_are_text_of_one_line(tmp_path: Path) -> None:
 )
 def test_what_is_no_result_is_none(content: str, tmp_path: Path) -> None:
     (tmp_path / "step-1.json").write_text(content)
-    assert results.read(tmp_path / "step-1.json") is None
+    assert evaluations.read(tmp_path / "step-1.json") is None
 
 
 def test_odd_names_are_names(tmp_path: Path) -> None:
     mine = {**PROTOCOL, "samples_hash": "a"}
-    results.write(tmp_path / "samples [1]-0a-abc.json", {"fid": 1.0}, {**mine, "num_samples": 20})
-    (line,) = results.others(mine, tmp_path / "samples [1]-0a-def.json")
+    evaluations.write(tmp_path / "samples [1]-0a-abc.json", {"fid": 1.0}, {**mine, "num_samples": 20})
+    (line,) = evaluations.others(mine, tmp_path / "samples [1]-0a-def.json")
     assert line.startswith("not to be compared with samples [1]-0a-abc.json: num_samples")
-    assert results.others(mine, tmp_path / "a**-0a-def.json") == []
+    assert evaluations.others(mine, tmp_path / "a**-0a-def.json") == []
 
 
 @pytest.mark.parametrize(
@@ -212,20 +219,20 @@ def test_odd_names_are_names(tmp_path: Path) -> None:
     [(0, "0"), (12345.6, "12346"), (12.3456, "12.35"), (0.05, "0.05"), (0.00012345, "0.000123"), (-0.0004, "-0.000400")],
 )
 def test_numbers(value: float, text: str) -> None:
-    assert results.number(value) == text
+    assert number(value) == text
 
 
 def test_a_table_of_everything() -> None:
     values = {**dict.fromkeys(VALUES, 0.5), "kid_std": 0.1, "fid/a long class": 3.0}
-    lines = results.table(values, translates=True)
+    lines = evaluations.table(values, translates=True)
     assert len(lines) == 1 + len(VALUES) + 1 and len({line.rindex("  ") for line in lines}) <= 2
     rows = {line.split("  ")[0]: line for line in lines}
     assert (
         "0.5 +- 0.1" in rows["kid"] and rows["memorisation"].endswith("near 0.5") and rows["fid/a long class"].endswith("lower")
     )
-    assert rows["lpips"].endswith("lower") and results.table({"lpips": 1.0}, translates=False)[1].endswith("higher")
+    assert rows["lpips"].endswith("lower") and evaluations.table({"lpips": 1.0}, translates=False)[1].endswith("higher")
 
 
 def test_hashes_of_plain_data() -> None:
-    assert evaluate.short_hash({"a": 1, "b": None}) == evaluate.short_hash({"b": None, "a": 1})
-    assert re.fullmatch("[0-9a-f]{16}", evaluate.short_hash({})) and evaluate.short_hash({}) != evaluate.short_hash({"a": 1})
+    assert measure.short_hash({"a": 1, "b": None}) == measure.short_hash({"b": None, "a": 1})
+    assert re.fullmatch("[0-9a-f]{16}", measure.short_hash({})) and measure.short_hash({}) != measure.short_hash({"a": 1})

@@ -310,7 +310,7 @@ def test_own_classes_need_trust(train: Any, gan: Any, tmp_path: Path) -> None:
 
 
 def test_optimizers_of_torch_are_trusted() -> None:
-    from gan_cli.trust import check_trusted
+    from gan_cli.rundir.trust import check_trusted
 
     own = {"_target_": "torch.optim.RAdam", "discriminator": {"_target_": "torch.optim.Adagrad"}}
     check_trusted({"optimizer": own}, "optimizer")

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli.data.dataset import ArrayDataset
-from gan_cli.engine import Player
-from gan_cli.health import Health, against_divergence
 from gan_cli.losses import NonSaturating
 from gan_cli.objective import Objective
-from gan_cli.overfitting import Overfitting, held_out
 from gan_cli.tasks.noise import NoiseToImage, diversity
+from gan_cli.training.health import Health, against_divergence
+from gan_cli.training.loop import Player
+from gan_cli.training.overfitting import Overfitting, held_out
 
 TOTAL = 2000
 WELL = {
@@ -190,7 +190,7 @@ def test_overfitting_is_how_far_held_out_logits_are_from_those_of_training(
     doubt: float, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, rest = dataset(300), dataset(70, seed=1)
-    monkeypatch.setattr("gan_cli.overfitting.held_out", lambda node: rest)
+    monkeypatch.setattr("gan_cli.training.overfitting.held_out", lambda node: rest)
     generator = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)))
     nn.init.zeros_(generator[2].weight)
     nn.init.constant_(generator[2].bias, -1.0)
@@ -204,7 +204,7 @@ def test_overfitting_is_how_far_held_out_logits_are_from_those_of_training(
 
 
 def test_a_discriminator_that_cannot_tell_is_not_said_to_overfit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gan_cli.overfitting.held_out", lambda node: dataset(70, seed=1))
+    monkeypatch.setattr("gan_cli.training.overfitting.held_out", lambda node: dataset(70, seed=1))
     generator = nn.Sequential(nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)))
     discriminator = nn.Sequential(nn.Flatten(), nn.Linear(16, 1), nn.Hardtanh(0, 0.0001))
     task = NoiseToImage(generator, discriminator, Objective(NonSaturating()), latent_dim=3)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from gan_cli import hparams
+from gan_cli.rundir import hparams
 
 from .test_config_files import EXPERIMENTS, OPTIONS, composed, composed_preset  # type: ignore[import-not-found]
 
@@ -107,7 +107,7 @@ def test_how_runs_ended(train: Any, ask: Ask, tmp_path: Path, trained: Path, sto
     """One that failed and was continued has not failed; one that is stopped has not ended."""
     common = ["log_every=1", "save_every=1", "total_steps=3"]
     with monkeypatch.context() as patch:
-        patch.setattr("gan_cli.checkpoint.rotate", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+        patch.setattr("gan_cli.rundir.checkpoint.rotate", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
         train(*common, "run_dir=all/failed", code=74)
         train(*common, "run_dir=all/continued", code=74)
     train(*common, "run_dir=all/continued")

@@ -57,7 +57,7 @@ def test_a_failure_is_said_in_one_line(tmp_path: Path) -> None:
     """It comes from another process, as an exception."""
     import pickle
 
-    from gan_cli.errors import ConfigError
+    from gan_cli.system.errors import ConfigError
 
     error = ConfigError("a value is needed", "run_dir", "Set it")
     again = pickle.loads(pickle.dumps(error))

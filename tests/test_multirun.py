@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gan_cli import status
-from gan_cli.locks import locked
+from gan_cli.rundir import status
 from gan_cli.sweeps.directory import read_plan
+from gan_cli.system.locks import locked
 
 
 def jobs(sweep: Path) -> dict[str, Path]:

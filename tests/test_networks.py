@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 import gan_cli.networks
-from gan_cli.errors import ConfigError
+from gan_cli.config.build import build
+from gan_cli.config.schema import Built, check, parameters
 from gan_cli.networks import cgan, dcgan, mlp, pair, patchgan, resnet, resnet_translator, takes_label, unet
 from gan_cli.networks.layers import make_norm
-from gan_cli.runs import build
-from gan_cli.schema import Built, check, parameters
+from gan_cli.system.errors import ConfigError
 
 CONV = nn.Conv2d | nn.ConvTranspose2d
 

@@ -174,7 +174,7 @@ def put(run: Path, path: str, value: Any) -> None:
 CREATE = "${oc.create:'{_target_: hostile.act}'}"
 HOSTILE: dict[str, tuple[str, Any]] = {
     "os.system": ("model.generator", {"_target_": "os.system", "command": "touch pwned"}),
-    "through gan_cli": ("model.generator", {"_target_": "gan_cli.runs.os.system", "command": "touch pwned"}),
+    "through gan_cli": ("model.generator", {"_target_": "gan_cli.rundir.reload.os.system", "command": "touch pwned"}),
     "exec": ("model.task", {"_target_": "builtins.exec", "_args_": ["open('pwned', 'w')"]}),
     "through torch.optim": ("model.generator", {"_target_": "torch.optim.lr_scheduler.types.FunctionType"}),
     "nested": ("model.generator.width", {"_target_": "hostile.act"}),
@@ -184,9 +184,9 @@ HOSTILE: dict[str, tuple[str, Any]] = {
         {"_target_": "gan_cli.networks.dcgan.Generator", "_args_": [{"_target_": "hostile.act"}]},
     ),
     "own file": ("model.generator", {"_target_": "hostile.act"}),
-    "an eval of ours": ("model.generator", {"_target_": "gan_cli.schema._type", "annotation": "open('pwned', 'w')"}),
-    "an import of ours": ("model.generator", {"_target_": "gan_cli.schema.parameters", "target": "hostile.act"}),
-    "a helper of ours": ("model.generator", {"_target_": "gan_cli.trainer.make", "run_dir": "pwned"}),
+    "an eval of ours": ("model.generator", {"_target_": "gan_cli.config.schema._type", "annotation": "open('pwned', 'w')"}),
+    "an import of ours": ("model.generator", {"_target_": "gan_cli.config.schema.parameters", "target": "hostile.act"}),
+    "a helper of ours": ("model.generator", {"_target_": "gan_cli.rundir.directory.make", "run_dir": "pwned"}),
     "interpolation": ("model.generator.width", CREATE),
     "interpolation in the task": ("model.task.latent_dim", CREATE),
     "interpolated target": ("model.generator._target_", "${oc.decode:hostile.act}"),

@@ -18,18 +18,18 @@ from hydra import compose, initialize_config_module
 from torch import Tensor, nn
 
 import gan_cli.config
-from gan_cli.config import TrainConfig, optimizer_node
+from gan_cli.config.build import build
+from gan_cli.config.training import TrainConfig, optimizer_node
 from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ArrayDataset, Jitter, TranslationDataset
-from gan_cli.engine import Player, train
-from gan_cli.game import Game, build_game
 from gan_cli.losses import LeastSquares, Minimax, NonSaturating, Wasserstein
 from gan_cli.networks import cgan, dcgan, mlp, patchgan, resnet, resnet_translator, unet
 from gan_cli.networks.layers import Maxout
 from gan_cli.objective import Objective, WarmUp
 from gan_cli.penalties import GradientPenalty
-from gan_cli.runs import build
 from gan_cli.tasks.unpaired import ImagePool
+from gan_cli.training.build import Game, build_game
+from gan_cli.training.loop import Player, train
 
 NORM = nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm
 WEIGHTED = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
@@ -403,7 +403,7 @@ def test_weights_start_from_the_papers_gaussian(build: Any) -> None:
 @cache
 def composed(*overrides: str) -> TrainConfig:
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
-        return gan_cli.config.check(compose("train", overrides=list(overrides)))
+        return gan_cli.config.training.check(compose("train", overrides=list(overrides)))
 
 
 def value(config: TrainConfig, key: str) -> Any:

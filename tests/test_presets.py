@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_module
 from PIL import Image
 
 import gan_cli.config
-from gan_cli.config import flatten
+from gan_cli.config.plain import flatten
 
 from .conftest import Result, train_tiny  # type: ignore[import-not-found]
 
@@ -29,7 +29,7 @@ EVERY = [f"total_steps={STEPS}", "log_every=4", f"save_every={STOP}", "gif=false
 
 def composed(preset: str, *overrides: str) -> dict[str, Any]:
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
-        return gan_cli.config.check(compose("train", [f"experiment={preset}", *overrides])).as_dict()
+        return gan_cli.config.training.check(compose("train", [f"experiment={preset}", *overrides])).as_dict()
 
 
 # What a key of a network becomes; one that is a copy of another (``b2a: ${.a2b}``) follows it.

@@ -16,9 +16,9 @@ import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from gan_cli import schema
-from gan_cli.config import EMAConfig, check_plain, to_plain
-from gan_cli.errors import ConfigError
+from gan_cli.config import schema
+from gan_cli.config.plain import to_plain
+from gan_cli.config.training import EMAConfig, check_plain
 from gan_cli.ranges import (
     Betas,
     Channels,
@@ -33,6 +33,7 @@ from gan_cli.ranges import (
     PositiveInt,
     Seed,
 )
+from gan_cli.system.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
 NAN, INF = math.nan, math.inf
@@ -347,7 +348,7 @@ def test_source_and_import_agree(target: str) -> None:
 
 
 def test_checking_a_config_does_not_load_torch() -> None:
-    code = "import sys, gan_cli.schema, gan_cli.config, gan_cli.cli, gan_cli.train; print('torch' in sys.modules)"
+    code = "import sys, gan_cli.config.training, gan_cli.app.entry, gan_cli.train; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CONF.parent)
     assert done.stdout.strip() == "False"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gan_cli import status
-from gan_cli.engine import Progress
+from gan_cli.rundir import status
+from gan_cli.training.loop import Progress
 
 
 def of(run: Path) -> dict[str, Any]:
@@ -54,14 +54,14 @@ def test_failed(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", "events")
 
-    monkeypatch.setattr("gan_cli.writer.Writer.row", full)
+    monkeypatch.setattr("gan_cli.training.writer.Writer.row", full)
     result = train("total_steps=4", "log_every=1", "run_dir=r", code=74)
     found = of(tmp_path / "r")
     assert (found["state"], found["exit_code"], found["step"]) == ("failed", 74, 1) and found["message"] in result.err
 
 
 def test_running_while_it_runs(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_cli.writer import Writer
+    from gan_cli.training.writer import Writer
 
     seen, add = [], Writer.add
 

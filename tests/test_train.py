@@ -172,7 +172,7 @@ def test_signal_then_the_printed_command(
 
 
 def test_the_second_signal_acts_at_once() -> None:
-    from gan_cli.trainer import stop_on_signal
+    from gan_cli.training.session import stop_on_signal
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with stop_on_signal() as received:
@@ -244,7 +244,7 @@ def test_what_is_saved_after_a_damaged_checkpoint_stays(train: Any, read: Any, t
 
 
 def test_killed_before_the_first_checkpoint(train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from gan_cli import checkpoint
+    from gan_cli.rundir import checkpoint
 
     command = ["total_steps=4", "log_every=1", "sample_every=1", "save_every=3"]
     train(*command, "run_dir=whole")
@@ -356,12 +356,12 @@ def test_threads_stay_as_they_were(train: Any, read: Any, tmp_path: Path) -> Non
 
 
 def test_twenty_starts_in_one_second_get_twenty_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_cli import runs
+    from gan_cli.rundir import directory
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda _: "20250101-000000")
     with ThreadPoolExecutor(20) as pool:
-        made = list(pool.map(lambda _: runs.create("a"), range(20)))
+        made = list(pool.map(lambda _: directory.create("a"), range(20)))
     assert len(set(made)) == 20 and all(path.is_dir() for path in made)
 
 
@@ -400,10 +400,10 @@ def test_divergence(save_every: int, train: Any, read: Any, tmp_path: Path) -> N
 
 
 def test_optimized_metric(train: Any, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_cli import train as module
+    from gan_cli import train
 
-    app, returned = module.app, []
-    monkeypatch.setattr(module, "app", lambda cfg: returned.append(app(cfg)))
+    app, returned = train.app, []
+    monkeypatch.setattr(train, "app", lambda cfg: returned.append(app(cfg)))
     for _ in range(2):  # trained, and finished before
         train("total_steps=2", "run_dir=r", "optimized_metric=d/loss")
     assert returned == [read.rows(tmp_path / "r")[-1]["d/loss"]] * 2
@@ -427,7 +427,7 @@ def test_a_line_that_is_no_row_is_left_out(line: bytes, train: Any, read: Any, t
 def test_processes_that_decode_do_not_hold_the_lock(tmp_path: Path) -> None:
     import fcntl
 
-    from gan_cli.locks import locked
+    from gan_cli.system.locks import locked
 
     begun, ready = os.pipe()
     with locked(tmp_path):
@@ -448,7 +448,7 @@ def test_processes_that_decode_do_not_hold_the_lock(tmp_path: Path) -> None:
 def test_a_signal_at_any_moment_of_a_step_ends_in_a_checkpoint_of_it(
     during: str, train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gan_cli.writer import Writer
+    from gan_cli.training.writer import Writer
 
     original = getattr(Writer, during)
 
@@ -466,7 +466,7 @@ def test_a_signal_at_any_moment_of_a_step_ends_in_a_checkpoint_of_it(
 def test_a_signal_while_a_picture_is_drawn_off_the_schedule(
     train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gan_cli.writer import Writer
+    from gan_cli.training.writer import Writer
 
     original = Writer.picture
 

@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_cli.data.dataset import ArrayDataset, Jitter, TranslationDataset
-from gan_cli.ema import EMA
-from gan_cli.engine import Player, Progress, frozen, train
 from gan_cli.losses import Hinge, LeastSquares, NonSaturating, Wasserstein
 from gan_cli.networks.pair import Judges, Translators
 from gan_cli.objective import Objective
@@ -24,6 +22,8 @@ from gan_cli.tasks.inference import one_by_one, training_behaviour
 from gan_cli.tasks.paired import PairedTranslation
 from gan_cli.tasks.translation import held_out
 from gan_cli.tasks.unpaired import ImagePool, UnpairedTranslation
+from gan_cli.training.ema import EMA
+from gan_cli.training.loop import Player, Progress, frozen, train
 
 C, H, N = 2, 8, 3
 Batch = dict[str, Tensor]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_cli.engine import Progress
-from gan_cli.errors import CheckpointError
-from gan_cli.writer import BLOCK, Sums, Writer
+from gan_cli.system.errors import CheckpointError
+from gan_cli.training.loop import Progress
+from gan_cli.training.writer import BLOCK, Sums, Writer
 
 STEPS = 2 * BLOCK + 9
 

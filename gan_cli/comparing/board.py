@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from gan_cli import signals
 from gan_cli.comparing import charts, text
 from gan_cli.comparing.charts import Point
 from gan_cli.comparing.records import Comparison, Group
-from gan_cli.errors import OutputError
-from gan_cli.files import opened, read_file
-from gan_cli.metrics.names import VALUES
+from gan_cli.config.metrics import VALUES
+from gan_cli.system import signals
+from gan_cli.system.errors import OutputError
+from gan_cli.system.files import opened, read_file
 
 log = logging.getLogger("gan_cli")
 MARKER = ".gan-compare.json"  # in a directory of ours: what else is in it
@@ -117,7 +117,7 @@ def _write_comparison(comparison: Comparison, directory: Path, stop: Sequence[st
     """``stop``: holds the name of a signal once one came."""
     from torch.utils.tensorboard import SummaryWriter
 
-    from gan_cli import hparams
+    from gan_cli.rundir import hparams
 
     protocols = [column.protocol_id for column in comparison.columns if column.protocol_id]
     tags: dict[str, bool] = {}  # whether there is a band

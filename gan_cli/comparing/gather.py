@@ -17,14 +17,15 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from gan_cli import results, status
 from gan_cli.comparing.records import Evaluation, Run
-from gan_cli.config import flatten
-from gan_cli.errors import ConfigError, NotFoundError, UntrustedError
-from gan_cli.files import read_file, refuse_links
-from gan_cli.locks import is_locked
-from gan_cli.metrics.names import VALUES
-from gan_cli.rows import read_rows
+from gan_cli.config.metrics import VALUES
+from gan_cli.config.plain import flatten
+from gan_cli.rundir import evaluations, status
+from gan_cli.rundir.rows import read_rows
+from gan_cli.system.errors import ConfigError, NotFoundError, UntrustedError
+from gan_cli.system.files import read_file, refuse_links
+from gan_cli.system.locks import is_locked
+from gan_cli.system.text import short
 
 DEEPEST = 4  # directories below an argument
 MOST_DIRECTORIES = 20_000
@@ -54,7 +55,7 @@ class Notes:
 
 def listed(names: Sequence[object]) -> str:
     """``a, b, c and 3 more``. Of a long name, such as a path, the middle is left out: its end says what it is."""
-    shown = ", ".join(_ends(results.short(name, 4096)) for name in names[:SHOWN])
+    shown = ", ".join(_ends(short(name, 4096)) for name in names[:SHOWN])
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
@@ -301,7 +302,7 @@ def evaluations_of(run_dir: Path, notes: Notes) -> list[Evaluation]:
     """By step."""
     found = []
     for path in sorted((run_dir / "evaluations").glob("*.json")):
-        result = results.read(path)
+        result = evaluations.read(path)
         protocol = result["protocol"] if result is not None else {}
         step, images = protocol.get("step"), protocol.get("images")
         if result is None or not is_count(step) or not is_count(images) or not _is_finite(protocol):
@@ -309,7 +310,7 @@ def evaluations_of(run_dir: Path, notes: Notes) -> list[Evaluation]:
             continue
         values = {k: float(v) for k, v in result["metrics"].items() if _is_value(v)}
         known = {k: v for k, v in values.items() if k.removesuffix("_std") in VALUES or k.startswith("fid/")}
-        found.append(Evaluation(step, images, known, results.protocol_id(protocol), protocol))
+        found.append(Evaluation(step, images, known, evaluations.protocol_id(protocol), protocol))
     return sorted(found, key=lambda evaluation: evaluation.step)
 
 

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gan_cli import results
 from gan_cli.comparing import naming, statistics
 from gan_cli.comparing.gather import finite, listed
 from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
-from gan_cli.config import MAY_CHANGE
-from gan_cli.errors import ConfigError
-from gan_cli.metrics.names import VALUES, direction, is_better
+from gan_cli.config.metrics import VALUES, direction, is_better
+from gan_cli.config.training import MAY_CHANGE
+from gan_cli.rundir import evaluations
+from gan_cli.system.errors import ConfigError
+from gan_cli.system.text import short
 
 FEW_IMAGES = 1000  # the FID of fewer is mostly bias, see docs/evaluation.md
 TAIL = 0.1  # the share of rows, the last ones, whose mean stands for a run that was never evaluated
@@ -82,12 +83,12 @@ def _refuse_unknown(comparisons: Sequence[Comparison], question: Question) -> No
         there = dict.fromkeys(e.protocol_id for one in comparisons for run in one.runs for e in run.evaluations)
         todo = f"There are: {', '.join(there) or 'none'}"
         if question.protocol in there:
-            what = f"no complete run was evaluated by {results.short(question.protocol, 60)!r}"
+            what = f"no complete run was evaluated by {short(question.protocol, 60)!r}"
             raise ConfigError(what, "--protocol", "Add --unfinished to count the others as far as they are")
-        raise ConfigError(f"no run was evaluated by {results.short(question.protocol, 60)!r}", "--protocol", todo)
+        raise ConfigError(f"no run was evaluated by {short(question.protocol, 60)!r}", "--protocol", todo)
     if question.sort and not any(is_called(name, question.sort) for name in known):
         todo = f"There are: {', '.join(known) or 'none'}"
-        raise ConfigError(f"there is no column {results.short(question.sort, 60)!r}", "--sort", todo)
+        raise ConfigError(f"there is no column {short(question.sort, 60)!r}", "--sort", todo)
     if question.at.isdecimal() and not any(group.summaries for one in comparisons for group in one.groups):
         images = sorted({e.images for one in comparisons for run in one.runs for e in run.evaluations})
         shown = images if len(images) <= 12 else [*images[:6], "...", *images[-5:]]
@@ -134,7 +135,7 @@ def titles_of(parts: Sequence[Sequence[Run]]) -> list[str]:
         alike = [other for other, its in zip(configs, names, strict=True) if its == name]
         keys = [k for k in naming.varied(alike) if k != "dataset.download"] if len(alike) > 1 else []
         said = ", ".join(f"{k.removeprefix('dataset.')}={naming.text(config.get(k))}" for k in keys[:3])
-        titles.append(results.short(f"{name} ({said})" if said else name, 120))
+        titles.append(short(f"{name} ({said})" if said else name, 120))
         if len(alike) > 1 and not said:
             titles[-1] += f" ({part[0].data[:8] or 'unknown content'})"
     return titles
@@ -512,6 +513,6 @@ def _number(value: object) -> int:
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    changed = results.changes(theirs, ours)
-    shown = [f"{key} is {results.short(a)} there, {results.short(b)} here" for key, (a, b) in changed.items()]
+    changed = evaluations.changes(theirs, ours)
+    shown = [f"{key} is {short(a)} there, {short(b)} here" for key, (a, b) in changed.items()]
     return "; ".join(shown[:4]) or "another version of the rule"

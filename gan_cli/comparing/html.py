@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from gan_cli.comparing.records import Column, Group, Run
-from gan_cli.files import read_file
+from gan_cli.system.files import read_file
 
 STYLES = 8  # groups with a colour, dash and marker of their own; there is no ninth that can be told from them
 PICTURE_LIMIT = 2 * 2**20  # bytes of a file

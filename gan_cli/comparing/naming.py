@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gan_cli.comparing.records import Run
-from gan_cli.config import MAY_CHANGE, is_among
-from gan_cli.results import short
+from gan_cli.config.plain import is_among
+from gan_cli.config.training import MAY_CHANGE
+from gan_cli.system.text import short
 
 # What makes no other result, what the means are over, and the data, which is compared by its content elsewhere. Runs of
 # another length are another group.

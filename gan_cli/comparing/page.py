@@ -15,7 +15,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from gan_cli import __version__, cli
 from gan_cli.comparing import charts, samples
 from gan_cli.comparing.charts import Curve, counting, finite
 from gan_cli.comparing.html import (
@@ -42,8 +41,10 @@ from gan_cli.comparing.html import (
 )
 from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
 from gan_cli.comparing.text import measured, training
-from gan_cli.errors import OutputError, of_system
-from gan_cli.files import write_output
+from gan_cli.system.errors import OutputError, of_system
+from gan_cli.system.files import write_output
+from gan_cli.system.text import override
+from gan_cli.system.version import __version__
 
 MOST_CHARTS = 12  # of training scalars
 # Training scalars that say most come first; others follow by name.
@@ -471,7 +472,7 @@ def _run_row(comparison: Comparison, one: Named, run: Run, key: str, room: Room)
 
 def _run_fold(one: Named, run: Run, key: str, room: Room) -> str:
     """How a run was made, how to make it again, and its config."""
-    again = shlex.join(["gan-train", cli.override("from_run", run.path), cli.override("run_dir", f"again/{run.path.name}")])
+    again = shlex.join(["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")])
     parts = [f'<p class="warn">{text_of(run.message)}</p>\n' if run.message else ""]
     if made := training(run):
         parts.append(note(f"Made by{f', in {text_of(run.cwd)}' if run.cwd else ''}:") + _command(shlex.join(made)))

@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from gan_cli.cli import override
 from gan_cli.comparing.gather import finite
 from gan_cli.comparing.groups import TAIL, counted
 from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
 from gan_cli.comparing.statistics import LEVEL
-from gan_cli.results import number, short
+from gan_cli.system.text import number, override, short
 
 FORMAT = 1  # of the JSON; grows when a key changes its meaning or goes
 BEST, UNSUPPORTED = "*", "?"

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, TranslationDataset
-from gan_cli.errors import ConfigError, GanError, MemoryFullError
 from gan_cli.randomness import derive
-from gan_cli.signals import SIGNALS
+from gan_cli.system.errors import ConfigError, GanError, MemoryFullError
+from gan_cli.system.signals import SIGNALS
 
 Source = Generator[tuple[Tensor, Tensor | None], None, None]  # (B, ...) and int64 (B,), anywhere
 PATIENCE = 600.0  # seconds that a batch may take to decode

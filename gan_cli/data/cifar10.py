@@ -16,8 +16,8 @@ from gan_cli.data.archives import tar_files
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.download import ensure_files
 from gan_cli.data.fitting import fit_images
-from gan_cli.errors import DataError
 from gan_cli.ranges import ImageSize
+from gan_cli.system.errors import DataError
 
 FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}

@@ -13,9 +13,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from gan_cli import console
 from gan_cli.data.archives import unpack
-from gan_cli.errors import NotFoundError
+from gan_cli.system import console
+from gan_cli.system.errors import NotFoundError
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from gan_cli.data.download import ensure_archive
 from gan_cli.data.image_files import SUFFIXES, ImageFiles, Part, find_images
 from gan_cli.data.paired import PARTS
 from gan_cli.data.translation import FileStreams, check_load_size, translation_files
-from gan_cli.errors import DataError
 from gan_cli.ranges import ImageSize
+from gan_cli.system.errors import DataError
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"  # the server has no https that can be relied on
 COUNTS = {"train": 400, "val": 100, "test": 106}

@@ -15,8 +15,8 @@ from gan_cli.data.archives import MAX_ARRAY_RATIO, refuse_bomb
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.download import ensure_files
 from gan_cli.data.fitting import fit_images
-from gan_cli.errors import DataError
 from gan_cli.ranges import ImageSize
+from gan_cli.system.errors import DataError
 
 DIGITS = [str(digit) for digit in range(10)]
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]

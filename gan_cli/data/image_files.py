@@ -22,10 +22,10 @@ import torch
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from gan_cli import console
 from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.data.fitting import fit_images
-from gan_cli.errors import DataError, MemoryFullError, NotFoundError
+from gan_cli.system import console
+from gan_cli.system.errors import DataError, MemoryFullError, NotFoundError
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gan_cli.data.dataset import ImageDataset, fingerprint
 from gan_cli.data.image_files import ImageFiles, as_dataset, find_images, read_images
-from gan_cli.errors import DataError
 from gan_cli.ranges import ImageSize, NonNegative, PositiveInt
+from gan_cli.system.errors import DataError
 
 log = logging.getLogger(__name__)
 

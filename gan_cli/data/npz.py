@@ -13,8 +13,8 @@ from torch import Tensor
 from gan_cli.data.archives import MAX_ARRAY_RATIO, refuse_bomb
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.fitting import CHUNK, fit_images
-from gan_cli.errors import DataError, NotFoundError
 from gan_cli.ranges import ImageSize, PositiveInt
+from gan_cli.system.errors import DataError, NotFoundError
 
 log = logging.getLogger(__name__)
 

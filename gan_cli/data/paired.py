@@ -8,8 +8,8 @@ from typing import Literal
 from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.image_files import ImageFiles, Part, find_images
 from gan_cli.data.translation import FileStreams, choose_held_out, translation_files
-from gan_cli.errors import DataError, NotFoundError
 from gan_cli.ranges import ImageSize, NonNegative
+from gan_cli.system.errors import DataError, NotFoundError
 
 PARTS: dict[str, tuple[Part, ...]] = {"a2b": ("left", "right"), "b2a": ("right", "left")}
 HALVES_HINT = "Make files that hold A and B side by side, or keep them in two folders, trainA and trainB"

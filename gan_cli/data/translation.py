@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, Jitter, TranslationDataset, fingerprint
 from gan_cli.data.image_files import ImageFiles, as_dataset, read_images
-from gan_cli.errors import ConfigError, NotFoundError
+from gan_cli.system.errors import ConfigError, NotFoundError
 
 log = logging.getLogger(__name__)
 

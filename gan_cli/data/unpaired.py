@@ -10,8 +10,8 @@ from gan_cli.data.download import ensure_archive
 from gan_cli.data.image_files import ImageFiles, find_images
 from gan_cli.data.paired import find_two
 from gan_cli.data.translation import FileStreams, check_load_size, choose_held_out, translation_files
-from gan_cli.errors import DataError, NotFoundError
 from gan_cli.ranges import ImageSize, NonNegative
+from gan_cli.system.errors import DataError, NotFoundError
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets"  # the server has no https that can be relied on
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from gan_cli.data.dataset import ImageDataset
 from gan_cli.data.fitting import to_channels
-from gan_cli.errors import ConfigError
 from gan_cli.metrics.cache import cached, digest
 from gan_cli.randomness import derive
 from gan_cli.ranges import PositiveInt, Width
+from gan_cli.system.errors import ConfigError
 
 RECIPE = 1  # another one is another classifier
 SIDE = 32  # pixels of what it looks at

@@ -15,11 +15,11 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from gan_cli import console
+from gan_cli.config.build import build
 from gan_cli.data.dataset import ImageDataset
-from gan_cli.errors import ConfigError, DataError
 from gan_cli.metrics.cache import digest
-from gan_cli.runs import build
+from gan_cli.system import console
+from gan_cli.system.errors import ConfigError, DataError
 
 log = logging.getLogger("gan_cli")
 REPORT_EVERY = 10  # seconds between lines where there is no terminal

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gan_cli.data.fitting import to_channels
-from gan_cli.errors import DataError
 from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
+from gan_cli.system.errors import DataError
 
 WEIGHTS = WeightFile(
     name="weights-inception-2015-12-05-6726825d.pth",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gan_cli.data.download import get
-from gan_cli.errors import DataError, NotFoundError
+from gan_cli.system.errors import DataError, NotFoundError
 
 log = logging.getLogger("gan_cli")
 

@@ -15,15 +15,14 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from gan_cli.cli import program
-from gan_cli.errors import OutputError
-from gan_cli.files import read_file, write_file
-from gan_cli.locks import locked
-from gan_cli.signals import SWEEP
 from gan_cli.sweeps.elsewhere import STOP, own_mark
+from gan_cli.system.errors import OutputError
+from gan_cli.system.files import read_file, write_file
+from gan_cli.system.locks import locked
+from gan_cli.system.signals import SWEEP
+from gan_cli.system.text import program
 
 AUTO = "auto"  # hydra.sweep.dir: called after what is swept
-LONGEST = 200  # bytes of a name; file systems take 255
 
 
 def default_dir(overrides: Sequence[Override]) -> str:
@@ -41,15 +40,6 @@ def default_dir(overrides: Sequence[Override]) -> str:
     shown = re.sub(r"[^\w-]+", "_", "-".join(dict.fromkeys(words)))[:60]
     digest = hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:8]
     return f"outputs/sweep-{shown or 'jobs'}-{digest}"
-
-
-def job_name(overrides: str) -> str:
-    """The directory of a sweep's job: what it overrides, as one plain file name."""
-    overrides = overrides or "default"
-    name = overrides.replace("/", "_").lstrip(".") or "default"
-    if name == overrides and len(name.encode()) <= LONGEST:
-        return name
-    return f"{name[:100]}-{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
 def continue_sweep() -> str:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from gan_cli import signals
-from gan_cli.errors import OutputError, PreemptedError
-from gan_cli.locks import locked
+from gan_cli.system import signals
+from gan_cli.system.errors import OutputError, PreemptedError
+from gan_cli.system.locks import locked
 
 STOP = ".stop"  # in the directory of a sweep: its jobs, wherever they run, save and end
 PAUSE = 0.3  # seconds between looks
@@ -26,7 +26,7 @@ before = signal.getsignal(signal.SIGTERM)  # a launcher's own handler, if it has
 
 
 def own_mark() -> str:
-    """What :data:`gan_cli.signals.SWEEP` holds of this process: ``HOST:PID``."""
+    """What :data:`gan_cli.system.signals.SWEEP` holds of this process: ``HOST:PID``."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.types import Override
 
-from gan_cli.cli import refuse_huge_sweep
-from gan_cli.errors import ConfigError, SweepError
-from gan_cli.sweeps import directory as places
+from gan_cli.app.entry import refuse_huge_sweep
+from gan_cli.sweeps import directory
 from gan_cli.sweeps.jobs import Jobs, Outcome
+from gan_cli.system.errors import ConfigError, SweepError
 
 log = logging.getLogger("gan_cli")
 
@@ -31,7 +31,7 @@ class Grid(Jobs):
             failed = {one.name: one.error for one in outcomes if one.error is not None}
         done = sum(one.state == "complete" for one in outcomes)
         if done:
-            log.info("compare them: %s", places.compare(self.directory))
+            log.info("compare them: %s", directory.compare(self.directory))
         if failed:
             raise SweepError(failed)
         log.info("the sweep is finished: %d of %d jobs are complete", done, len(outcomes))

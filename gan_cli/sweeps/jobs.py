@@ -27,10 +27,16 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from gan_cli import signals, status
-from gan_cli.cli import first_line
-from gan_cli.config import MAY_CHANGE, TrainConfig, check, differences, is_among
-from gan_cli.errors import (
+from gan_cli.config.plain import differences, is_among
+from gan_cli.config.training import MAY_CHANGE, TrainConfig, check
+from gan_cli.rundir import status
+from gan_cli.rundir.best import final_metric
+from gan_cli.sweeps import directory
+from gan_cli.sweeps.elsewhere import STOP, gpus
+from gan_cli.sweeps.lost import LOST, LostError, as_failed, as_failures, is_loss
+from gan_cli.sweeps.table import Watch, look
+from gan_cli.system import signals
+from gan_cli.system.errors import (
     CheckpointError,
     ConfigError,
     DiskError,
@@ -42,13 +48,9 @@ from gan_cli.errors import (
     PreemptedError,
     PrunedError,
 )
-from gan_cli.files import read_file
-from gan_cli.locks import is_locked
-from gan_cli.outcome import final_metric
-from gan_cli.sweeps import directory as places
-from gan_cli.sweeps.elsewhere import STOP, gpus
-from gan_cli.sweeps.lost import LOST, LostError, as_failed, as_failures, is_loss
-from gan_cli.sweeps.table import Watch, look
+from gan_cli.system.files import read_file
+from gan_cli.system.locks import is_locked
+from gan_cli.system.text import first_line, job_name
 
 log = logging.getLogger("gan_cli")
 MANY = 30  # jobs: to compose their configs takes a while
@@ -167,10 +169,10 @@ class Jobs:
                 raise ConfigError("each job has a directory of its own", str(override.input_line), todo)
             if override.key_or_group in ("sweep", "launcher") and override.is_sweep_override():
                 raise ConfigError("one at a time", str(override.input_line), f"Choose one: {override.key_or_group}=NAME")
-        if self.config.hydra.sweep.dir == places.AUTO:
+        if self.config.hydra.sweep.dir == directory.AUTO:
             typed = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.hydra))
             with read_write(self.config), open_dict(self.config):
-                self.config.hydra.sweep.dir = places.default_dir([*overrides, *typed])
+                self.config.hydra.sweep.dir = directory.default_dir([*overrides, *typed])
         self.directory = Path(self.config.hydra.sweep.dir).expanduser()
         with read_write(self.config), open_dict(self.config):
             self.config.hydra.sweep.dir = str(self.directory)
@@ -181,9 +183,9 @@ class Jobs:
         # A job is called after what is swept: the rest is the same for all of them.
         fixed = sorted({override.key_or_group for override in overrides if not override.is_sweep_override()})
         self.fixed = fixed if len(fixed) < len(overrides) else []
-        with places.held(self.directory):
+        with directory.held(self.directory):
             log.info("sweep directory: %s", self.directory)
-            log.info("to go on with the sweep, whatever ends it, repeat the command: %s", places.continue_sweep())
+            log.info("to go on with the sweep, whatever ends it, repeat the command: %s", directory.continue_sweep())
             apart = not self.launcher_is("basic") and not self._is_here()
             self.watch = Watch(self.directory, self.names, apart=apart, says=apart and not self.launcher_is("joblib"))
             try:
@@ -203,7 +205,7 @@ class Jobs:
         ]
         everything = [*overrides, *own]
         cfg = self.context.config_loader.load_sweep_config(self.config, everything)
-        name = places.job_name(str(cfg.hydra.job.override_dirname))
+        name = job_name(str(cfg.hydra.job.override_dirname))
         with open_dict(cfg):
             del cfg["hydra"]
         chosen = OmegaConf.select(cfg, "run_dir")
@@ -224,7 +226,7 @@ class Jobs:
             log.info("looking at %d jobs", len(jobs))
         planned = [self.plan(overrides) for overrides in jobs]
         self.names += [job.name for job in planned if job.name not in self.names]
-        places.write_plan(self.directory, self.names, self.chosen)
+        directory.write_plan(self.directory, self.names, self.chosen)
         done, diverged = ([job for job in planned if job.ended == state] for state in ("complete", "diverged"))
         if done:
             log.info("%d of %d jobs are finished and stay as they are", len(done), len(planned))
@@ -326,7 +328,7 @@ class Jobs:
                 unsaved[job.name] = error if known else PeerError(LOST, str(job.path), "")  # type: ignore[assignment]
             elif isinstance(error, UNSAVED) and job.told_at() > self.signalled:
                 unsaved[job.name] = error
-        stopped, todo = f"the sweep was stopped by {signals.received[0]}", f"Continue with: {places.continue_sweep()}"
+        stopped, todo = f"the sweep was stopped by {signals.received[0]}", f"Continue with: {directory.continue_sweep()}"
         if unsaved:
             first = next(iter(unsaved.values()))
             kind = PeerError if isinstance(first, LostError) else type(first)  # the sweep itself does not try again
@@ -394,7 +396,7 @@ def _config(cfg: DictConfig, overrides: Sequence[str]) -> TrainConfig:
     """Of a job; beside ``from_run`` that of the run it names."""
     if cfg.from_run is None:
         return check(cfg)
-    from gan_cli.from_run import Original
+    from gan_cli.rundir.from_run import Original
 
     return Original.read(cfg).changed(cfg, [override.removeprefix("++") for override in overrides])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from gan_cli.errors import PeerError
+from gan_cli.system.errors import PeerError
 
 KINDS = {"BrokenExecutor", "UncompletedJobError"}  # of joblib and submitit, which need not be installed
 LOST = "its process is gone: killed, for lack of memory perhaps"

@@ -23,17 +23,18 @@ from uuid import uuid4
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gan_cli import status
 from gan_cli.comparing.statistics import LEVEL, mean, std, welch
-from gan_cli.config import MAY_CHANGE, check, differences, flatten, is_among
-from gan_cli.errors import ClashError, ConfigError, GanError, OutputError, SweepError, TooLargeError
-from gan_cli.files import read_file, write_file
-from gan_cli.metrics import names
+from gan_cli.config import metrics
+from gan_cli.config.plain import differences, flatten, is_among
+from gan_cli.config.schema import check_fields
+from gan_cli.config.training import MAY_CHANGE, check
 from gan_cli.ranges import Count, PositiveInt, Seed
-from gan_cli.results import number
-from gan_cli.schema import check_fields
+from gan_cli.rundir import status
 from gan_cli.sweeps.jobs import Jobs, Outcome
 from gan_cli.sweeps.space import Space, read_space
+from gan_cli.system.errors import ClashError, ConfigError, GanError, OutputError, SweepError, TooLargeError
+from gan_cli.system.files import read_file, write_file
+from gan_cli.system.text import number
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -103,7 +104,7 @@ def direction_of(metric: str | None, wanted: str | None) -> str:
     if metric is None:
         todo = "Set it, such as optimized_metric=metric/fid eval_every=1000"
         raise ConfigError("a search needs to know what to optimise", "optimized_metric", todo)
-    known = names.direction(metric.removeprefix("metric/")) if is_evaluated(metric) else ""
+    known = metrics.direction(metric.removeprefix("metric/")) if is_evaluated(metric) else ""
     way = {"lower": "minimize", "higher": "maximize"}.get(known)
     where = "hydra.sweeper.direction"
     if way is not None and wanted not in (None, way):
@@ -115,7 +116,7 @@ def direction_of(metric: str | None, wanted: str | None) -> str:
 
 def is_evaluated(metric: str) -> bool:
     """Whether evaluations give it, of which the best one counts; else rows do, of which the last one counts."""
-    return metric.startswith("metric/") and metric.removeprefix("metric/") in names.VALUES
+    return metric.startswith("metric/") and metric.removeprefix("metric/") in metrics.VALUES
 
 
 @contextmanager
@@ -617,7 +618,7 @@ class OptunaSearch(Jobs):
                 self.fixed = [key for key in self.fixed if key != "seed"]
                 self.chosen = [search.best().user_attrs["directory"]]
                 search.confirm()
-            from gan_cli.train import continue_command  # which imports the sweeps
+            from gan_cli.app.commands import continue_command  # which imports the sweeps
 
             search.report(lambda overrides: continue_command(self.config.hydra, overrides, Path("NEW")))
 

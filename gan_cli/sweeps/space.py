@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gan_cli.errors import ConfigError
+from gan_cli.system.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override, RangeSweep

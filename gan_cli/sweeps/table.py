@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gan_cli import status
-from gan_cli.locks import is_locked
-from gan_cli.results import short
+from gan_cli.rundir import status
+from gan_cli.system.locks import is_locked
+from gan_cli.system.text import short
 
 log = logging.getLogger("gan_cli")
 LOOK, FULL = 2.0, 60.0  # seconds between looks; at most one whole table in this time

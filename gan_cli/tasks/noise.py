@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gan_cli import distributed
+from gan_cli.compute import processes
 from gan_cli.data.batches import permutation
 from gan_cli.images import make_grid, to_uint8
 from gan_cli.networks import apply
@@ -68,8 +68,8 @@ class NoiseToImage(nn.Module):
     def noise(self, n: int, device: torch.device) -> Tensor:
         """Training latents, float32 (n, latent_dim), from the global generator."""
         if self.prior == "uniform":
-            return distributed.own(lambda n: torch.rand(n, self.latent_dim, device=device) * 2 - 1, n)
-        return distributed.own(lambda n: torch.randn(n, self.latent_dim, device=device), n)
+            return processes.own(lambda n: torch.rand(n, self.latent_dim, device=device) * 2 - 1, n)
+        return processes.own(lambda n: torch.randn(n, self.latent_dim, device=device), n)
 
     def _latents(self, batch: dict[str, Tensor], new: bool) -> Tensor:
         noise = self._noise if self.same_noise and not new else None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_cli import distributed
+from gan_cli.compute import processes
 from gan_cli.networks.pair import Judges, Translators
 from gan_cli.objective import Logs, Objective, mixes_batch
 from gan_cli.ranges import Channels, ImageSize, NonNegative, PoolSize
@@ -42,7 +42,7 @@ class ImagePool(nn.Module):
         if self.size == 0:
             return images
         returned = []
-        for image in distributed.gather(images.to(self.images.dtype)):
+        for image in processes.gather(images.to(self.images.dtype)):
             full = self.filled >= self.size
             swap = full & (torch.rand((), device=image.device) < 0.5)
             slot = torch.where(full, torch.randint(self.size, (), device=image.device), self.filled)[None]
@@ -50,7 +50,7 @@ class ImagePool(nn.Module):
             returned.append(torch.where(swap, old, image))
             self.images.index_copy_(0, slot, torch.where(swap | ~full, image, old)[None])
             self.filled.copy_((self.filled + 1).clamp_max(self.size))
-        return distributed.part(torch.stack(returned))
+        return processes.part(torch.stack(returned))
 
 
 class UnpairedTranslation(nn.Module):

@@ -80,7 +80,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         evaluations: dict[int, dict[str, float]] | None = None,
         rows: list[dict[str, Any]] | None = None,
     ) -> Path:
-        from gan_cli import results
+        from gan_cli.rundir import evaluations
 
         path = tmp_path / "runs" / name
         path.mkdir(parents=True)
@@ -101,7 +101,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         found = evaluations or ({} if fid is None else {steps: {"fid": fid, "fid_std": 0.1, "is": 10 - fid}})
         for step, values in found.items():
             said = {**PROTOCOL, **(protocol or {}), "step": step, "images": 8 * step}
-            results.write(path / "evaluations" / f"step-{step:08d}-{results.protocol_id(said)}.json", values, said)
+            evaluations.write(path / "evaluations" / f"step-{step:08d}-{evaluations.protocol_id(said)}.json", values, said)
         return path
 
     return write
@@ -252,12 +252,12 @@ def test_data_that_lies_elsewhere_is_the_same(run: Any, compare: Any) -> None:
 
 
 def test_a_protocol_that_all_share_is_the_column(run: Any, compare: Any, tmp_path: Path) -> None:
-    from gan_cli import results
+    from gan_cli.rundir import evaluations
 
     for k, changes in enumerate([{}, WGAN_GP]):
         run(f"r{k}", 0, 1.0 + k, changes=changes)
     fewer = {**PROTOCOL, "num_samples": 500, "step": 100, "images": 800}
-    results.write(tmp_path / "runs" / "r0" / "evaluations" / "step-00000100-x.json", {"fid": 99.0}, fewer)
+    evaluations.write(tmp_path / "runs" / "r0" / "evaluations" / "step-00000100-x.json", {"fid": 99.0}, fewer)
     (one,) = data(compare, "--strict")
     assert [(c["name"], g["summaries"]["fid"]["mean"]) for c, g in zip(one["columns"], one["groups"], strict=True)] == [
         ("fid", 1.0), ("is", 2.0)
@@ -502,7 +502,7 @@ def test_files_are_written_whole_or_not(two: Any, compare: Any, tmp_path: Path, 
     def full(*_: object) -> None:
         raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr("gan_cli.files.os.replace", full)
+    monkeypatch.setattr("gan_cli.system.files.os.replace", full)
     assert "cannot be written: Operation not permitted" in compare("--csv", "before.csv", code=73).errors[0]
     assert (tmp_path / "before.csv").read_text() == "before" and not list(tmp_path.glob(".writing-*"))
 

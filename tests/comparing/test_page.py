@@ -21,7 +21,7 @@ import pytest
 
 from gan_cli.comparing import html, page, samples, text
 from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
-from gan_cli.errors import OutputError
+from gan_cli.system.errors import OutputError
 
 EVIL = "<script>alert('x')</script>\u202e&\"'</style>"
 VOID = {"meta", "img", "link", "br", "hr", "input", "wbr"}

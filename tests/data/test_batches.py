@@ -23,7 +23,7 @@ from torch import Tensor
 from gan_cli.data.batches import Batches, decode_in_processes, permutation
 from gan_cli.data.dataset import ArrayDataset
 from gan_cli.data.image_folder import image_folder
-from gan_cli.errors import ConfigError, DataError, MemoryFullError
+from gan_cli.system.errors import ConfigError, DataError, MemoryFullError
 
 CPU = torch.device("cpu")
 
@@ -187,7 +187,7 @@ def test_a_killed_process_is_one_clear_error(folder: Path) -> None:
 def test_a_killed_process_ends_the_run_at_once(
     train: Any, data_root: Path, tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gan_cli.writer import Writer
+    from gan_cli.training.writer import Writer
 
     add = Writer.add
 
@@ -294,7 +294,7 @@ batches.itself = batches  # only the end of the interpreter ends it
 def test_a_file_that_breaks_during_training_leaves_the_checkpoints(
     workers: int, content: bytes | None, train: Any, folder: Path, tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gan_cli.writer import Writer
+    from gan_cli.training.writer import Writer
 
     add = Writer.add
 

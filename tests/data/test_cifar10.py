@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gan_cli.data.cifar10 import ARCHIVE, FILES, FOLDER, cifar10
-from gan_cli.errors import DataError, NotFoundError
+from gan_cli.system.errors import DataError, NotFoundError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 3072), dtype=np.uint8)
 LABELS = [index % 10 for index in range(50)]

@@ -23,7 +23,7 @@ from gan_cli.data import unpaired as unpaired_module
 from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.facades import facades, facades_unpaired
 from gan_cli.data.unpaired import cyclegan_set
-from gan_cli.errors import ConfigError, DataError, NotFoundError
+from gan_cli.system.errors import ConfigError, DataError, NotFoundError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 COUNTS = {"train": 4, "val": 2, "test": 3}

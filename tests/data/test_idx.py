@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from gan_cli.data.idx import fashion_mnist, kmnist, mnist
-from gan_cli.errors import DataError, NotFoundError
+from gan_cli.system.errors import DataError, NotFoundError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)

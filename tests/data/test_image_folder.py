@@ -19,7 +19,7 @@ from PIL import Image
 from gan_cli.data.dataset import ArrayDataset
 from gan_cli.data.image_files import ImageFiles, StreamedImages
 from gan_cli.data.image_folder import image_folder
-from gan_cli.errors import DataError, NotFoundError
+from gan_cli.system.errors import DataError, NotFoundError
 
 
 def save(path: Path, value: int = 100, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Path:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gan_cli.data.npz import npz
-from gan_cli.errors import DataError, NotFoundError
+from gan_cli.system.errors import DataError, NotFoundError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)

@@ -15,7 +15,7 @@ from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ArrayDataset, TranslationDataset
 from gan_cli.data.image_files import StreamedImages
 from gan_cli.data.paired import paired
-from gan_cli.errors import ConfigError, DataError, NotFoundError
+from gan_cli.system.errors import ConfigError, DataError, NotFoundError
 
 RED, BLUE = (200, 10, 10), (10, 10, 200)
 

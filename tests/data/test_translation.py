@@ -10,7 +10,7 @@ import torch
 from gan_cli.data.batches import Batches, permutation
 from gan_cli.data.dataset import ArrayDataset, Jitter, TranslationDataset
 from gan_cli.data.translation import make_jitter
-from gan_cli.errors import ConfigError
+from gan_cli.system.errors import ConfigError
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from PIL import Image
 from gan_cli.data.batches import Batches
 from gan_cli.data.image_files import StreamedImages
 from gan_cli.data.unpaired import unpaired
-from gan_cli.errors import DataError, NotFoundError
+from gan_cli.system.errors import DataError, NotFoundError
 
 
 def fill(folder: Path, count: int, value: int, mode: str = "RGB") -> None:

@@ -14,10 +14,10 @@ from gan_cli.data.dataset import ArrayDataset
 from gan_cli.data.dataset import fingerprint as hash_of
 from gan_cli.data.digits import digits
 from gan_cli.data.fitting import fit_images
-from gan_cli.errors import ConfigError
 from gan_cli.metrics import classifier
 from gan_cli.metrics.classifier import Classifier, canonical
 from gan_cli.metrics.features import CLASSIFIER, build_extractor, extract
+from gan_cli.system.errors import ConfigError
 
 CPU = torch.device("cpu")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_cli import schema
-from gan_cli.config import TO_FEATURES
-from gan_cli.errors import ConfigError, DataError
+from gan_cli.config import schema
+from gan_cli.config.training import TO_FEATURES
 from gan_cli.metrics import features
 from gan_cli.metrics.features import CLASSIFIER, INCEPTION, Custom, build_extractor, default_node, extract
+from gan_cli.system.errors import ConfigError, DataError
 
 CONF = Path(__file__).parents[2] / "conf"
 CPU = torch.device("cpu")

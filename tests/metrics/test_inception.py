@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_cli.errors import DataError, NotFoundError
 from gan_cli.metrics import inception
 from gan_cli.metrics.features import INCEPTION, build_extractor, extract
 from gan_cli.metrics.weights import WeightFile
+from gan_cli.system.errors import DataError, NotFoundError
 
 CPU = torch.device("cpu")
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from gan_cli.errors import DataError, NotFoundError
 from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
+from gan_cli.system.errors import DataError, NotFoundError
 
 CONTENT = b"the weights"
 FULL = hashlib.sha256(CONTENT).hexdigest()

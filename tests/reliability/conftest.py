@@ -76,7 +76,8 @@ def compose(overrides: list[str], own: bool) -> Any:
     """The config of ``gan-train overrides``; with ``own`` networks that have spectral norm."""
     from hydra import compose, initialize_config_module
 
-    from gan_cli.config import check_plain, to_plain
+    from gan_cli.config.plain import to_plain
+    from gan_cli.config.training import check_plain
 
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
         plain = to_plain(compose("train", overrides))
@@ -101,9 +102,9 @@ class Kind:
 
     def train(self, run_dir: Path, **changes: Any) -> str:
         """Start or continue it; how it was stopped, or an empty string if it came to its end."""
-        from gan_cli import signals
-        from gan_cli.errors import PreemptedError
-        from gan_cli.trainer import train_run
+        from gan_cli.system import signals
+        from gan_cli.system.errors import PreemptedError
+        from gan_cli.training.session import train_run
 
         try:
             train_run(replace(self.config, **changes), run_dir, "", lambda path: f"gan-train run_dir={path}")
@@ -166,7 +167,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Iterator
 
 def uninterrupted(name: str, home: Path, data_root: Path) -> Kind:
     """The run that was never stopped."""
-    from gan_cli import checkpoint
+    from gan_cli.rundir import checkpoint
 
     tiny, overrides = KINDS[name]
     placed = [re.sub(r"^(dataset\.(?:root|path)=)", rf"\1{data_root}/", text) for text in overrides]
@@ -203,7 +204,7 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def forge(unsynced: None) -> Callable[[Kind, Path, int, Callable[[Any, Any], None]], Path]:
     """``forge(kind, run_dir, step, change)``: killed at ``step``, its state ``change(tensors, info)``-d, all hashes right."""
-    from gan_cli import checkpoint
+    from gan_cli.rundir import checkpoint
 
     def forge(kind: Kind, run_dir: Path, step: int, change: Callable[[Any, Any], None]) -> Path:
         run = kind.killed(run_dir, step)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from gan_cli import checkpoint, train
+from gan_cli import train
+from gan_cli.rundir import checkpoint
 
 from ..conftest import TINY as SMALL  # type: ignore[import-not-found]
 
@@ -79,7 +80,13 @@ class Forked:
 @cache
 def prepare_to_fork() -> None:
     """Import what a training imports: a forked one has it then."""
-    for name in ("gan_cli.trainer", "gan_cli.game", "torch.utils.tensorboard", "torch._dynamo", "torch.distributed.tensor"):
+    for name in (
+        "gan_cli.training.session",
+        "gan_cli.training.build",
+        "torch.utils.tensorboard",
+        "torch._dynamo",
+        "torch.distributed.tensor",
+    ):
         import_module(name)
     import_module("hydra.main")
     import_module("PIL.GifImagePlugin")

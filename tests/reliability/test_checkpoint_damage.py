@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from gan_cli import checkpoint
-from gan_cli.errors import CheckpointError
+from gan_cli.rundir import checkpoint
+from gan_cli.system.errors import CheckpointError
 
 SOAK = "GAN_CLI_SOAK" in os.environ
 TRIALS = 400 if SOAK else 40  # of each kind

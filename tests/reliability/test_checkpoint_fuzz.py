@@ -18,8 +18,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from gan_cli import load_run
-from gan_cli.errors import GanError
 from gan_cli.images import to_uint8, write_png
+from gan_cli.system.errors import GanError
 
 from ..conftest import train_tiny  # type: ignore[import-not-found]
 from .strangers import MEGABYTES, SECONDS, Watch, newest, sign  # type: ignore[import-not-found]

@@ -47,7 +47,7 @@ def keys() -> list[str]:
     from hydra import compose, initialize_config_module
     from omegaconf import OmegaConf
 
-    from gan_cli.config import flatten
+    from gan_cli.config.plain import flatten
 
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
         configs = [compose("train", choice) for choice in ([], ["model=cyclegan", "loss=wgan_gp", "schedule=linear"])]
@@ -103,7 +103,7 @@ def mutant(draw: random.Random, folder: Path) -> list[str]:
 def test_mutated_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gan_cli.trainer
 
-    monkeypatch.setattr(gan_cli.trainer, "train_run", lambda *args, **keywords: None)
+    monkeypatch.setattr(gan_cli.training.session, "train_run", lambda *args, **keywords: None)
     draw, known, codes = random.Random(5), keys(), Counter[int]()
     call(tmp_path, "gan-train")
     slowest, before = 0.0, fresh_peak()

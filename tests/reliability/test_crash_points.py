@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_cli import checkpoint
+from gan_cli.rundir import checkpoint
 
 from .processes import Forked, half_written, newest, watched
 

@@ -54,7 +54,7 @@ def started(begun: Path, tmp_path: Path) -> Path:
 
 
 def _stop_after(step: int) -> None:
-    from gan_cli.writer import Writer
+    from gan_cli.training.writer import Writer
 
     add = Writer.add
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_cli.engine import Player
+from gan_cli.training.loop import Player
 
 ROWS = ["log_every=1", "sample_every=100", "save_every=4"]
 

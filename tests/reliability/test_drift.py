@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from gan_cli import checkpoint
-from gan_cli.errors import DiskError
+from gan_cli.rundir import checkpoint
+from gan_cli.system.errors import DiskError
 
 FEW = ["save_every=2", "log_every=2", "sample_every=2", "run_dir=r"]
 

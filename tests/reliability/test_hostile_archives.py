@@ -25,7 +25,7 @@ from gan_cli.data.cifar10 import read_batch
 from gan_cli.data.download import ensure_archive
 from gan_cli.data.idx import read_idx
 from gan_cli.data.npz import npz
-from gan_cli.errors import DataError, NotFoundError
+from gan_cli.system.errors import DataError, NotFoundError
 
 from .strangers import fresh_peak, peak  # type: ignore[import-not-found]
 

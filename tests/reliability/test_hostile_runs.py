@@ -23,9 +23,9 @@ from safetensors.torch import save as save_tensors
 
 import gan_cli.data.cifar10  # noqa: F401  # derives from what no_pickle takes away
 from gan_cli import load_run
-from gan_cli.errors import GanError
-from gan_cli.files import read_file, write_file, written
-from gan_cli.trust import own_dataset
+from gan_cli.rundir.trust import own_dataset
+from gan_cli.system.errors import GanError
+from gan_cli.system.files import read_file, write_file, written
 
 from .strangers import MEGABYTES, SECONDS, Watch, newest, sign  # type: ignore[import-not-found]
 
@@ -182,7 +182,7 @@ HARMS: dict[str, tuple[Harm, int]] = {
     "posix.system": (config(GENERATOR, {**TOUCH, "_target_": "posix.system"}), 77),
     "open": (config(GENERATOR, {"_target_": "builtins.open", "file": "pwned", "mode": "w"}), 77),
     "os.mkdir": (config(TASK, {"_target_": "os.mkdir", "path": "pwned"}), 77),
-    "through gan_cli": (config(GENERATOR, {**TOUCH, "_target_": "gan_cli.runs.os.system"}), 77),
+    "through gan_cli": (config(GENERATOR, {**TOUCH, "_target_": "gan_cli.rundir.reload.os.system"}), 77),
     "through the networks": (config(GENERATOR, {**TOUCH, "_target_": "gan_cli.networks.inspect.os.system"}), 77),
     "through the tasks": (config(TASK, {"_target_": "gan_cli.tasks.theory.np.fromfile", "file": "x"}), 77),
     "a network of torch": (config(GENERATOR, {"_target_": "gan_cli.networks.mlp.nn.Linear", "in_features": 1}), 77),
@@ -195,7 +195,7 @@ HARMS: dict[str, tuple[Harm, int]] = {
     "recursive": (config(f"{GENERATOR}._recursive_", False), 77),
     "an import": (config(GENERATOR, {"_target_": "hostile.act"}), 77),
     "an import by a number": (config(f"{GENERATOR}.width", {"_target_": "hostile.act"}), 77),
-    "a function of ours": (config(TASK, {"_target_": "gan_cli.trainer.make", "run_dir": "pwned"}), 77),
+    "a function of ours": (config(TASK, {"_target_": "gan_cli.rundir.directory.make", "run_dir": "pwned"}), 77),
     "a data set as a network": (config(GENERATOR, {"_target_": "gan_cli.data.cifar10.cifar10", "root": "pwned"}), 77),
     "a data set within": (config(f"{GENERATOR}.width", {"_target_": "gan_cli.data.cifar10.cifar10", "root": "pwned"}), 77),
     "a network within the task": (

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gan_cli import status
+from gan_cli.rundir import status
 
 from .processes import TINY, Command, half_written, newest
 

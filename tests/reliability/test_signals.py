@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from gan_cli import checkpoint, status
-from gan_cli.outcome import read_best
+from gan_cli.rundir import checkpoint, status
+from gan_cli.rundir.best import read_best
 
 from .processes import TINY, Command, half_written, newest, reached, watching
 
@@ -191,7 +191,7 @@ def test_while_it_evaluates(tmp_path: Path, finish: Any) -> None:
     args = [*TINY["pix2pix"], *OFTEN, "eval_every=4", "metrics=[psnr]", "num_samples=4"]
 
     def within() -> None:
-        from gan_cli.eval_training import TrainingEvaluation
+        from gan_cli.training.evaluation import TrainingEvaluation
 
         measure = TrainingEvaluation.measure
 

@@ -48,7 +48,8 @@ def chosen(everything: list[Item], seed: str) -> list[Item]:
 
 def fresh(kind: Any) -> tuple[Any, Any]:
     """What a run of this kind that has not begun would save."""
-    from gan_cli.game import build_game, snapshot
+    from gan_cli.training.build import build_game
+    from gan_cli.training.state import snapshot
 
     game = build_game(kind.config, None)
     game.batches.close()
@@ -76,8 +77,8 @@ def overwritten(config: Any) -> dict[str, str]:
 
 def outcome(kind: Any, run: Path, stop_at: Any) -> tuple[str, list[str]]:
     """``refused``, or what the run that goes on from ``STEP`` has otherwise at ``LATER``, and the notes in its log."""
-    from gan_cli import checkpoint
-    from gan_cli.errors import CheckpointError
+    from gan_cli.rundir import checkpoint
+    from gan_cli.system.errors import CheckpointError
 
     log = run / "train.log"
     log.unlink()
@@ -163,7 +164,7 @@ def test_nothing_is_saved_in_vain(name: str, kinds: Any, forge: Any, stop_at: An
 
 
 def test_the_command_says_it_in_one_line(train: Any, trained: Path, tmp_path: Path) -> None:
-    from gan_cli import checkpoint
+    from gan_cli.rundir import checkpoint
 
     run = tmp_path / "r"
     shutil.copytree(trained, run)
@@ -179,8 +180,8 @@ def test_the_command_says_it_in_one_line(train: Any, trained: Path, tmp_path: Pa
 
 
 def test_a_checkpoint_under_the_name_of_another_step_is_refused(kinds: Any, tmp_path: Path) -> None:
-    from gan_cli import checkpoint
-    from gan_cli.errors import CheckpointError
+    from gan_cli.rundir import checkpoint
+    from gan_cli.system.errors import CheckpointError
 
     run = kinds("mlp" if SOAK else "spectral norm").killed(tmp_path / "r", STEP)
     (run / "checkpoints" / checkpoint.name(STEP)).rename(run / "checkpoints" / checkpoint.name(STEP + 1))
@@ -190,8 +191,8 @@ def test_a_checkpoint_under_the_name_of_another_step_is_refused(kinds: Any, tmp_
 
 @pytest.mark.parametrize("k", range(6))
 def test_parts_of_two_steps_are_refused(k: int, kinds: Any, tmp_path: Path) -> None:
-    from gan_cli import checkpoint
-    from gan_cli.errors import CheckpointError
+    from gan_cli.rundir import checkpoint
+    from gan_cli.system.errors import CheckpointError
 
     run = kinds("spectral norm").killed(tmp_path / "r", STEP + 1)
     older, newer = (run / "checkpoints" / checkpoint.name(step) for step in (STEP, STEP + 1))
@@ -212,7 +213,7 @@ def test_parts_of_two_steps_are_refused(k: int, kinds: Any, tmp_path: Path) -> N
 def test_updates_skipped_in_a_row_are_counted_across_a_stop(
     kinds: Any, stop_at: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from gan_cli.errors import DivergedError
+    from gan_cli.system.errors import DivergedError
     from gan_cli.tasks.noise import NoiseToImage
 
     kind, run = kinds("spectral norm"), tmp_path / "r"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gan_cli import status
+from gan_cli.rundir import status
 
 from ..conftest import TINY  # type: ignore[import-not-found]
 

@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import pytest
 from omegaconf import OmegaConf
 
-from gan_cli import signals
-from gan_cli.errors import ConfigError, DiskError, PeerError, PreemptedError, PrunedError
 from gan_cli.sweeps import directory, elsewhere, jobs, lost
 from gan_cli.sweeps.table import Watch
+from gan_cli.system import signals
+from gan_cli.system.errors import ConfigError, DiskError, PeerError, PreemptedError, PrunedError
 
 from ..conftest import TINY  # type: ignore[import-not-found]
 
@@ -76,7 +76,7 @@ def test_stopped_with_a_full_disk(gan: Any, monkeypatch: pytest.MonkeyPatch, tmp
         signals.received.append("SIGINT")
         raise DiskError("the checkpoint could not be written", "here", "Free some space")
 
-    monkeypatch.setattr("gan_cli.trainer.train_run", full)
+    monkeypatch.setattr("gan_cli.training.session.train_run", full)
     result = gan("gan-train", "-m", *TINY["dcgan"], "seed=0,1", "hydra.sweep.dir=s")
     assert (result.code, len(begun)) == (DiskError.exit_code, 1), result.err
     assert "could not be written" in result.errors[0] and "nothing is lost" not in result.err

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from gan_cli.errors import (
+from gan_cli.system.errors import (
     ClashError,
     ConfigError,
     DiskError,

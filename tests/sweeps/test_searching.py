@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from gan_cli import status
-from gan_cli.locks import locked
+from gan_cli.rundir import status
+from gan_cli.system.locks import locked
 
 optuna = pytest.importorskip("optuna")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gan_cli.locks import locked
 from gan_cli.sweeps.table import Job, Watch, clock, look, remaining, summary, table
+from gan_cli.system.locks import locked
 
 
 def job(path: Path, state: str, step: int, seconds: float = 0.0, total: int = 100) -> None:

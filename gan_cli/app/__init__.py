@@ -1,0 +1,1 @@
+"""The command line: Hydra, errors as lines and exit codes."""

@@ -1,0 +1,134 @@
+"""Errors of Hydra, OmegaConf and the system as one line."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import sys
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gan_cli.config.schema import nearest
+from gan_cli.system.errors import (
+    ConfigError,
+    GanError,
+    OutputError,
+    file_of,
+    of_system,
+)
+
+if TYPE_CHECKING:
+    pass
+from gan_cli.system.text import first_line
+
+CONFIG_PACKAGE = "gan_cli.conf"
+
+
+def _compose(config_name: str, overrides: list[str], config_dir: str | None) -> DictConfig:
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    searched = [f"hydra.searchpath=[file://{os.path.abspath(config_dir)}]"] if config_dir else []
+    with initialize_config_module(CONFIG_PACKAGE, version_base="1.3"):
+        return compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
+
+
+def _translate(error: Exception, config_name: str, *, composing: bool) -> GanError | None:
+    """An error of Hydra, OmegaConf or the system as one line, or None when it is not one of the user's.
+
+    ``composing``: the application has not begun; until then there is nothing but what the user wrote.
+    """
+    if isinstance(error, GanError):
+        return error
+    text = str(error)
+    exhausted = of_system(error, "output")
+    if exhausted is not None:
+        return exhausted
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, HydraException):
+        if composing and error.errno == errno.ENAMETOOLONG:
+            return ConfigError("a name that is too long for a file", "command line", "Choose an option of the group")
+        todo = "Check the path; that of a sweep is set by hydra.sweep.dir="
+        where = file_of(error)
+        return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", where, todo)
+    first = first_line(text)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = list(error.options or [])
+        near = nearest(option, options).strip()
+        todo = f"Options: {', '.join(options)}" + (f". {near}" if near else "")
+        if not group:
+            return ConfigError(f"there is no config {option!r}", "--config-name", "Leave it out")
+        if group == "hydra/launcher":
+            extra = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}.get(option)
+            todo = f"Install it: pip install 'gan_cli[{extra}]'" if extra else todo
+        if not options:
+            todo = "Check the name of the group; --help lists them"
+        return ConfigError(f"{group} has no option {option!r}", f"{group}={option}", todo)
+    if isinstance(error, OverrideParseException):
+        detail = first_line(str(getattr(error, "message", "") or first))
+        if detail.startswith("Lexer"):
+            detail = "a character in it needs quotes"
+        return ConfigError(f"cannot read {error.override!r}: {detail}", "command line", "Write key=value, in quotes if need be")
+    if isinstance(error, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        at = f"{os.path.basename(str(mark.name))}, line {mark.line + 1}" if mark else "a YAML file"
+        return ConfigError(f"YAML that cannot be read: {getattr(error, 'problem', None) or first}", at, "Correct the file")
+    match = re.search(r"Could not override '([^']+)'", text)
+    if match:
+        return _unknown_key(match[1], config_name)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OmegaConfBaseException):
+        cause = cause.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        key = str(cause.full_key or "configuration")
+        if "not in struct" in str(cause):
+            return _unknown_key(key, config_name)
+        return ConfigError(first_line(str(cause.msg or cause)), key, "--help lists the keys")
+    ambiguous = re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text)
+    if ambiguous:
+        key, values = ambiguous.groups()
+        return ConfigError(f"{values!r} are several values", key, f"Write {key}=[{values}] for a list")
+    if "Config group override must be a string" in text:
+        todo = "Name an option of the group; --help lists them"
+        return ConfigError("a group cannot be null", "command line", todo)
+    if "config directory" in text:
+        return ConfigError(first.rstrip("."), "--config-dir", "Give a folder with groups in it, such as DIR/loss/mine.yaml")
+    if composing and isinstance(error, RecursionError):
+        return ConfigError("something is nested too deep or within itself", "configuration", "Check what was given")
+    if isinstance(error, HydraException) or composing:
+        return ConfigError(first.rstrip(".") or type(error).__name__, "configuration", "--help shows how it is put together")
+    return None
+
+
+def _unknown_key(key: str, config_name: str) -> ConfigError:
+    """Suggests a key beside it, else anywhere, else lists those beside it."""
+    keys = _all_keys(config_name, key)
+    parent = key.rpartition(".")[0]
+    beside = [k for k in keys if k.rpartition(".")[0] == parent]
+    near = nearest(key, beside).strip() or nearest(key, keys).strip()
+    listed = f"The keys there are: {', '.join(beside)}" if beside else "--help lists the keys"
+    return ConfigError(f"unknown key {key!r}", key, near or listed)
+
+
+def _all_keys(config_name: str, unknown: str) -> list[str]:
+    """Every key and group of the config that the group choices on the command line give, ``unknown`` left out."""
+    from gan_cli.config.plain import flatten
+
+    choices = [a for a in sys.argv[1:] if re.fullmatch(r"\w+=[\w-]+", a) and not a.startswith(f"{unknown}=")]
+    config_dir = next((b for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")), None)
+    for overrides in (choices, []):
+        try:
+            plain = OmegaConf.to_container(_compose(config_name, overrides, config_dir), resolve=False)
+            keys = [k for k in flatten(plain) if not k.startswith("hydra.") and not k.endswith("_target_")]
+            return list(dict.fromkeys([*(k.split(".")[0] for k in keys), *keys]))
+        except Exception as problem:
+            logging.getLogger("gan_cli").debug("no keys for %s: %s", overrides, problem)
+    return []

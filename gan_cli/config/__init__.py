@@ -1,0 +1,1 @@
+"""The config of a run: its keys, its checks, its objects."""

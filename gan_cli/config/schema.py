@@ -1,0 +1,309 @@
+"""What a config node may hold, read from the signature of the class or function it names.
+
+``parameters("gan_cli.networks.dcgan.Generator")`` parses the source instead of importing it, so that a typing error in a
+config is answered without loading torch. Targets outside the package are imported and inspected.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+import types
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from gan_cli import ranges
+from gan_cli.system.errors import ConfigError
+
+PACKAGE = Path(__file__).parents[1]
+# The names an annotation may use to be checked; any other type (a network, say) is not checked here.
+NAMES = {**vars(ranges), "Literal": Literal, "Any": Any, "Sequence": Sequence}
+
+
+class Built:
+    """Stands for any type of the package that is not one of :data:`NAMES`: an object, given by a ``_target_``."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument: its type (``Any`` when it is not one of :data:`NAMES`) and whether it must be given."""
+
+    type: Any
+    required: bool
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """``" Did you mean: width?"``, or nothing when no word is near."""
+    words = [w for w in words if w != word]
+    match = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    if not match:  # lrr -> optimizer.lr
+        tails = {w.rsplit(".", 1)[-1]: w for w in reversed(words)}
+        match = [tails[tail] for tail in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.6)]
+    return f" Did you mean: {match[0]}?" if match else ""
+
+
+@cache
+def parameters(target: str) -> dict[str, Parameter] | None:
+    """The arguments of a dotted name, or None when it takes any keyword.
+
+    Raises:
+        ConfigError: there is no such module, class or function.
+    """
+    module, _, name = target.rpartition(".")
+    if not all(target.split(".")) or not module:
+        raise ConfigError(f"{shown(target)} is not the dotted name of a class", "_target_", "Write module.Class")
+    if module.split(".")[0] == "gan_cli":
+        file = PACKAGE.joinpath(*module.split(".")[1:])
+        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+        tree = ast.parse(file.read_text()) if file.is_file() else ast.Module([], [])
+        nodes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        if name not in nodes:
+            near = nearest(name, nodes).strip() or "Check the spelling"
+            raise ConfigError(f"there is no {target!r}", "_target_", near)
+        return _from_source(name, nodes)
+    try:
+        importlib.import_module(module.split(".")[0])
+        obj = locate(target)
+    except Exception as error:  # a module of the user's own may raise anything
+        todo = "Check the spelling; a class of your own is found in the current directory or any installed package"
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{target!r} cannot be imported: {reason}", "_target_", todo) from error
+    return _from_object(obj)
+
+
+def locate(target: str) -> Any:
+    """The object of a dotted name: the longest importable module, then attributes."""
+    parts = target.split(".")
+    for n in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:n])
+        try:
+            obj: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (module == error.name or module.startswith(error.name + ".")):
+                continue
+            raise
+        for part in parts[n:]:
+            obj = getattr(obj, part)
+        return obj
+    raise ImportError(f"no module named {parts[0]!r}")
+
+
+def _from_source(name: str, nodes: dict[str, Any]) -> dict[str, Parameter] | None:
+    node = nodes[name]
+    if isinstance(node, ast.FunctionDef):
+        return _from_arguments(node.args, skip=0)
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+            return _from_arguments(item.args, skip=1)
+    found: dict[str, Parameter] = {}
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in nodes:
+            found |= _from_source(base.id, nodes) or {}
+    if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                found[item.target.id] = Parameter(_source_type(item.annotation), item.value is None)
+    return found
+
+
+def _from_arguments(args: ast.arguments, skip: int) -> dict[str, Parameter] | None:
+    if args.kwarg is not None:
+        return None
+    positional = [*args.posonlyargs, *args.args]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
+    pairs = [*zip(positional, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)][skip:]
+    return {a.arg: Parameter(_source_type(a.annotation), default is None) for a, default in pairs}
+
+
+def _from_object(obj: Any) -> dict[str, Parameter] | None:
+    try:
+        signature = inspect.signature(obj)
+    except (TypeError, ValueError):
+        return None
+    kinds = [p.kind for p in signature.parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return None
+    return {
+        name: Parameter(_type(p.annotation), p.default is inspect.Parameter.empty)
+        for name, p in signature.parameters.items()
+        if p.kind is not inspect.Parameter.VAR_POSITIONAL
+    }
+
+
+def _source_type(annotation: ast.expr | None) -> Any:
+    if annotation is None:
+        return Any
+    text = ast.unparse(annotation)
+    try:
+        return eval(text, dict(NAMES))  # source of the package, nobody else's
+    except Exception:  # a network, a callable, ...
+        return Built | None if text.endswith("| None") else Built
+
+
+def _type(annotation: Any) -> Any:
+    if isinstance(annotation, str):
+        try:
+            return eval(annotation, dict(NAMES))  # of a class the user named
+        except Exception:
+            return Any
+    return Any if annotation is inspect.Parameter.empty else annotation
+
+
+def check(node: dict[str, Any], path: str, injected: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Check a ``_target_`` node and those inside it; return it with whole floats turned into ints where ints are due.
+
+    Args:
+        node: plain data, interpolations resolved.
+        path: its dotted key, for messages.
+        injected: arguments that the program gives, which the config may leave out.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    try:
+        known = parameters(str(node["_target_"]))
+    except ConfigError as error:
+        raise ConfigError(error.what, f"{path}._target_", error.todo) from error
+    for name in node:
+        if str(name).startswith("_") and name != "_target_":
+            raise ConfigError(f"{name!r} is not used here", f"{path}.{name}", "Leave it out")
+    if known is None:
+        return node
+    label = str(node["_target_"]).rsplit(".", 1)[-1]
+    for name, parameter in known.items():
+        if parameter.required and name not in node and name not in injected:
+            raise ConfigError(f"{label} needs a value that is not given", f"{path}.{name}", f"Set {path}.{name}=VALUE")
+    return {k: v if k.startswith("_") else _argument(v, k, known, label, path) for k, v in node.items()}
+
+
+def _argument(value: Any, name: str, known: dict[str, Parameter], label: str, path: str) -> Any:
+    if name not in known:
+        todo = nearest(name, known).strip() or f"{label} takes: {', '.join(known) or 'nothing'}"
+        raise ConfigError(f"{label} has no argument {name!r}", f"{path}.{name}", todo)
+    return convert(value, known[name].type, f"{path}.{name}")
+
+
+def check_fields(values: dict[str, Any], cls: type, path: str = "", words: Iterable[str] = ()) -> dict[str, Any]:
+    """Check a plain section against the fields of a dataclass; same result and errors as :func:`check`.
+
+    ``words``: further keys, elsewhere, that an unknown one may have been meant for.
+    """
+    assert is_dataclass(cls)
+    hints = get_type_hints(cls, include_extras=True)
+    known = {f.name: hints[f.name] for f in fields(cls)}
+    for key in values:
+        if key not in known:
+            todo = nearest(key, [*known, *words]).strip() or f"The keys here are: {', '.join(known)}"
+            raise ConfigError(f"unknown key {key!r}", path + key, todo)
+    for key in known:
+        if key not in values:
+            raise ConfigError("this key is missing", path + key, f"Set {path}{key}=VALUE")
+    return {key: convert(value, known[key], path + key) for key, value in values.items()}
+
+
+def convert(value: Any, kind: Any, path: str) -> Any:
+    """``value`` as ``kind``, refused unless it is of that type and in its range. Nested ``_target_`` nodes are checked.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    if isinstance(value, dict) and "_target_" in value and get_origin(kind) is not dict:
+        return check(value, path)
+    try:
+        return _convert(value, kind, path)
+    except TypeError:
+        raise ConfigError(f"{shown(value)} is not {describe(kind)}", path, f"Set {path} to {describe(kind)}") from None
+
+
+def _convert(value: Any, kind: Any, path: str) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin is Annotated:
+        value = _convert(value, args[0], path)
+        if value not in args[1]:
+            raise TypeError
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        for option in args:
+            try:
+                return _convert(value, option, path)
+            except TypeError:
+                continue
+        raise TypeError
+    if origin is Literal:
+        for option in args:
+            if value == option and isinstance(value, bool) == isinstance(option, bool):
+                return option
+        near = nearest(str(value), [str(a) for a in args]).strip()
+        todo = f"Choose {describe(kind)}" + (f". {near}" if near else "")
+        raise ConfigError(f"{shown(value)} is not an option", path, todo)
+    if origin in (list, tuple, Sequence):
+        if not isinstance(value, list | tuple):
+            raise TypeError
+        if origin is tuple and args[-1] is not ...:
+            if len(value) != len(args):
+                raise TypeError
+            return [convert(v, a, f"{path}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True))]
+        return [convert(v, args[0], f"{path}[{i}]") for i, v in enumerate(value)]
+    if kind is bool or kind is None or kind is type(None):
+        if value is None if kind is not bool else isinstance(value, bool):
+            return value
+        raise TypeError
+    if kind is int:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+            raise TypeError
+        return int(value)
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError
+        try:
+            return float(value)
+        except OverflowError:
+            raise TypeError from None
+    if kind is str:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise TypeError
+        return str(value)
+    if kind is Built or (origin is dict and not isinstance(value, dict)):
+        raise TypeError
+    if isinstance(kind, type) and isinstance(value, str | int | float | list) and not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:90]}... ({len(text):,} characters)"
+
+
+def describe(kind: Any) -> str:
+    """A type in words: ``a number > 0``, ``a whole number >= 1, or null``."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        limits = str(args[1])
+        return limits if limits.startswith("a ") else f"{describe(args[0])} {limits}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in args)
+    if origin is Literal:
+        return "one of " + ", ".join(str(a).lower() if isinstance(a, bool) else str(a) for a in args)
+    if origin is tuple and args[-1] is not ...:
+        return f"a list of {len(args)}, each {describe(args[0])}"
+    if origin in (list, tuple, Sequence):
+        return f"a list, each {describe(args[0])}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    if kind in words:
+        return words[kind]
+    if origin is dict:
+        return "a section of keys"
+    if kind is Built:
+        return "an object given by a _target_"
+    return f"a {getattr(kind, '__name__', kind)} given by a _target_"

@@ -1,0 +1,229 @@
+"""The run configuration: composed by Hydra, checked here before any data is read or file created. Must not import torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from gan_cli.config import schema
+from gan_cli.config.metrics import VALUES, Metric
+from gan_cli.config.plain import Node, flatten, to_plain
+from gan_cli.ranges import Count, Fraction, NonNegative, Positive, PositiveInt, Seed
+from gan_cli.system.errors import ConfigError
+
+# What the program gives to a node, so that a config need not.
+INJECTED = frozenset({"params", "generator", "discriminator", "objective"})
+TO_FEATURES = frozenset({"labelled", "folder"})
+# Keys that may differ when a run is continued; everything else must stay.
+MAY_CHANGE = frozenset(
+    [
+        "run_dir",
+        "device",
+        "threads",
+        "compile",
+        "workers",
+        "total_steps",
+        "log_every",
+        "sample_every",
+        "save_every",
+        "keep_checkpoints",
+        "milestones",
+        "max_skipped_updates",
+        "allow_change",
+        "max_hours",
+        "optimized_metric",
+        "eval_every",
+        "metrics",
+        "num_samples",
+        "features",
+        "gif",
+        "deviations",
+        "dataset.root",
+        "dataset.path",
+        "dataset.download",
+        "dataset.memory_gb",
+    ]
+)
+# Keys of gan-train that say what to begin from, and are no part of the run's own config.
+BEGINNING = ("from_run", "trust")
+
+
+@dataclass(frozen=True)
+class EMAConfig:
+    """See :class:`gan_cli.training.ema.EMA`; ``half_life`` in images."""
+
+    half_life: NonNegative
+    ramp_up: Fraction
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The two networks and the task that joins them."""
+
+    task: dict[str, Any]
+    generator: dict[str, Any]
+    discriminator: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything ``gan-train`` reads; conf/train.yaml says what each key means. Groups are plain ``_target_`` nodes."""
+
+    run_dir: str | None
+    seed: Seed
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto", True, False]
+    threads: PositiveInt | None
+    total_steps: PositiveInt
+    batch_size: PositiveInt
+    workers: Count | None
+    sync_batch_norm: bool
+    log_every: PositiveInt
+    sample_every: PositiveInt
+    save_every: PositiveInt
+    keep_checkpoints: PositiveInt
+    milestones: list[PositiveInt]
+    max_skipped_updates: PositiveInt
+    allow_change: list[str]
+    max_hours: Positive | None
+    optimized_metric: str | None
+    eval_every: PositiveInt | None
+    metrics: list[Metric] | None
+    num_samples: PositiveInt
+    features: dict[str, Any]
+    gif: bool
+    deviations: list[str]
+    ema: dict[str, Any]
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    dataset: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as a checkpoint keeps it."""
+        return asdict(self)
+
+
+def optimizer_node(optimizer: Node, player: str) -> Node:
+    """The optimizer of ``generator`` or ``discriminator``: the latter with what ``optimizer.discriminator`` changes."""
+    shared = {k: v for k, v in optimizer.items() if k != "discriminator"}
+    return shared if player == "generator" else {**shared, **(optimizer.get("discriminator") or {})}
+
+
+def check(cfg: DictConfig) -> TrainConfig:
+    """Check a composed training config: types, ranges, unknown keys and impossible combinations.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    plain = to_plain(cfg)
+    try:
+        return check_plain(plain)
+    except ConfigError as error:
+        raise _with_origin(error, cfg) from None
+
+
+def check_plain(plain: dict[str, Any]) -> TrainConfig:
+    """The same for plain data, such as the config of a checkpoint."""
+    if "experiment" in plain:
+        todo = "Make '# @package _global_' its first line, and keys of the config its content"
+        raise ConfigError("the YAML of the experiment does not set keys of the whole config", "experiment", todo)
+    _refuse_no_classes(plain)
+    own = {key: value for key, value in plain.items() if key not in BEGINNING}
+    top = schema.check_fields(own, TrainConfig, words=flatten(plain))
+    top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
+    top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")
+    for name in ("loss", "dataset", "schedule"):
+        top[name] = _node(top[name], name)
+    for name in ("task", "generator", "discriminator"):
+        top["model"][name] = _node(top["model"][name], f"model.{name}")
+    top["optimizer"] = _optimizer(top["optimizer"])
+    top["features"] = check_features(top["features"])
+    _combinations(top)
+    return TrainConfig(**top)
+
+
+def _refuse_no_classes(plain: dict[str, Any]) -> None:
+    """A class-conditional network has to know how many classes there are."""
+    generator = flatten(plain.get("model", {})).get("generator.num_classes", 1)
+    if generator is None:
+        raise ConfigError(
+            "the model is class-conditional, and the data set names no classes",
+            "dataset.num_classes",
+            "Choose a labelled data set and, where it is null, set dataset.num_classes to the number of its classes",
+        )
+
+
+def _node(value: Any, path: str) -> Node:
+    if not isinstance(value, dict) or "_target_" not in value:
+        raise ConfigError("there is no _target_ to build", path, f"Choose an option of the group: {path}=NAME")
+    return schema.check(value, path, INJECTED)
+
+
+def check_features(node: Node) -> Node:
+    """The network whose features images are compared by; one without a ``_target_`` is chosen by the data set."""
+    return schema.check(node, "features", TO_FEATURES) if node.get("_target_") is not None else {}
+
+
+def _optimizer(node: Node) -> Node:
+    """The node, checked as each player will use it."""
+    if not isinstance(node.get("discriminator"), dict | None):
+        schema.convert(node["discriminator"], dict[str, Any] | None, "optimizer.discriminator")
+    generator = _node(optimizer_node(node, "generator"), "optimizer")
+    discriminator = _node(optimizer_node(node, "discriminator"), "optimizer.discriminator")
+    return {**generator, "discriminator": {k: discriminator[k] for k in node.get("discriminator") or {}}}
+
+
+def _combinations(top: dict[str, Any]) -> None:
+    keys = [".".join(key.split(".")[:k]) for key in flatten(top) for k in range(1, key.count(".") + 2)]
+    for name in top["allow_change"]:
+        if name != "data" and name not in keys:
+            near = schema.nearest(name, keys).strip() or "Name keys or groups, such as [optimizer.lr], or data"
+            raise ConfigError(f"there is no key {name!r} that could change", "allow_change", near)
+    if top["eval_every"] is not None and top["eval_every"] > top["total_steps"]:
+        what = f"there would be no evaluation in {top['total_steps']} steps"
+        raise ConfigError(what, f"eval_every={top['eval_every']}", f"Set eval_every={top['total_steps']} or less")
+    if top["optimized_metric"] in VALUES:
+        what = f"the run logs no {top['optimized_metric']!r}"
+        raise ConfigError(what, "optimized_metric", f"Did you mean: metric/{top['optimized_metric']}?")
+    evaluated = str(top["optimized_metric"]).removeprefix("metric/") in VALUES
+    if evaluated and top["eval_every"] is None:
+        todo = f"Set eval_every={top['total_steps']}, or less"
+        raise ConfigError(f"{top['optimized_metric']} is measured only if there are evaluations", "optimized_metric", todo)
+    if str(top["optimized_metric"]).startswith("metric/") and not evaluated and top["sample_every"] > top["total_steps"]:
+        raise ConfigError(
+            f"{top['optimized_metric']} is measured every {top['sample_every']} steps, so never in {top['total_steps']}",
+            "optimized_metric and sample_every",
+            f"Set sample_every={top['total_steps']} or less",
+        )
+    needed = top["loss"].get("critic_norm", "batch")
+    if top["loss"].get("penalty") is not None and needed != "batch" and top["model"]["discriminator"].get("norm") == "batch":
+        raise ConfigError(
+            "a penalty defined sample by sample cannot be used with batch norm in the critic, which mixes samples",
+            f"loss.critic_norm={needed} and model.discriminator.norm=batch",
+            f"Set model.discriminator.norm={needed}",
+        )
+    classes = top["model"]["task"].get("num_classes")
+    known = top["dataset"].get("num_classes")
+    if classes is not None and known is not None and classes != known:
+        raise ConfigError(
+            f"the model has {classes} classes, the data set {known}",
+            "model.task.num_classes and dataset.num_classes",
+            "Set model.task.num_classes=${dataset.num_classes}",
+        )
+
+
+def _with_origin(error: ConfigError, cfg: DictConfig) -> ConfigError:
+    """Name the key a value was interpolated from: the one the user can change."""
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    for part in error.where.split("."):
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    if isinstance(raw, str) and re.fullmatch(r"\$\{\w[\w.]*\}", raw):
+        source = raw[2:-1]
+        return ConfigError(error.what, f"{error.where}, from {source}", error.todo.replace(error.where, source))
+    return error

@@ -1,0 +1,1 @@
+"""Evaluation: one rule for gan-eval and eval_every."""

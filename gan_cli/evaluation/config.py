@@ -1,0 +1,113 @@
+"""The config of ``gan-eval``, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gan_cli.app import entry
+from gan_cli.config import schema
+from gan_cli.config.metrics import Metric
+from gan_cli.config.training import check_features
+from gan_cli.ranges import ImageSize, PositiveInt, Seed
+from gan_cli.system.errors import ConfigError
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class LPIPSConfig:
+    """Which network, and where its weights are; None: downloaded."""
+
+    net: Literal["alex", "vgg", "squeeze"]
+    weights: str | None
+    linear: str | None
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Everything ``gan-eval`` reads; conf/eval.yaml says what each key means."""
+
+    run_dir: str | None
+    fake: str | None
+    real: str | None
+    dataset: dict[str, Any] | None
+    features: dict[str, Any]
+    metrics: list[Metric] | None
+    num_samples: PositiveInt
+    num_real: PositiveInt | None
+    split: Literal["train", "test"] | None
+    seed: Seed
+    step: str
+    ema: bool
+    direction: Literal["a2b", "b2a"] | None
+    mode: Literal["paper", "eval"] | None
+    crop: PositiveInt | None
+    image_size: ImageSize | None
+    root: str | None
+    lpips: dict[str, Any]
+    protocol: str
+    batch_size: PositiveInt
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: PositiveInt | None
+    cache: str | None
+    output: str | None
+    trust: bool
+
+
+def chosen_protocol() -> tuple[str | None, list[str]]:
+    """The option of the group, and the keys that the command line sets."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    return hydra.runtime.choices.get("protocol"), [o.split("=")[0].lstrip("+~") for o in entry.task_overrides(hydra)]
+
+
+def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequence[str] = ()) -> EvalConfig:
+    """Types, ranges and what goes together.
+
+    Args:
+        plain: the composed config. protocol: the named protocol it follows, if any. overridden: keys set beside that.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    plain.pop("total_steps", None)  # dataset=digits sets it for gan-train
+    plain.setdefault("dataset", None)  # a group of which nothing is chosen is not there
+    if isinstance(plain.get("metrics"), str):  # metrics=fid
+        plain["metrics"] = [plain["metrics"]]
+    plain["protocol"] = protocol or "default"
+    fields = schema.check_fields(plain, EvalConfig)
+    for key in overridden if protocol is not None else ():
+        if key.split(".")[0] in ("features", "num_samples", "num_real", "split", "crop") and key != "features.weights":
+            what = f"protocol={protocol} is a rule as it stands"
+            raise ConfigError(what, key, f"Leave {key} out, or protocol=")
+    fields["lpips"] = schema.check_fields(fields["lpips"], LPIPSConfig, "lpips.")
+    fields["features"] = check_features(fields["features"])
+    if fields["dataset"] is not None:
+        fields["dataset"] = schema.check(fields["dataset"], "dataset")
+    config = EvalConfig(**fields)
+    for key in ("run_dir", "fake", "real"):
+        if getattr(config, key) == "":
+            raise ConfigError("a path is needed", key, f"Set {key}=PATH, or leave it out")
+    if (config.run_dir is None) == (config.fake is None):
+        what = "there is nothing to measure" if config.run_dir is None else "a run and other images at a time"
+        raise ConfigError(what, "run_dir and fake", "Set one of them: run_dir=DIR, or fake=FOLDER_OR_NPZ")
+    if config.metrics == []:
+        raise ConfigError("there is nothing to measure", "metrics", "Set metrics=[fid,kid], or leave it out")
+    if config.real is not None and config.dataset is not None:
+        raise ConfigError("two references at a time", "real and dataset", "Leave one out")
+    if config.root is not None and (config.real is not None or config.dataset is not None):
+        raise ConfigError("root is of the run's own data set, and another one is the reference", "root", "Leave root out")
+    if config.fake is not None:
+        if config.real is None and config.dataset is None:
+            todo = "Set real=FOLDER_OR_NPZ or dataset=NAME"
+            raise ConfigError("there is nothing to compare the images with", "real", todo)
+        for key in ("direction", "mode", "root"):
+            if getattr(config, key) is not None:
+                raise ConfigError("this is for runs", key, f"Leave {key} out with fake=")
+    elif config.image_size is not None:
+        raise ConfigError("a run has an image size of its own", "image_size", "Leave it out; it is for fake=")
+    return config

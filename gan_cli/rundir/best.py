@@ -1,0 +1,52 @@
+"""What came out of a run, for a sweeper. Must not import torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gan_cli.config.metrics import VALUES
+from gan_cli.config.training import TrainConfig
+from gan_cli.rundir.rows import read_rows
+from gan_cli.system.errors import ConfigError
+from gan_cli.system.files import read_file
+
+
+def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
+    """What a sweeper gets: the last value of ``optimized_metric``; with ``eval_every`` that of the best checkpoint.
+
+    Raises:
+        ConfigError: the run does not log it.
+    """
+    key, best = config.optimized_metric, read_best(run_dir)
+    if config.eval_every is not None and best is not None and key in (None, f"metric/{best['metric']}"):
+        return float(best["value"])
+    if key is None:
+        return None
+    if config.eval_every is not None and key.removeprefix("metric/") in VALUES:
+        return None  # no evaluation came off
+    rows = read_rows(run_dir)
+    refuse_unknown_metric(key, {k for row in rows for k in row})
+    return float(next(row[key] for row in reversed(rows) if key in row))
+
+
+def refuse_unknown_metric(key: str | None, logged: Iterable[str]) -> None:
+    """Say early that the run does not log what is to be optimised."""
+    if key is not None and key not in logged:
+        raise ConfigError(f"the run logs no {key!r}", "optimized_metric", f"It logs: {', '.join(sorted(logged))}")
+
+
+def read_best(run_dir: Path) -> dict[str, Any] | None:
+    """``step``, ``metric``, ``value`` and ``protocol_id`` of the best checkpoint, or None."""
+    try:
+        return as_best(json.loads(read_file(run_dir / "best.json")))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def as_best(best: Any) -> dict[str, Any] | None:
+    """``best`` if it is what :func:`read_best` gives, else None."""
+    kinds = {"step": int, "metric": str, "value": float, "protocol_id": str}
+    return best if isinstance(best, dict) and all(isinstance(best.get(key), kind) for key, kind in kinds.items()) else None

@@ -1,0 +1,1 @@
+"""What gan-sample makes of a run."""

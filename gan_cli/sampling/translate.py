@@ -1,0 +1,186 @@
+"""``gan-sample`` for runs that translate images: a user's own, or held-out ones of the run's data set."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gan_cli.config.build import build
+from gan_cli.data.image_files import BadFile, ImageFiles, find_images
+from gan_cli.images import enlarge, is_ours, to_uint8, write_npz, write_png
+from gan_cli.rundir.reload import Run
+from gan_cli.rundir.trust import fitting, own_dataset
+from gan_cli.sampling.config import SampleConfig
+from gan_cli.sampling.output import allocate, refuse_taken, remove_numbered
+from gan_cli.system.errors import ConfigError, DataError, GanError, NotFoundError
+from gan_cli.tasks.translation import held_out, sheet
+
+log = logging.getLogger("gan_cli")
+SHEET_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Images to translate: ``names`` of the results, and ``load(start, stop)`` giving examples by batch key."""
+
+    names: list[str]
+    load: Callable[[int, int], dict[str, Tensor]]
+
+
+def translate(run: Run, config: SampleConfig, output: Path) -> None:
+    """Write a result for each image, under its own name, and sheets that show source, result and what else is known.
+
+    Raises:
+        GanError: an image cannot be read, or a result would take the place of a file that is not ours, before anything
+            is written; or a key does not fit the run.
+    """
+    direction = chosen_direction(run, config)
+    if config.mode is not None:
+        if not hasattr(run.task, "sample_mode"):
+            raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
+        run.task.sample_mode = config.mode
+    formats = config.formats or ["png", "grid"]
+    if "gif" in formats:
+        raise ConfigError("gif is a walk between latents, and this run translates images", "formats",
+                          "Choose from png, grid and npz")  # fmt: skip
+    key = run.task.batch_keys[0] if direction is None else direction[0]
+    sources = (
+        own_images(run, config.input, key, output)
+        if config.input is not None
+        else held_out_images(run, config.num_samples, key, config.trust)
+    )
+    n = len(sources.names)
+    files = {"png": [f"{name}.png" for name in sources.names], "npz": ["samples.npz"]}
+    files["grid"] = [f"sheets/{number:03d}.png" for number in range(-(-n // SHEET_ROWS))]
+    refuse_taken(output, [name for kind in formats for name in files[kind]])
+    output.mkdir(parents=True, exist_ok=True)
+    if "grid" in formats:
+        remove_numbered(output / "sheets", len(files["grid"]), digits=3)
+    if "png" in formats and config.input is None:
+        remove_numbered(output, n)
+    kept = torch.empty(0)
+    for number, start in enumerate(range(0, n, SHEET_ROWS)):
+        examples = {k: images.to(run.device) for k, images in sources.load(start, min(start + SHEET_ROWS, n)).items()}
+        with torch.no_grad():
+            columns = run.task.columns(run.generator, examples, direction, config.seed, start)
+        results = to_uint8(columns[1])
+        if "png" in formats:
+            for name, result in zip(sources.names[start:], results, strict=False):
+                path = output / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_png(path, result)
+        if "grid" in formats:
+            (output / "sheets").mkdir(exist_ok=True)
+            write_png(output / "sheets" / f"{number:03d}.png", enlarge(sheet(columns)))
+        if "npz" in formats:
+            kept = allocate(n, results) if start == 0 else kept
+            kept[start : start + len(results)] = results
+    if "npz" in formats:
+        write_npz(output / "samples.npz", {"arr_0": kept.permute(0, 2, 3, 1).contiguous().numpy()})
+    log.info("%d %s translated%s: %s", n, "image" if n == 1 else "images", f" {direction}" if direction else "", output)
+
+
+def chosen_direction(run: Run, config: SampleConfig) -> str | None:
+    """``a2b`` unless told otherwise; None for models that go one way only."""
+    if config.label is not None:
+        raise ConfigError("the run translates images and has no labels", "label", "Leave label out")
+    if config.direction is not None and not run.task.directions:
+        todo = "Leave direction out; a pix2pix model goes the way of its dataset.direction"
+        raise ConfigError("the run translates one way only", "direction", todo)
+    return config.direction or next(iter(run.task.directions), None)
+
+
+def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
+    """The user's images, fitted as those of the training were; results of gan-sample in ``output`` are left out.
+
+    Raises:
+        NotFoundError, DataError: there is nothing there, or a file cannot be read.
+        ConfigError: the run's data set does not say how images are fitted.
+    """
+    path = Path(given).expanduser()
+    todo = "Set input= to an image file or a folder of images"
+    if not path.exists():
+        raise NotFoundError("the input does not exist", str(path.absolute()), todo)
+    try:
+        names = [path.name] if path.is_file() else find_images(path)
+    except GanError as error:
+        raise type(error)(error.what, error.where, todo) from error
+    folder = path.parent if path.is_file() else path
+    within = output.resolve()
+    names = [n for n in names if not ((folder / n).resolve().is_relative_to(within) and is_ours(folder / n))]
+    if not names:  # results of an earlier time are no sources
+        raise DataError("no images in it but results of gan-sample", str(folder.absolute()), todo)
+    data = fitting(run.config)
+    if not {"image_size", "channels"} <= data.keys():
+        todo = "Use load_run(...).translate from Python"
+        raise ConfigError("the run's data set does not say how images are fitted", "dataset.image_size", todo)
+    files = ImageFiles(
+        where=folder,
+        source=folder,
+        samples=[(name,) for name in names],
+        image_size=data["image_size"],
+        channels=data["channels"],
+        fit=data.get("fit", "resize"),
+    )
+
+    def read(name: str) -> Tensor:
+        try:
+            return files.load((name,))[0]
+        except BadFile as bad:
+            todo = "Repair or remove it"
+            raise DataError(f"the image cannot be read: {bad.reason}", str(folder / name), todo) from bad
+
+    wide = 0
+    for name in names:  # so that a damaged one is found before anything is written
+        read(name)
+        wide += is_two_to_one(folder / name)
+    if wide:
+        log.warning("%d images are twice as wide as high. Two side by side are not cut apart: give the sources alone", wide)
+    return Sources(
+        unique_stems(names),
+        lambda start, stop: {key: torch.stack([read(name) for name in names[start:stop]]) / 127.5 - 1},
+    )
+
+
+def is_two_to_one(path: Path) -> bool:
+    """Whether an image is as wide as two squares, as pairs are kept side by side."""
+    with Image.open(path) as image:
+        return image.width == 2 * image.height
+
+
+def unique_stems(names: list[str]) -> list[str]:
+    """File names without suffix, with it where two would be the same or a sheet would take the place of one."""
+    stems = [str(Path(name).with_suffix("")) for name in names]
+    count, taken = Counter(stems), set(names)
+    return [
+        stem if count[stem] == 1 and stem not in taken and not stem.startswith("sheets/") else name
+        for stem, name in zip(stems, names, strict=True)
+    ]
+
+
+def held_out_images(run: Run, n: int, key: str, trust: bool) -> Sources:
+    """The first ``n`` images of the run's own data set that training did not see.
+
+    Raises:
+        GanError: the data set is not there any more.
+    """
+    node = own_dataset(run.config, trust)
+    cheap = {"download": False, "memory_gb": 0.0}  # nothing new comes, and of the training part only headers are read
+    try:
+        dataset = build(node | {k: v for k, v in cheap.items() if k in node}, "dataset")
+    except GanError as error:
+        todo = "Set input= to images of your own, or start gan-sample where gan-train was started"
+        raise type(error)(f"the run's own data set: {error.what}", error.where, todo) from error
+    examples = held_out(dataset, n)
+    count = len(examples[key])
+    if count < n:
+        log.info("the data set has %d images to show", count)
+    wanted = {k: v[:count] for k, v in examples.items() if k in (key, "target")}
+    return Sources([f"{k:05d}" for k in range(count)], lambda start, stop: {k: v[start:stop] for k, v in wanted.items()})

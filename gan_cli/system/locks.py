@@ -1,0 +1,58 @@
+"""One process at a time in a directory. Must not import torch."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gan_cli.system.errors import OutputError
+
+TRIES, PAUSE = 5, 0.05  # seconds: somebody may just be looking whether it is held
+
+
+@contextmanager
+def locked(directory: Path, what: str = "run directory", todo: str = "Wait for it, or set run_dir=") -> Iterator[None]:
+    """Hold a directory: a second process that wants it is refused. The lock goes with the process, even by kill -9.
+
+    Raises:
+        OutputError: another process holds it, or it cannot be written.
+    """
+    try:
+        handle = open(directory / ".lock", "a+")
+    except OSError as error:
+        other = todo.rpartition(" ")[2].rstrip("=")
+        advice = f"Choose a {other}= that can be written"
+        raise OutputError(f"the {what} cannot be written: {error.strerror}", str(directory), advice) from error
+    with handle:
+        for left in reversed(range(TRIES)):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if left:
+                    time.sleep(PAUSE)
+                    continue
+                handle.seek(0)
+                owner = handle.read().strip() or "another process"
+                raise OutputError(f"the {what} is in use by {owner}", str(directory), todo) from error
+        os.register_at_fork(after_in_child=handle.close)  # or processes that decode images would hold it too
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        handle.flush()
+        yield
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds it now. Looks only."""
+    try:
+        with open(directory / ".lock") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

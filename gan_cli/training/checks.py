@@ -1,0 +1,168 @@
+"""Refusals before and during a run."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_cli.config.plain import differences, is_among
+from gan_cli.config.training import MAY_CHANGE, TrainConfig
+from gan_cli.data.dataset import TranslationDataset
+from gan_cli.networks import takes_label
+from gan_cli.rundir import checkpoint
+from gan_cli.rundir.checkpoint import Checkpoint
+from gan_cli.system.errors import (
+    ClashError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    of_system,
+)
+from gan_cli.training.game import Game
+from gan_cli.training.health import against_divergence
+
+if TYPE_CHECKING:
+    pass
+
+
+log = logging.getLogger("gan_cli")
+
+
+def data_change(saved: Checkpoint, fingerprint: str, allowed: list[str]) -> list[str]:
+    """What to note if the data is not that of the run.
+
+    Raises:
+        DataError: it is not, and that was not allowed.
+    """
+    if saved.info["data"] == fingerprint:
+        return []
+    change = f"{saved.info['data'][:12]} -> {fingerprint[:12]}"
+    if "data" not in allowed:
+        todo = "Bring it back, start another run_dir, or go on with it all the same: allow_change=[data]"
+        raise DataError("the data is not that which the run was trained on", f"dataset, {change}", todo)
+    return [f"from step {saved.step} on data: {change}"]
+
+
+def batch_keys(dataset: Any) -> list[str]:
+    """What a batch of the data set holds."""
+    if isinstance(dataset, TranslationDataset):
+        return [key for keys, _ in dataset.streams for key in keys]
+    return ["image"] if dataset.labels is None else ["image", "label"]
+
+
+def refuse_wrong_data(task: Any, dataset: Any) -> None:
+    """The data set must give what the task needs, and a class-conditional task needs networks that take a label."""
+    if "label" in task.batch_keys and not (takes_label(task.generator) and takes_label(task.discriminator)):
+        todo = "Set it to null, or choose a class-conditional model"
+        raise ConfigError("the networks take no label", "model.task.num_classes", todo)
+    given = batch_keys(dataset)
+    kinds = {"image": "single images", "source": "pairs of images", "a": "images of two domains"}
+    for key in task.batch_keys:
+        if key in given:
+            continue
+        if key == "label":
+            todo = "Choose a labelled data set or an unconditional model"
+            raise ConfigError("the model needs labels and the data set has none", "model.task.num_classes and dataset", todo)
+        what = f"the model is for {kinds.get(task.batch_keys[0], key)}, the data set has {kinds.get(given[0], given[0])}"
+        fitting = {"image": "digits, image_folder", "source": "digits_paired, paired, facades"}
+        names = fitting.get(task.batch_keys[0], "digits_unpaired, unpaired, horse2zebra")
+        raise ConfigError(what, "model and dataset", f"With this model use a dataset such as {names}")
+
+
+def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
+    """A penalty per sample is undefined where the critic mixes samples (Gulrajani et al. 2017, section 4)."""
+    mixing = [n for n, m in discriminator.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if getattr(objective.penalty, "per_sample", False) and mixing:
+        raise ConfigError(f"the penalty is defined sample by sample, but {mixing[0]} normalises over the batch",
+                          "loss.penalty and model.discriminator", "Use layer norm or none in the discriminator")  # fmt: skip
+
+
+@torch.no_grad()
+def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
+    """Try the networks once on two samples, before anything is made: a mistake in them is answered here."""
+
+    def attempt(where: str, network: nn.Module, *inputs: Tensor, wanted: tuple[int, ...] | None = None) -> Tensor:
+        shape = tuple(inputs[0].shape)
+        try:
+            result: Tensor = network(*inputs)
+        except Exception as error:  # a network of the user's own may raise anything
+            if of_system(error, "") is not None:
+                raise
+            reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
+            raise ConfigError(f"the {where} fails on {shape}: {reason}", f"model.{where}", "Correct it") from error
+        if wanted is not None and result.shape != wanted:
+            raise ConfigError(f"the {where} makes {tuple(result.shape)}, the data set has {wanted}", f"model.{where}",
+                              "Make it take image_size and channels from ${dataset...}")  # fmt: skip
+        if not result.is_floating_point() or result.shape[:1] != (2,):
+            raise ConfigError(f"the {where} gives {result.dtype} {tuple(result.shape)} for two samples", f"model.{where}",
+                              "Make it return floats, samples along the first axis")  # fmt: skip
+        return result
+
+    trial = copy.deepcopy(task).eval()  # the networks themselves stay as they were built
+    trial.try_out(attempt, dataset, device)
+
+
+UNSAID = ("run_dir", "allow_change", "deviations")  # not worth a note when a run continues with another
+
+
+def refuse_divergence(game: Game, config: TrainConfig, run_dir: Path) -> None:
+    """Called while updates are skipped, or have been since the last row.
+
+    Raises:
+        DivergedError: too many in a row, or what is not finite has reached the statistics of a network.
+    """
+    remedy = against_divergence(config.loss, config.optimizer)
+    counts = {"discriminator": int(game.discriminator.skipped), "generator": int(game.generator.skipped)}
+    if max(counts.values()) >= config.max_skipped_updates:
+        lost = []
+        for side, count in counts.items():
+            step, updates = game.progress.step, count
+            while updates > 0 and step > 0:  # back to the first of them
+                step -= 1
+                updates -= game.task.objective.turns(step) if side == "discriminator" else 1
+            if count:
+                lost.append(f"the {side}'s {getattr(game, side).not_finite()} since step {step + 1} ({count} in a row)")
+        present = checkpoint.steps(run_dir)
+        left = f"the last checkpoint is that of step {present[-1]}" if present else "there was no checkpoint yet"
+        raise DivergedError(f"training diverged: not finite are {' and '.join(lost)}", str(run_dir), f"{remedy}; {left}")
+    refuse_non_finite({"networks": game.task.state_dict()}, run_dir, game.progress.step, remedy)
+
+
+def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> list[str]:
+    """Note what is changed in a run that continues, and refuse what would have made another run unless it is allowed.
+
+    Returns:
+        What was allowed by ``allow_change``, in words.
+    """
+    changed = differences(saved.info["config"], config.as_dict())
+    harmless = [f"{key}: {change}" for key, change in changed.items() if is_among(key, MAY_CHANGE) and key not in UNSAID]
+    shared = {key: key.replace("optimizer.discriminator.", "optimizer.") for key in changed}  # which it is taken from
+    allowed = {key for key in changed if {True} & {is_among(name, config.allow_change) for name in (key, shared[key])}}
+    allowed -= {key for key in changed if is_among(key, MAY_CHANGE)}
+    refused = [key for key in changed if not is_among(key, {*MAY_CHANGE, *allowed})]
+    if refused:
+        lines = [f"{key}: {changed[key]}" for key in refused]
+        shown = "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
+        names = ",".join(dict.fromkeys(shared[key] if len(refused) <= 3 else key.split(".")[0] for key in refused))
+        todo = f"Repeat the command it was started with, choose another run_dir=, or go on all the same: allow_change=[{names}]"
+        if refused == ["schedule.total_steps"]:
+            kept = saved.info["config"]["schedule"].get("total_steps", saved.info["config"]["total_steps"])
+            todo = f"Its schedule depends on total_steps: set schedule.total_steps={kept} too, or choose another run_dir="
+        raise ClashError(f"the run was started with another config: {shown}", str(run_dir), todo)
+    if harmless:
+        log.info("note: other settings than before: %s", "; ".join(harmless))
+    return [f"from step {saved.step} on {key}: {changed[key]}" for key in sorted(allowed)]
+
+
+def refuse_non_finite(tensors: checkpoint.TensorGroups, run_dir: Path, step: int, remedy: str) -> None:
+    """Never save what is already lost."""
+    for group, values in tensors.items():
+        for key, tensor in values.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                what = f"training diverged: {group} {key} is not finite at step {step}"
+                raise DivergedError(what, str(run_dir), f"{remedy}; no checkpoint of it was saved")

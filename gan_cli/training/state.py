@@ -1,0 +1,161 @@
+"""The state of a run: taken apart for a checkpoint, put together again from one."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_cli.config.plain import Node
+from gan_cli.config.training import TrainConfig, optimizer_node
+from gan_cli.rundir.checkpoint import Checkpoint, TensorGroups
+from gan_cli.rundir.reload import load_state
+from gan_cli.system.errors import CheckpointError
+from gan_cli.system.version import __version__
+from gan_cli.training.ema import EMA
+from gan_cli.training.game import Game
+from gan_cli.training.loop import Player
+
+log = logging.getLogger("gan_cli")
+
+
+# Of the plain data of a checkpoint, what a run cannot go on without.
+NEEDED: dict[str, type] = {
+    "images": int,
+    "skipped.generator": int,
+    "skipped.discriminator": int,
+    "optimizer_scalars.generator": dict,
+    "optimizer_scalars.discriminator": dict,
+    "machine.threads": int,
+    "machine.device": str,
+    "machine.precision": str,
+    "machine.compiled": bool,
+    "data": str,
+    "changes": list,
+    "tensors": dict,
+    "config.total_steps": int,
+    "config.log_every": int,
+    "config.sample_every": int,
+    "config.save_every": int,
+    "config.model": dict,
+    "config.optimizer": dict,
+    "config.schedule": dict,
+}
+NO_MOMENTS = ("lr", "betas", "eps", "weight_decay")  # settings of an optimizer that its state does not depend on
+
+
+def snapshot(config: TrainConfig, game: Game) -> tuple[TensorGroups, dict[str, Any]]:
+    """Everything that decides how the run goes on, as tensors and plain data."""
+    groups: TensorGroups = {"generator": {}, "discriminator": {}, "task": {}}
+    for key, tensor in game.task.state_dict().items():
+        side, _, rest = key.partition(".")
+        if side in ("generator", "discriminator"):
+            groups[side][rest] = tensor
+        else:
+            groups["task"][key] = tensor
+    groups["generator_ema"] = game.ema.average.state_dict()
+    scalars = {}
+    for side, player in (("generator", game.generator), ("discriminator", game.discriminator)):
+        groups[f"optimizer_{side}"], scalars[side] = optimizer_state(player)
+    info = {
+        "images": game.progress.images,
+        "skipped": {"generator": int(game.generator.skipped), "discriminator": int(game.discriminator.skipped)},
+        "optimizer_scalars": scalars,
+        "machine": game.machine(),
+        "data": game.dataset.fingerprint,
+        "class_names": list(game.dataset.class_names),
+        "changes": game.changes,
+        "versions": {"gan_cli": __version__, "python": platform.python_version()},
+        "config": config.as_dict(),
+    }
+    return groups, info
+
+
+def restore(task: nn.Module, ema: EMA, players: dict[str, Player], saved: Checkpoint, config: TrainConfig) -> None:
+    """Undo :func:`snapshot`.
+
+    Raises:
+        CheckpointError: it is not one of such networks and optimizers.
+    """
+    groups, where = saved.tensors, f"checkpoint of step {saved.step}"
+    try:
+        nested = {f"{group}.{k}": v for group in ("generator", "discriminator") for k, v in groups[group].items()}
+        load_state(task, {**nested, **groups.get("task", {})}, where)
+        load_state(ema.average, groups["generator_ema"], where)
+        for side, player in players.items():
+            player.skipped.fill_(int(saved.info["skipped"][side]))
+            then, now = (optimizer_node(node, side) for node in (saved.info["config"]["optimizer"], config.optimizer))
+            if has_same_moments(then, now):
+                load_optimizer(player, groups.get(f"optimizer_{side}", {}), saved.info["optimizer_scalars"][side])
+            else:
+                log.info("note: the %s has another optimizer than before, which begins anew", side)
+    except CheckpointError as error:
+        if saved.info["config"]["model"] == config.model:
+            raise
+        todo = "Networks of another shape need another run_dir="
+        raise CheckpointError(error.what, where, todo) from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        what = f"the checkpoint does not hold what the run needs: {type(error).__name__} {error}"
+        raise CheckpointError(what, where, "Use the version that made it, or another run_dir=") from error
+
+
+def refuse_incomplete(saved: Checkpoint) -> None:
+    """Refuse a checkpoint whose plain data is not what :func:`snapshot` writes, such as that of an older version.
+
+    Raises:
+        CheckpointError: naming the value.
+    """
+    for key, kind in NEEDED.items():
+        value: Any = saved.info
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        least = 1 if key.startswith("config.") else 0
+        if type(value) is not kind or (isinstance(value, int) and not least <= value < 2**53):
+            what = f"the checkpoint does not say {key} as this version does"
+            raise CheckpointError(what, f"step {saved.step}", "Use the version that made it, or another run_dir=")
+    there = {group: sorted(tensors) for group, tensors in saved.tensors.items()}
+    best = saved.info.get("best", "missing")
+    if saved.info["tensors"] != there or not (best is None or (isinstance(best, dict) and isinstance(best.get("step"), int))):
+        what = "the checkpoint does not hold all that was saved"
+        raise CheckpointError(what, f"step {saved.step}", "Use the version that made it, or another run_dir=")
+    for group, tensors in saved.tensors.items():
+        lost = [key for key, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+        if lost:
+            what = f"the checkpoint holds a value that is not finite: {group} {lost[0]}"
+            raise CheckpointError(what, f"step {saved.step}", "Use another step, or another run_dir=")
+
+
+def has_same_moments(then: Node, now: Node) -> bool:
+    """Whether the state of one optimizer is one of the other, by their configs."""
+    a, b = ({key: value for key, value in node.items() if key not in NO_MOMENTS} for node in (then, now))
+    return a == b
+
+
+def optimizer_state(player: Player) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimizer's tensors and its other values, both called ``<parameter>.<what>``."""
+    values = {
+        f"{name}.{key}": value
+        for name, parameter in player.network.named_parameters()
+        for key, value in player.optimizer.state.get(parameter, {}).items()
+    }
+    tensors = {k: v for k, v in values.items() if isinstance(v, Tensor)}
+    return tensors, {k: v for k, v in values.items() if k not in tensors}
+
+
+def load_optimizer(player: Player, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+    """Undo :func:`optimizer_state`."""
+    names = {name: k for k, (name, _) in enumerate(player.network.named_parameters())}
+    state: dict[int, dict[str, Any]] = {}
+    for full, value in {**tensors, **scalars}.items():
+        name, _, key = full.rpartition(".")
+        state.setdefault(names[name], {})[key] = value
+    player.optimizer.load_state_dict({**player.optimizer.state_dict(), "state": state})
+    for parameter, entry in player.optimizer.state.items():
+        for key, value in entry.items():  # fused kernels walk the memory: moments must lie as the weights do
+            if isinstance(value, Tensor) and value.dim() > 0:
+                if value.shape != parameter.shape:
+                    raise ValueError(f"a moment of shape {tuple(value.shape)} for weights of {tuple(parameter.shape)}")
+                entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
