@@ -226,8 +226,8 @@ def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequenc
 
     train = session.train
 
-    def watched(*arguments: Any, after_step: Callable[[dict[str, Tensor]], bool], **keywords: Any) -> None:
-        batches = type(arguments[4])
+    def watched(game: Any, *, after_step: Callable[[dict[str, Tensor]], bool], **keywords: Any) -> None:
+        batches = type(game.batches)
         load = batches.__next__
 
         def timed(self: Any) -> Any:
@@ -242,13 +242,13 @@ def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequenc
             return go_on
 
         batches.__next__ = timed
-        compiled = arguments[1].loss_and_gradient != arguments[1].plain_loss_and_gradient
-        precision = "bf16" if arguments[1].precision is torch.bfloat16 else "fp32"
+        compiled = game.generator.loss_and_gradient != game.generator.plain_loss_and_gradient
+        precision = "bf16" if game.generator.precision is torch.bfloat16 else "fp32"
         watch.connection.send({"precision": precision, "compiled": compiled})
         watch.begin()
         if kind == "as compiled":  # G goes twice over the same noise then
-            arguments[0].repeats = False
-        train(*arguments, after_step=after, **keywords)
+            game.task.repeats = False
+        train(game, after_step=after, **keywords)
 
     session.train = watched
     config = composed(CASES[case], folder, *settings)

@@ -254,7 +254,11 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with 40 random images for each data set that reads files."""
-    root = tmp_path_factory.mktemp("data")
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+def make_data(root: Path) -> Path:
+    """40 random images in ``root`` for each data set that reads files."""
     random = np.random.default_rng(0)
     labels = np.arange(40, dtype=np.uint8) % 10
     for name in ("MNIST", "FashionMNIST", "KMNIST"):

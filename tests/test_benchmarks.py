@@ -69,8 +69,7 @@ def ours(config: Any) -> list[tuple[float, float]]:
         return True
 
     train(
-        game.task, game.generator, game.discriminator, game.ema, game.batches, game.progress,
-        total_steps=STEPS, seed=config.seed, after_step=after_step,
+        game, total_steps=STEPS, seed=config.seed, after_step=after_step,
     )  # fmt: skip
     return found
 
@@ -127,8 +126,7 @@ def count(config: Any) -> int:
         return game.progress.step < 2
 
     train(
-        game.task, game.generator, game.discriminator, game.ema, game.batches, game.progress,
-        total_steps=3, seed=0, after_step=after_step,
+        game, total_steps=3, seed=0, after_step=after_step,
     )  # fmt: skip
     products.__exit__(None, None, None)
     return int(products.flops)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,10 +83,10 @@ class Game:
 
     def run(self, total_steps: int, after_step: Callable[[dict[str, Tensor]], bool] = lambda logs: True) -> Game:
         stream = self.batches(self.progress.images)
-        train(
-            self.task, self.g, self.d, self.ema, stream, self.progress,
-            total_steps=total_steps, seed=7, after_step=after_step,
-        )  # fmt: skip
+        game = SimpleNamespace(
+            task=self.task, generator=self.g, discriminator=self.d, ema=self.ema, batches=stream, progress=self.progress
+        )
+        train(game, total_steps=total_steps, seed=7, after_step=after_step)
         return self
 
     def state(self) -> dict[str, Tensor]:

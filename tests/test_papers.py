@@ -519,8 +519,7 @@ def play(
 
         player.loss = watched
     train(
-        players.task, players.generator, players.discriminator, players.ema, players.batches, players.progress,
-        total_steps=players.progress.step + steps, seed=0, after_step=lambda new: bool(logs.update(new)) or True,
+        players, total_steps=players.progress.step + steps, seed=0, after_step=lambda new: bool(logs.update(new)) or True,
     )  # fmt: skip
     for player, loss in own.values():
         player.loss = loss

@@ -13,67 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_module
 from PIL import Image
 
-import gan_cli.config
-from gan_cli.config.plain import flatten
-
 from .conftest import Result, train_tiny  # type: ignore[import-not-found]
+from .tiny import PRESETS, composed, tiny  # type: ignore[import-not-found]
 
-FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
-PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 STEPS, STOP = 20, 10
 EVERY = [f"total_steps={STEPS}", "log_every=4", f"save_every={STOP}", "gif=false"]
-
-
-def composed(preset: str, *overrides: str) -> dict[str, Any]:
-    with initialize_config_module("gan_cli.conf", version_base="1.3"):
-        return gan_cli.config.training.check(compose("train", [f"experiment={preset}", *overrides])).as_dict()
-
-
-# What a key of a network becomes; one that is a copy of another (``b2a: ${.a2b}``) follows it.
-TINY_NETWORKS: dict[str, Callable[[Any], str]] = {
-    "width": lambda value: "4",
-    "hidden": lambda value: "[8]" if isinstance(value, list) else "8",
-    "blocks": lambda value: "1",
-    "layers": lambda value: str(min(value, 2)),
-}
-TINY_CGAN = {
-    "generator": {"hidden_z": 8, "hidden_y": 8, "hidden": 8},
-    "discriminator": {"hidden_x": 8, "hidden_y": 8, "hidden": 8, "pieces_x": 2, "pieces_y": 2, "pieces": 2},
-}
-TINY_SIZES = {256: 16, 64: 16, 32: 16, 28: 8}
-
-
-def tiny(preset: str, data_root: Path) -> list[str]:
-    """Overrides that leave of a preset everything but its size."""
-    config = composed(preset)
-    dataset, loss = config["dataset"], config["loss"]
-    made = ["threads=1", "precision=fp32", f"batch_size={min(config['batch_size'], 4)}"]
-    for side in ("generator", "discriminator"):
-        for key, value in flatten(config["model"][side]).items():
-            last = key.rpartition(".")[2]
-            if last in TINY_NETWORKS and key.split(".")[0] not in ("b2a", "b"):
-                made.append(f"model.{side}.{key}={TINY_NETWORKS[last](value)}")
-        if config["model"][side]["_target_"].startswith("gan_cli.networks.cgan."):
-            made += [f"++model.{side}.{key}={value}" for key, value in TINY_CGAN[side].items()]
-    if "pool_size" in config["model"]["task"]:
-        made.append("model.task.pool_size=8")
-    if "image_size" in dataset:
-        size = TINY_SIZES[dataset["image_size"]]
-        made.append(f"dataset.image_size={size}")
-        if dataset.get("load_size") is not None:
-            made.append(f"dataset.load_size={size * 9 // 8}")
-    if "root" in dataset:
-        made.append(f"dataset.root={data_root}")
-    if "n" in dataset:
-        made.append("dataset.n=200")
-    if loss.get("n_critic", 1) > 2:
-        made.append("loss.n_critic=2")
-    if loss.get("warm_up") is not None:
-        made += ["loss.warm_up.n_critic=3", "loss.warm_up.steps=4", "loss.warm_up.every=8"]
-    return made
 
 
 def sample_every(preset: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,7 +135,10 @@ def play(task: Task, steps: int, look: Callable[[str], None] = lambda who: None,
             ("D", task.discriminator, task.discriminator_loss),
         )
     )
-    train(task, g, d, EMA(task.generator, 0), stream, Progress(), total_steps=steps, seed=0, after_step=lambda logs: True)
+    game = SimpleNamespace(
+        task=task, generator=g, discriminator=d, ema=EMA(task.generator, 0), batches=stream, progress=Progress()
+    )
+    train(game, total_steps=steps, seed=0, after_step=lambda logs: True)
     return moves
 
 

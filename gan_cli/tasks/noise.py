@@ -195,7 +195,7 @@ class NoiseToImage(nn.Module):
         return {} if ours is None else {"metric/diversity": float(ours / real)}
 
     @torch.no_grad()
-    def judge(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def score(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits of D on the images of ``batch`` and on as many new ones of G, float32, as in training. Nothing is remembered.
 
         Batch norm in D takes the statistics of each kind by itself, as it does when D learns: its running ones are of both

@@ -27,8 +27,8 @@ Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
 class Task(Protocol):
     """What two players minimise, and how it is looked at. All state is in parameters and buffers.
 
-    ``batch_keys``: what the data set must give. A task with a ``judge`` too has D's overfitting watched, see
-    :class:`gan_cli.training.overfitting.Overfitting`. One with ``one_pass = True`` uses the graph of one pass of G in both
+    ``batch_keys``: what the data set must give. A task that is :class:`gan_cli.tasks.protocols.Scores` has D's
+    overfitting watched, see :class:`gan_cli.training.overfitting.Overfitting`. One with ``one_pass = True`` uses the graph of one pass of G in both
     turns of a step, see :mod:`gan_cli.training.compiling`.
     """
 
@@ -155,39 +155,47 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+class Game(Protocol):
+    """What the loop needs: a task, its two players, the average of G, data, and how far the run is."""
+
+    task: Any
+    generator: Player
+    discriminator: Player
+    ema: EMA
+    batches: Batches
+    progress: Progress
+
+
 def train(
-    task: Task,
-    generator: Player,
-    discriminator: Player,
-    ema: EMA,
-    batches: Batches,
-    progress: Progress,
+    game: Game,
     *,
     total_steps: int,
     seed: int,
     after_step: Callable[[dict[str, Tensor]], bool],
 ) -> None:
-    """Run the game from ``progress`` to ``total_steps``.
+    """Run the game from its progress to ``total_steps``.
 
     A step is n_critic updates of D, each on a batch of its own, and one of G, in the order the objective says.
     ``after_step`` gets the step's logs (scalars on the device) and says whether to go on; with a fused Adam nothing else in
     the loop waits for the device. Of several critic updates the last one's logs are kept, and the share that was skipped.
     """
 
+    task, progress, batches = game.task, game.progress, game.batches
+
     def move_generator(batch: Batch) -> dict[str, Tensor]:
         with frozen(task.discriminator), processes.together():
-            return generator.update(batch)
+            return game.generator.update(batch)
 
     def move_discriminator(batch: Batch) -> dict[str, Tensor]:
         with processes.together():
-            return discriminator.update(batch)
+            return game.discriminator.update(batch)
 
     generator_first = task.objective.first == "generator"
     go_on = True
     while progress.step < total_steps and go_on:
         seed_everything(seed, "step", progress.step)
-        generator.set_learning_rate(progress.step)
-        discriminator.set_learning_rate(progress.step)
+        game.generator.set_learning_rate(progress.step)
+        game.discriminator.set_learning_rate(progress.step)
         logs: dict[str, Tensor] = {}
         skipped: list[Tensor] = []
         for turn in range(task.objective.turns(progress.step)):
@@ -195,11 +203,11 @@ def train(
             if turn == 0 and generator_first:
                 logs |= move_generator(batch)
             logs |= move_discriminator(batch)
-            skipped.append(logs[f"{discriminator.name}/skipped"])
-        logs[f"{discriminator.name}/skipped"] = torch.stack(skipped).mean()
+            skipped.append(logs[f"{game.discriminator.name}/skipped"])
+        logs[f"{game.discriminator.name}/skipped"] = torch.stack(skipped).mean()
         if not generator_first:
             logs |= move_generator(batch)
         shown, progress.images = batches.position - progress.images, batches.position
         progress.step += 1
-        ema.update(shown, progress.images)
+        game.ema.update(shown, progress.images)
         go_on = after_step(logs)

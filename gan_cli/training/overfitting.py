@@ -12,6 +12,7 @@ from gan_cli.config.build import build
 from gan_cli.config.plain import Node
 from gan_cli.data.batches import permutation
 from gan_cli.data.dataset import ImageDataset
+from gan_cli.tasks.protocols import Scores
 
 log = logging.getLogger("gan_cli")
 IMAGES = 256  # of each kind
@@ -25,7 +26,7 @@ class Overfitting:
     0: D takes held-out images for as real as those it is trained on. 1: for as generated as those of G.
 
     Args:
-        task: with a ``judge`` as :class:`gan_cli.tasks.noise.NoiseToImage` has it; nothing is measured of others.
+        task: of which nothing is measured unless it is :class:`gan_cli.tasks.protocols.Scores`.
         dataset: what it is trained on. node: its config. A set of which ``split: train`` is taken has the rest held out.
         seed: which images are looked at. device: where.
     """
@@ -33,7 +34,7 @@ class Overfitting:
     def __init__(self, task: Any, dataset: Any, node: Node, *, seed: int, device: torch.device) -> None:
         self.task, self.device = task, device
         self.parts: list[dict[str, Tensor]] = []  # training images, then held-out ones; uint8
-        rest = held_out(node) if hasattr(task, "judge") else None
+        rest = held_out(node) if isinstance(task, Scores) else None
         if rest is not None and min(len(dataset), len(rest)) > 1:
             self.parts = [self._choose(part, seed) for part in (dataset, rest)]
 
@@ -49,21 +50,21 @@ class Overfitting:
         """``d/overfitting``: r_v. Empty if nothing is held out, and where D does not tell real from generated."""
         if not self.parts:
             return {}
-        (train, fake), (rest, more) = (self._judge(part) for part in self.parts)
+        (train, fake), (rest, more) = (self._score(part) for part in self.parts)
         fake = torch.cat([fake, more])
         gap = train.mean() - fake.mean()
         if not gap > CLEAR * torch.sqrt((train.var() + fake.var()) / 2):
             return {}
         return {"d/overfitting": float((train.mean() - rest.mean()) / gap)}
 
-    def _judge(self, part: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _score(self, part: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits of ``part`` and of as many generated images."""
         logits = []
         count = -(-len(part["image"]) // CHUNK)
         for values in zip(*(tensor.tensor_split(count) for tensor in part.values()), strict=True):
             batch = dict(zip(part, values, strict=True))
             batch["image"] = batch["image"].float() / 127.5 - 1
-            logits.append(self.task.judge(batch))
+            logits.append(self.task.score(batch))
         real, fake = zip(*logits, strict=True)
         return torch.cat(real).flatten(), torch.cat(fake).flatten()
 

@@ -121,10 +121,7 @@ def follow(config: TrainConfig) -> None:
     with translated(run_dir), stop_on_signal() as stop:
         game = build_game(config, saved)
         try:
-            train(
-                game.task, game.generator, game.discriminator, game.ema, game.batches, game.progress,
-                total_steps=config.total_steps, seed=config.seed, after_step=lambda logs: not processes.agree(stop),
-            )  # fmt: skip
+            train(game, total_steps=config.total_steps, seed=config.seed, after_step=lambda logs: not processes.agree(stop))
         finally:
             game.batches.close()
     if game.progress.step < config.total_steps:
@@ -334,10 +331,7 @@ def play(
         return not ending
 
     try:
-        train(
-            game.task, game.generator, game.discriminator, game.ema, game.batches, progress,
-            total_steps=config.total_steps, seed=config.seed, after_step=after_step,
-        )  # fmt: skip
+        train(game, total_steps=config.total_steps, seed=config.seed, after_step=after_step)
         if progress.step >= config.total_steps:
             writer.ended(success=True)
     except Exception:
