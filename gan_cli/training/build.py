@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from gan_cli.compute import processes
-from gan_cli.compute.device import choose_device, default_threads, has_convolutions, to_device
+from gan_cli.compute.device import choose_device, default_threads, to_device
+from gan_cli.compute.layers import has_convolutions
 from gan_cli.config.build import build
 from gan_cli.config.training import TrainConfig, optimizer_node
 from gan_cli.data.batches import Batches
+from gan_cli.objective import PlayerName
 from gan_cli.randomness import seed_everything
 from gan_cli.rundir.checkpoint import Checkpoint
 from gan_cli.training.checks import data_change, refuse_batch_norm, refuse_wrong_data, refuse_wrong_shapes
@@ -21,6 +23,7 @@ from gan_cli.training.game import Game
 from gan_cli.training.loop import Player, Progress
 from gan_cli.training.state import restore
 
+SIDES: tuple[PlayerName, ...] = ("generator", "discriminator")
 log = logging.getLogger("gan_cli")
 MOST_WORKERS = 8  # that are started without being asked for
 
@@ -31,8 +34,8 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     alike = saved is not None and saved.info["machine"].get("processes", 1) == processes.world()
     threads = config.threads or (saved is not None and alike and int(saved.info["machine"]["threads"])) or default_threads()
     torch.set_num_threads(threads)
-    networks = {}
-    for side in ("generator", "discriminator"):
+    networks: dict[PlayerName, nn.Module] = {}
+    for side in SIDES:
         seed_everything(config.seed, "init", side)
         networks[side] = to_device(build(config.model[side], f"model.{side}"), device)
     objective = build(config.loss, "loss")
@@ -43,10 +46,10 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     schedule = build(config.schedule, "schedule")
     players = {
         side: Player(
-            name=side[0],
+            name=side,
+            task=task,
             network=networks[side],
             optimizer=build(optimizer_node(config.optimizer, side), "optimizer", params=networks[side].parameters()),
-            loss=getattr(task, f"{side}_loss"),
             schedule=schedule,
             constraint=objective.constraint if side == "discriminator" else None,
             precision=torch.bfloat16 if precision == "bf16" else torch.float32,

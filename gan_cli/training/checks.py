@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from gan_cli.compute.layers import mixing
 from gan_cli.config.plain import differences, is_among
 from gan_cli.config.training import MAY_CHANGE, TrainConfig
 from gan_cli.data.dataset import TranslationDataset
@@ -76,10 +77,12 @@ def refuse_wrong_data(task: Any, dataset: Any) -> None:
 
 def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
     """A penalty per sample is undefined where the critic mixes samples (Gulrajani et al. 2017, section 4)."""
-    mixing = [n for n, m in discriminator.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if getattr(objective.penalty, "per_sample", False) and mixing:
-        raise ConfigError(f"the penalty is defined sample by sample, but {mixing[0]} normalises over the batch",
-                          "loss.penalty and model.discriminator", "Use layer norm or none in the discriminator")  # fmt: skip
+    mixed = mixing(discriminator)
+    strict = [name for name, term in objective.terms() if term.per_sample]
+    if strict and mixed:
+        key = "penalty" if strict[0] == "penalty" else f"regularisers.{strict[0]}"
+        raise ConfigError(f"the penalty is defined sample by sample, but {mixed[0]} mixes samples",
+                          f"loss.{key} and model.discriminator", "Use layer norm or none in the discriminator")  # fmt: skip
 
 
 @torch.no_grad()

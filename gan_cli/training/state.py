@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from gan_cli.config.plain import Node
 from gan_cli.config.training import TrainConfig, optimizer_node
+from gan_cli.objective import PlayerName
 from gan_cli.rundir.checkpoint import Checkpoint, TensorGroups
 from gan_cli.rundir.reload import load_state
 from gan_cli.system.errors import CheckpointError
@@ -74,7 +76,7 @@ def snapshot(config: TrainConfig, game: Game) -> tuple[TensorGroups, dict[str, A
     return groups, info
 
 
-def restore(task: nn.Module, ema: EMA, players: dict[str, Player], saved: Checkpoint, config: TrainConfig) -> None:
+def restore(task: nn.Module, ema: EMA, players: Mapping[PlayerName, Player], saved: Checkpoint, config: TrainConfig) -> None:
     """Undo :func:`snapshot`.
 
     Raises:
