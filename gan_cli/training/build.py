@@ -18,9 +18,9 @@ from gan_cli.randomness import seed_everything
 from gan_cli.rundir.checkpoint import Checkpoint
 from gan_cli.training.checks import data_change, refuse_batch_norm, refuse_wrong_data, refuse_wrong_shapes
 from gan_cli.training.compiling import choose_compile, compile_game
-from gan_cli.training.ema import EMA
 from gan_cli.training.game import Game
 from gan_cli.training.loop import Player, Progress
+from gan_cli.training.settings import build_average, build_optimizer
 from gan_cli.training.state import restore
 
 SIDES: tuple[PlayerName, ...] = ("generator", "discriminator")
@@ -38,18 +38,21 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     for side in SIDES:
         seed_everything(config.seed, "init", side)
         networks[side] = to_device(build(config.model[side], f"model.{side}"), device)
-    objective = build(config.loss, "loss")
+    augment = build(config.augment, "augment") if config.augment is not None else None
+    objective = build(config.loss, "loss", augment=augment)
     refuse_batch_norm(objective, networks["discriminator"])
     task = build(config.model["task"], "model.task", **networks, objective=objective).to(device)
     precision, reason = processes.from_first(choose_precision(config.precision, device, task, saved))
-    ema = EMA(task.generator, **config.ema)
+    ema = build_average(task.generator, config.ema)
     schedule = build(config.schedule, "schedule")
+    optimizers = {s: build_optimizer(optimizer_node(config.optimizer, s), networks[s].parameters()) for s in networks}
     players = {
         side: Player(
             name=side,
             task=task,
             network=networks[side],
-            optimizer=build(optimizer_node(config.optimizer, side), "optimizer", params=networks[side].parameters()),
+            optimizer=optimizers[side][0],
+            settings=optimizers[side][1],
             schedule=schedule,
             constraint=objective.constraint if side == "discriminator" else None,
             precision=torch.bfloat16 if precision == "bf16" else torch.float32,
