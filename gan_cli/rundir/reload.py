@@ -154,7 +154,7 @@ def load_run(
     if generator is None:
         generator = build(nodes["generator"], "model.generator")
     # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
-    nobody = dict.fromkeys(INJECTED - {"params"}, None) | {"generator": generator, "discriminator": nn.Identity()}
+    nobody = dict.fromkeys(INJECTED - {"params", "augment"}, None) | {"generator": generator, "discriminator": nn.Identity()}
     task = build(nodes["task"], "model.task", **nobody)
     run = Run(
         run_dir, saved.info["config"], saved.step, saved.info["images"], task, generator, where, saved.info["class_names"],
