@@ -189,19 +189,26 @@ def failures_in(run_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def failing_as(kind: type[GanError], what: str, where: str, todo: str) -> Iterator[None]:
-    """Within this block a file that cannot be used is an error of this kind, unless the disk or the memory is full."""
+    """Within this block a file that cannot be used is an error of this kind, unless the disk or the memory is full.
+
+    ``where``: the file, if the error does not name it or names a part of it; "" for the one that it names.
+    A pipe that nobody reads any more is no error of a file, and passes.
+    """
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise of_system(error, where) or kind(f"{what}: {error.strerror or error}", where, todo) from error
+        other = kind(f"{what}: {error.strerror or error}", where or file_of(error), todo)
+        raise of_system(error, where or "output") or other from error
 
 
 @contextmanager
-def blaming(blame: Callable[[Exception], GanError]) -> Iterator[None]:
-    """Within this block any error is the one that ``blame`` makes of it, except a lack of disk or memory, which passes."""
+def blaming(blame: Callable[[Exception], GanError], kind: type[Exception] = Exception) -> Iterator[None]:
+    """Within this block an error of this kind is what ``blame`` makes of it; a lack of disk or memory passes."""
     try:
         yield
-    except Exception as error:
+    except kind as error:
         if of_system(error, "") is not None:
             raise
         raise blame(error) from error

@@ -20,7 +20,7 @@ from gan_cli.system.errors import (
     ClashError,
     ConfigError,
     DataError,
-    of_system,
+    blaming,
 )
 
 log = logging.getLogger("gan_cli")
@@ -83,13 +83,13 @@ def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
 
     def attempt(where: str, network: nn.Module, *inputs: Tensor, wanted: tuple[int, ...] | None = None) -> Tensor:
         shape = tuple(inputs[0].shape)
-        try:
-            result: Tensor = network(*inputs)
-        except Exception as error:  # a network of the user's own may raise anything
-            if of_system(error, "") is not None:
-                raise
+
+        def blame(error: Exception) -> ConfigError:
             reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
-            raise ConfigError(f"the {where} fails on {shape}: {reason}", f"model.{where}", "Correct it") from error
+            return ConfigError(f"the {where} fails on {shape}: {reason}", f"model.{where}", "Correct it")
+
+        with blaming(blame):  # a network of the user's own may raise anything
+            result: Tensor = network(*inputs)
         if wanted is not None and result.shape != wanted:
             raise ConfigError(f"the {where} makes {tuple(result.shape)}, the data set has {wanted}", f"model.{where}",
                               "Make it take image_size and channels from ${dataset...}")  # fmt: skip
