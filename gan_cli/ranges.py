@@ -2,7 +2,7 @@
 
 A constructor that says ``lr: Positive`` needs no check of its own: :mod:`gan_cli.config.schema` reads the annotation and
 refuses
-``lr=-1`` or ``lr=nan`` before anything is built. This module must not import torch: it is on the path of ``--help``.
+``lr=-1`` or ``lr=nan`` before anything is built.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Short names for groups of runs: what differs between them, as a person would say it. Must not import torch."""
+"""Short names for groups of runs: what differs between them, as a person would say it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run configuration: composed by Hydra, checked here before any data is read or file created. Must not import torch."""
+"""The run configuration: composed by Hydra, checked here before any data is read or file created."""
 
 from __future__ import annotations
 
