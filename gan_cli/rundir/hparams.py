@@ -15,13 +15,13 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # ty
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams
 
+from gan_cli.config import groups
 from gan_cli.config.plain import flatten, is_among
 from gan_cli.config.training import BEGINNING, MAY_CHANGE, TrainConfig, optimizer_node
 from gan_cli.system.files import written
 
 # As conf/loss calls what these classes make together.
 LOSSES = {"least_squares": "lsgan", "wasserstein+weight_clip": "wgan", "wasserstein+gradient_penalty": "wgan_gp"}
-GROUPS = ("model", "dataset", "loss", "optimizer")
 USUAL = {"model", "dataset", "loss", "optimizer.lr", "seed"}  # come first where a directory's name does not say what differs
 
 
@@ -32,6 +32,7 @@ def values(config: TrainConfig, command: str = "") -> dict[str, str | float]:
     """
     plain = config.as_dict()
     flat, told = flatten(plain), names(plain)
+    named = frozenset(told)
     for player, prefix in (("generator", "optimizer"), ("discriminator", "optimizer.discriminator")):
         node = optimizer_node(config.optimizer, player)
         told[f"{prefix}.lr"] = node.get("lr")
@@ -41,7 +42,7 @@ def values(config: TrainConfig, command: str = "") -> dict[str, str | float]:
     for word in shlex.split(command):
         key, given, value = word.lstrip("+").partition("=")
         counts = key not in told and not is_among(key, {*MAY_CHANGE, *BEGINNING, "sweep", "launcher"})
-        if given and re.fullmatch(r"\w+(\.\w+)*", key) and (counts or key in GROUPS):
+        if given and re.fullmatch(r"\w+(\.\w+)*", key) and (counts or key in named):
             told[key] = flat.get(key, value)
     return {
         key: float(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
@@ -51,17 +52,22 @@ def values(config: TrainConfig, command: str = "") -> dict[str, str | float]:
 
 
 def names(config: dict[str, Any]) -> dict[str, Any]:
-    """``model``, ``dataset``, ``loss`` and ``optimizer`` in short, by their classes: ``dcgan``, ``digits``, ``wgan_gp``."""
+    """``model``, ``dataset``, ``loss`` and ``optimizer`` in short, by their classes: ``dcgan``, ``digits``, ``wgan_gp``.
+
+    Other parts that are set and have ``in_hparams`` follow, by the name of their class.
+    """
     generator, loss = config["model"]["generator"], config["loss"]
     module, _, name = generator.get("a2b", generator)["_target_"].rpartition(".")
     parts = [loss.get(part) for part in ("adversarial", "constraint", "penalty")]
     objective = "+".join(_snake(part["_target_"]) for part in parts if part) or _snake(loss["_target_"])
-    return {
+    special = {
         "model": module.rpartition(".")[2] + ("" if name == "Generator" else f".{name}"),
         "dataset": config["dataset"]["_target_"].rpartition(".")[2],
         "loss": LOSSES.get(objective, objective),
         "optimizer": config["optimizer"]["_target_"].rpartition(".")[2],
     }
+    nodes = {part.group: config.get(part.group) for part in groups.PARTS if part.in_hparams and part.group not in special}
+    return special | {group: _snake(node["_target_"]) for group, node in nodes.items() if node}
 
 
 def _snake(target: str) -> str:
