@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ PositiveInt = Annotated[int, Range(ge=1)]
 Channels = Annotated[int, Range(ge=1, le=4)]  # of an image
 ConditionChannels = Annotated[int, Range(ge=0, le=64)]
 ImageSize = Annotated[int, Range(ge=4, le=2048)]  # side in pixels
+GreyOrRGB = Literal[1, 3]  # channels of an image that is read from a file
+Fit = Literal["pad", "resize", "crop"]  # how an image becomes square
+OnBadImage = Literal["error", "skip"]
 # What costs memory or time to build has an upper bound, far beyond any use: the config may be a stranger's.
 Width = Annotated[int, Range(ge=1, le=65536)]  # units or channels of a layer
 Hidden = Annotated[Sequence[Width], Items(64)]  # one layer after the other

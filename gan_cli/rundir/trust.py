@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from gan_cli.config import groups, schema
 from gan_cli.config.groups import Kind
 from gan_cli.config.plain import Node
-from gan_cli.ranges import ImageSize
+from gan_cli.ranges import Fit, GreyOrRGB, ImageSize
 from gan_cli.system.errors import CheckpointError, ConfigError, UntrustedError
 from gan_cli.system.text import short
 
@@ -166,7 +166,7 @@ def own_dataset(config: dict[str, Any], trust: bool) -> Node:
 
 def fitting(config: dict[str, Any]) -> Node:
     """``image_size``, ``channels`` and ``fit`` of the images that a run was trained on, where they are said and in range."""
-    kinds = {"image_size": ImageSize, "channels": Literal[1, 3], "fit": Literal["pad", "resize", "crop"]}
+    kinds = {"image_size": ImageSize, "channels": GreyOrRGB, "fit": Fit}
     data = config["dataset"]
     plain = {key: data[key] for key in kinds if isinstance(data.get(key), int | str)}  # what else could name a class
     try:
