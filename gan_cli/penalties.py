@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from gan_cli.compute import processes
-from gan_cli.objective import DiscriminatorPass, Outputs, Regulariser
+from gan_cli.objective import DiscriminatorPass, Outputs, Regulariser, Schedule
 from gan_cli.ranges import NonNegative, Positive, PositiveInt
-from gan_cli.schedules import Schedule
 
 
 class GradientPenalty:

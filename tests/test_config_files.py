@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 import gan_cli.config
+from gan_cli.config import groups
 from gan_cli.config.plain import differences
 from gan_cli.config.training import TrainConfig
 from gan_cli.rundir.trust import TRAINED, check_trusted
@@ -18,7 +19,7 @@ from gan_cli.rundir.trust import TRAINED, check_trusted
 from .conftest import TINY  # type: ignore[import-not-found]
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ["dataset", "experiment", "features", "launcher", "loss", "model", "optimizer", "protocol", "schedule", "sweep"]
+GROUPS = [*groups.GROUPS, "experiment", "launcher", "protocol", "sweep"]
 SWEEPERS = "hydra"  # a folder of groups of Hydra's own
 EVALUATION = {"features", "protocol"}  # of gan-eval only
 ALL_OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))

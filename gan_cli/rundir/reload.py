@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from gan_cli.compute.device import choose_device, to_device
 from gan_cli.config.build import build
+from gan_cli.config.groups import BY_KEY
 from gan_cli.config.plain import Node
-from gan_cli.config.training import INJECTED
 from gan_cli.randomness import SAMPLE_BLOCK
 from gan_cli.rundir import checkpoint
 from gan_cli.rundir.trust import checked, fitting, is_trusted
@@ -154,7 +154,7 @@ def load_run(
     if generator is None:
         generator = build(nodes["generator"], "model.generator")
     # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
-    nobody = dict.fromkeys(INJECTED - {"params", "augment"}, None) | {"generator": generator, "discriminator": nn.Identity()}
+    nobody = dict.fromkeys(BY_KEY["model.task"].injected) | {"generator": generator, "discriminator": nn.Identity()}
     task = build(nodes["task"], "model.task", **nobody)
     run = Run(
         run_dir, saved.info["config"], saved.step, saved.info["images"], task, generator, where, saved.info["class_names"],
