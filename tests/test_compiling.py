@@ -88,6 +88,7 @@ def test_the_same_training(name: str, data_root: Path, train: Any, read: Any, tm
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("name", ["gan_fashion_mnist", *(["cyclegan_facades"] if SOAK else [])])
 def test_goes_on_as_if_never_stopped(
@@ -161,6 +162,7 @@ def test_a_wrong_result_is_not_used(train: Any, monkeypatch: pytest.MonkeyPatch,
     assert "the compiled gradient of D differs by 10.0%" in line
 
 
+@pytest.mark.slow
 def test_the_trial_leaves_no_trace(train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Batch norm and image pools change in a forward pass."""
     monkeypatch.setattr(torch, "compile", lambda function, **keywords: function)

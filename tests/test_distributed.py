@@ -339,6 +339,7 @@ def test_a_full_disk_ends_all(start: Any, read: Any, tmp_path: Path) -> None:
     assert (status.read(tmp_path / "run") or {})["exit_code"] == 74
 
 
+@pytest.mark.slow
 @needs_proc
 def test_what_one_process_alone_meets_it_says(start: Any, tmp_path: Path) -> None:
     (tmp_path / "my_losses.py").write_text(

@@ -207,6 +207,7 @@ def test_other_metrics_are_added(run: Path, evaluate: Any) -> None:
     assert second.notes == [note for note in second.notes if "not to be compared" not in note]
 
 
+@pytest.mark.slow
 def test_values_from_another_number_of_threads_are_kept(run: Path, evaluate: Any) -> None:
     first = evaluate("run_dir=run", "metrics=[fid]")
     content = json.loads(first.path.read_text())
@@ -247,6 +248,7 @@ def test_another_step_is_measured_in_the_same_way(run: Path, evaluate: Any) -> N
     assert not any("not to be compared" in note for note in second.notes)
 
 
+@pytest.mark.slow
 def test_another_checkpoint_of_the_same_step_replaces_its_values(run: Path, train: Any, evaluate: Any) -> None:
     first = evaluate("run_dir=run", "metrics=[kid]")
     assert first.metrics
@@ -268,6 +270,7 @@ def test_into_another_folder(run: Path, evaluate: Any) -> None:
     assert "no TensorBoard scalars" in evaluate("run_dir=run", "metrics=[fid]").said.err
 
 
+@pytest.mark.slow
 def test_a_file_that_is_none_of_its_own_is_replaced(run: Path, evaluate: Any) -> None:
     first = evaluate("run_dir=run", "metrics=[fid]")
     good = first.path.read_text()
@@ -280,6 +283,7 @@ def test_a_file_that_is_none_of_its_own_is_replaced(run: Path, evaluate: Any) ->
 # The numbers
 
 
+@pytest.mark.slow
 def test_the_same_numbers_again(run: Path, evaluate: Any) -> None:
     args = ["run_dir=run", "metrics=[fid,kid,is]"]
     first = evaluate(*args).metrics
@@ -389,6 +393,7 @@ def test_images_of_a_few_classes_only(evaluate: Any, tmp_path: Path) -> None:
     assert "without the classes of fewer than two samples: 2, 3, 4, 5, 6, 7, 8, 9" in found.said.err
 
 
+@pytest.mark.slow
 def test_a_reference_of_a_run_may_be_another(run: Path, evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     save_npz(tmp_path / "real.npz", "train")
     args = [*pixels, "run_dir=run", "metrics=[fid]"]
@@ -408,6 +413,7 @@ def test_images_of_another_size_are_scaled_if_that_is_said(evaluate: Any, gan: A
     assert found.protocol["image_size"] == 24 and found.metrics["fid"] < 0.01
 
 
+@pytest.mark.slow
 def test_grey_and_colour(evaluate: Any, gan: Any, pixels: list[str], tmp_path: Path) -> None:
     save_npz(tmp_path / "grey.npz", "test")
     with np.load(tmp_path / "grey.npz") as file:
@@ -438,6 +444,7 @@ def test_memorisation(run: Path, evaluate: Any, tmp_path: Path) -> None:
     assert evaluate("run_dir=run", "metrics=[memorisation]").path.with_suffix(".png").exists()
 
 
+@pytest.mark.slow
 def test_memorisation_of_a_set_without_parts(evaluate: Any, tmp_path: Path) -> None:
     save_npz(tmp_path / "data.npz", "train", slice(0, 400))
     save_npz(tmp_path / "copies.npz", "train", slice(0, 100))
@@ -448,6 +455,7 @@ def test_memorisation_of_a_set_without_parts(evaluate: Any, tmp_path: Path) -> N
     assert copies.path.with_suffix(".png").exists()
 
 
+@pytest.mark.slow
 def test_memorisation_of_cropped_images(run: Path, evaluate: Any, tmp_path: Path) -> None:
     save_npz(tmp_path / "copies.npz", "train", slice(0, 50))
     found = evaluate("fake=copies.npz", "dataset=digits", "metrics=[memorisation]", "crop=20")
@@ -544,6 +552,7 @@ def test_lpips_of_pairs_is_a_distance(paired: Path, evaluate: Any, lpips: list[s
     assert set(evaluate(*args, "mode=eval").metrics) == {"lpips"}, "without dropout there is one result per image"
 
 
+@pytest.mark.slow
 def test_lpips_within_classes_only(train: Any, gan: Any, evaluate: Any, lpips: list[str]) -> None:
     train("model=cgan", "total_steps=1", "run_dir=run", tiny="cgan")
     assert evaluate("run_dir=run", "metrics=[lpips]", *lpips, "num_samples=20").metrics["lpips"] >= 0
@@ -651,6 +660,7 @@ def test_own_features_that_are_not_there(arg: str, message: str, run: Path, gan:
     assert result.code == 2 and re.search(message, *result.errors), result
 
 
+@pytest.mark.slow
 def test_own_features_with_other_arguments_are_others(run: Path, evaluate: Any, pixels: list[str]) -> None:
     args = [*pixels, "run_dir=run", "metrics=[fid]"]
     four = evaluate(*args, "cache=one")
@@ -666,6 +676,7 @@ def test_own_features_that_are_edited_are_others(run: Path, evaluate: Any, pixel
     assert after.path != before.path and after.metrics["fid"] == pytest.approx(25 * before.metrics["fid"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_folders_of_files_of_the_same_names_and_sizes(evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -686,6 +697,7 @@ def test_a_run_that_is_not_finished(train: Any, evaluate: Any, gan: Any) -> None
     assert "not finished" not in evaluate("run_dir=run", "metrics=[fid]", "step=1").said.err
 
 
+@pytest.mark.slow
 def test_data_that_lies_elsewhere_now(train: Any, evaluate: Any, gan: Any, data_root: Path, tmp_path: Path) -> None:
     shutil.copytree(data_root / "MNIST", tmp_path / "here" / "MNIST")
     train("dataset=mnist", "dataset.root=here", "dataset.download=false", "total_steps=1", "run_dir=run")

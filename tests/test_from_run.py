@@ -57,6 +57,7 @@ def change(run: Path, edit: Callable[[dict[str, Any]], None]) -> None:
         (run / "config.yaml").write_text(yaml.safe_dump(info["config"]))
 
 
+@pytest.mark.slow
 def test_machine_is_as_it_was(train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
     """What was left to the machine then is not left to it now."""
     args = ["threads=2", "batch_size=8", "model.generator.width=4", "model.discriminator.width=4", "total_steps=2"]
@@ -99,6 +100,7 @@ def test_other_seeds_and_a_shorter_run(gan: Any, read: Any, original: Path, tmp_
     assert read.rows(zero) == read.rows(original)[:1] != read.rows(one)
 
 
+@pytest.mark.slow
 def test_a_schedule_does_not_get_longer(train: Any, gan: Any, tmp_path: Path) -> None:
     """What came after its end would be trained with a learning rate of 0."""
     train("total_steps=2", "schedule=linear", "run_dir=a")
@@ -110,12 +112,14 @@ def test_a_schedule_does_not_get_longer(train: Any, gan: Any, tmp_path: Path) ->
     assert "reproduced: " in gan("gan-train", "from_run=a", "run_dir=c").err
 
 
+@pytest.mark.slow
 def test_a_time_limit_is_not_part_of_the_run(train: Any, gan: Any, tmp_path: Path) -> None:
     train("total_steps=3", "max_hours=1e-9", "run_dir=a", code=75)
     result = gan("gan-train", "from_run=a", "run_dir=b")
     assert result.code == 0 and "max_hours: null" in (tmp_path / "b" / "config.yaml").read_text(), result.err
 
 
+@pytest.mark.slow
 def test_several_runs_at_once(train: Any, gan: Any, original: Path, tmp_path: Path) -> None:
     train("model=mlp", "total_steps=1", "run_dir=other", tiny="mlp")
     result = gan("gan-train", "-m", "from_run=a,other", "hydra.sweep.dir=sweep")
@@ -126,6 +130,7 @@ def test_several_runs_at_once(train: Any, gan: Any, original: Path, tmp_path: Pa
     assert files and files == {path: path.stat().st_mtime_ns for path in files}
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_may_be_named_as_it_is_called(train: Any, gan: Any, tmp_path: Path) -> None:
     train("total_steps=1", "run_dir='sweep/loss=hinge,seed=0'")
     result = gan("gan-train", "from_run=sweep/loss=hinge,seed=0", "run_dir=b")

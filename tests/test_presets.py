@@ -164,6 +164,7 @@ def test_bf16_goes_on_as_if_never_stopped(
     read.assert_same(runs.whole, runs.hops)
 
 
+@pytest.mark.slow
 def test_a_longer_run_measures_as_if_it_had_never_ended(train: Any, read: Any, tmp_path: Path) -> None:
     """The first end is a row that is due, but no picture: nothing is measured for it."""
     args = ["model=points", "dataset=mixture_1d", "dataset.n=200", "threads=1", "log_every=5", "sample_every=10"]
@@ -201,6 +202,7 @@ def test_theory_1d_reaches_the_optimum(seed: int, gan: Any, read: Any, tmp_path:
     assert last["metric/jsd"] < 0.05 and abs(last["metric/d_fake"] - 0.5) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pix2pix_facades", "cyclegan_facades"])
 def test_who_moves_first_makes_a_difference(name: str, data_root: Path, train: Any, read: Any, tmp_path: Path) -> None:
     for first in ("generator", "discriminator"):

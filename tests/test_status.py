@@ -98,6 +98,7 @@ def test_the_command_that_makes_the_run_anew(train: Any, gan: Any, read: Any, tm
     assert of(tmp_path / "b")["command"] == found["command"]
 
 
+@pytest.mark.slow
 def test_the_command_of_a_job_has_its_config_dir(train: Any, tmp_path: Path) -> None:
     (tmp_path / "my" / "loss").mkdir(parents=True)
     (tmp_path / "my" / "loss" / "mine.yaml").write_text("defaults: [hinge]\n")

@@ -118,12 +118,14 @@ def test_keep_checkpoints(keep: int, train: Any, read: Any, tmp_path: Path) -> N
     assert read.steps(tmp_path / "r") == [4, 5][-keep:]
 
 
+@pytest.mark.slow
 def test_how_often_it_logs_does_not_change_the_weights(train: Any, read: Any, tmp_path: Path) -> None:
     train("total_steps=6", "run_dir=a", "log_every=1", "sample_every=1", "save_every=1")
     train("total_steps=6", "run_dir=b", "log_every=4", "sample_every=100", "save_every=100")
     read.assert_same_weights(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_the_seed_does(train: Any, read: Any, tmp_path: Path) -> None:
     for seed in (0, 1):
         train("total_steps=1", f"run_dir={seed}", f"seed={seed}")
@@ -232,6 +234,7 @@ def test_a_damaged_checkpoint_is_passed_over(train: Any, read: Any, trained: Pat
     read.assert_same(trained, tmp_path / "r")
 
 
+@pytest.mark.slow
 def test_what_is_saved_after_a_damaged_checkpoint_stays(train: Any, read: Any, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "r")
     (tmp_path / "r" / "checkpoints" / "step-00000004" / "state.json").write_text("{}")
@@ -303,6 +306,7 @@ def test_another_config_is_refused(overrides: list[str], shown: list[str], train
     assert snapshot(trained) == before
 
 
+@pytest.mark.slow
 def test_a_schedule_needs_the_same_total(train: Any, tmp_path: Path) -> None:
     train("total_steps=2", "schedule=linear", "run_dir=r")
     result = train("total_steps=4", "schedule=linear", "run_dir=r", code=2)
@@ -318,6 +322,7 @@ def test_what_may_change(train: Any, read: Any, tmp_path: Path) -> None:
     assert read.steps(tmp_path / "r") == [4]
 
 
+@pytest.mark.slow
 def test_other_intervals_leave_the_history_alone(train: Any, read: Any, tmp_path: Path) -> None:
     train("total_steps=6", "log_every=2", "sample_every=2", "save_every=6", "run_dir=r")
     train("total_steps=9", "log_every=4", "sample_every=4", "save_every=6", "run_dir=r")
@@ -339,12 +344,14 @@ def test_changed_data_is_refused(train: Any, tmp_path: Path, data_root: Path) ->
     assert len(result.errors) == 1 and "the data is not that which the run was trained on" in result.errors[0]
 
 
+@pytest.mark.slow
 def test_moved_data_is_not(train: Any, tmp_path: Path, data_root: Path) -> None:
     train("dataset=npz", f"dataset.path={data_root}/images.npz", "run_dir=r", "total_steps=1")
     shutil.copy(data_root / "images.npz", tmp_path / "elsewhere.npz")
     train("dataset=npz", "dataset.path=elsewhere.npz", "run_dir=r", "total_steps=2")
 
 
+@pytest.mark.slow
 def test_threads_stay_as_they_were(train: Any, read: Any, tmp_path: Path) -> None:
     train("total_steps=2", "run_dir=r", "threads=2", "max_hours=1e-9", code=75)
     result = train("total_steps=2", "run_dir=r", "threads=null")
@@ -409,6 +416,7 @@ def test_optimized_metric(train: Any, read: Any, tmp_path: Path, monkeypatch: py
     assert returned == [read.rows(tmp_path / "r")[-1]["d/loss"]] * 2
 
 
+@pytest.mark.slow
 def test_optimized_metric_that_is_not_logged(train: Any) -> None:
     result = train("total_steps=1", "sample_every=1", "run_dir=r", "optimized_metric=metric/nothing", code=2)
     assert len(result.errors) == 1
@@ -463,6 +471,7 @@ def test_a_signal_at_any_moment_of_a_step_ends_in_a_checkpoint_of_it(
     assert said["step"] == read.steps(tmp_path / "r")[-1] == {"picture": 2, "sync": 3}[during]
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_picture_is_drawn_off_the_schedule(
     train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

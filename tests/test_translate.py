@@ -160,6 +160,7 @@ def test_directions(sample: Any, here: Path) -> None:
     assert len(files(here / "held")) == 3 + 1, "test images of domain b"
 
 
+@pytest.mark.slow
 def test_num_samples_and_formats(sample: Any, here: Path) -> None:
     sample("pix", "num_samples=11", "formats=[npz]", "output=a")
     assert files(here / "a") == ["samples.npz"]
@@ -174,6 +175,7 @@ def test_num_samples_and_formats(sample: Any, here: Path) -> None:
     assert files(here / "c") == ["sheets/000.png", "sheets/001.png"]
 
 
+@pytest.mark.slow
 def test_a_moved_run_finds_its_data(sample: Any, here: Path) -> None:
     for run in ("pix", "pix_rgb"):
         sample(run, "output=before", "num_samples=4")
@@ -187,6 +189,7 @@ def test_a_moved_run_finds_its_data(sample: Any, here: Path) -> None:
 # A user's own images
 
 
+@pytest.mark.slow
 def test_a_folder_of_all_kinds(sample: Any, here: Path) -> None:
     mine = here / "mine"
     (mine / "trip" / "day 2").mkdir(parents=True)
@@ -218,6 +221,7 @@ def test_a_folder_of_all_kinds(sample: Any, here: Path) -> None:
     assert pixels(here / "out/cyc/deep.png").tobytes() == pixels(here / "out/cyc/trip/grey.png").tobytes()
 
 
+@pytest.mark.slow
 def test_names_that_would_meet(sample: Any, here: Path) -> None:
     save_photos(here / "mine", ["a.jpg", "a.png", "a.jpg.png", "b.png"], (16, 16))
     save_photos(here / "mine" / "sheets", ["000.png"], (16, 16))
@@ -315,6 +319,7 @@ def test_what_gan_sample_did_not_write_it_does_not_write_over(sample: Any, here:
     assert {name: (here / "mine" / name).read_bytes() for name in before} == before
 
 
+@pytest.mark.slow
 def test_no_file_of_another_is_written_over(sample: Any, here: Path) -> None:
     (here / "mine" / "sheets").mkdir(parents=True)
     taken = {"cgan": ["00000.png", "grid.png", "samples.npz", "interpolation.gif"], "pix": ["samples.npz", "sheets/000.png"]}
@@ -328,6 +333,7 @@ def test_no_file_of_another_is_written_over(sample: Any, here: Path) -> None:
             assert (here / "mine" / name).read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_fewer_samples_leave_none_of_an_earlier_time(sample: Any, here: Path) -> None:
     for run in ("cgan", "pix"):
         for n in (9, 3):
@@ -347,6 +353,7 @@ def test_mode_of_a_pix2pix_run(sample: Any, here: Path) -> None:
         assert "mode" in sample(run, "mode=eval", code=2).errors[0]
 
 
+@pytest.mark.slow
 def test_again_does_not_translate_its_own_results(sample: Any, here: Path) -> None:
     save_photos(here / "mine", ["x.jpg"], (20, 20))
     for _ in range(2):
@@ -354,6 +361,7 @@ def test_again_does_not_translate_its_own_results(sample: Any, here: Path) -> No
     assert files(here / "mine") == ["out/sheets/000.png", "out/x.png", "x.jpg"]
 
 
+@pytest.mark.slow
 def test_different_requests_have_different_folders(sample: Any, here: Path) -> None:
     requests = [[], ["label=1"], ["label=2"], ["label=[1,2]"], ["ema=false"]]
     for request in requests:
@@ -361,6 +369,7 @@ def test_different_requests_have_different_folders(sample: Any, here: Path) -> N
     assert len(list((here / "cgan" / "generated").iterdir())) == len(requests)
 
 
+@pytest.mark.slow
 def test_classes_that_are_called_by_other_numbers(gan: Any, tmp_path: Path) -> None:
     for k in (1, 2, 3):
         save_photos(tmp_path / "shots" / str(k), ["a.png", "b.png", "c.png"], (16, 16))
