@@ -16,6 +16,7 @@ import torch
 from gan_cli.training import compiling
 from gan_cli.training.compiling import choose_compile, disagreement
 
+from .conftest import quick  # type: ignore[import-not-found]
 from .test_presets import PRESETS, run_twice, tiny  # type: ignore[import-not-found]
 
 SOAK = "GAN_CLI_SOAK" in os.environ  # every preset with the real backend: a C++ compiler needs up to a minute for each
@@ -68,7 +69,7 @@ def distance(a: dict[str, Any], b: dict[str, Any], group: str) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(first))
 
 
-@pytest.mark.parametrize("name", PRESETS if SOAK else KINDS)
+@pytest.mark.parametrize("name", PRESETS if SOAK else quick(KINDS, "wgan_gp_mnist", "pix2pix_facades"))
 def test_the_same_training(name: str, data_root: Path, train: Any, read: Any, tmp_path: Path, traced: list[int]) -> None:
     """Nothing is compiled after the trial, or a step would wait for a minute, for a function that was not checked."""
     if SOAK and name.startswith("cyclegan"):

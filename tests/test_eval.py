@@ -31,7 +31,7 @@ from gan_cli.metrics.kid import kernel_distance
 from gan_cli.metrics.lpips import NETS
 from gan_cli.metrics.weights import WeightFile
 
-from .conftest import CACHE, Result, train_tiny  # type: ignore[import-not-found]
+from .conftest import CACHE, Result, quick, train_tiny  # type: ignore[import-not-found]
 
 FAST = ["features=classifier", "features.epochs=4", "num_samples=60", "threads=1"]
 PIXELS = """
@@ -221,15 +221,18 @@ def test_values_from_another_number_of_threads_are_kept(run: Path, evaluate: Any
 
 @pytest.mark.parametrize(
     ("arg", "key"),
-    [
-        ("num_samples=61", "num_samples is 60 there, 61 here"),
-        ("seed=1", "seed is 0 there, 1 here"),
-        ("split=test", "reference_split is train there, test here"),
-        ("ema=false", "weights is EMA there, raw here"),
-        ("crop=28", "crop is None there, 28 here"),
-        ("num_real=500", "reference_size is 1442 there, 500 here"),
-        ("features.epochs=1", "features_hash is "),
-    ],
+    quick(
+        [
+            ("num_samples=61", "num_samples is 60 there, 61 here"),
+            ("seed=1", "seed is 0 there, 1 here"),
+            ("split=test", "reference_split is train there, test here"),
+            ("ema=false", "weights is EMA there, raw here"),
+            ("crop=28", "crop is None there, 28 here"),
+            ("num_real=500", "reference_size is 1442 there, 500 here"),
+            ("features.epochs=1", "features_hash is "),
+        ],
+        *[("num_samples=61", "num_samples is 60 there, 61 here"), ("ema=false", "weights is EMA there, raw here")],
+    ),
 )
 def test_another_protocol_is_another_file(arg: str, key: str, run: Path, evaluate: Any) -> None:
     first = evaluate("run_dir=run", "metrics=[fid]")
@@ -304,7 +307,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(one) + np.trace(two) - 2 * roots.sum())
 
 
-@pytest.mark.parametrize(("seed", "ema"), [(0, True), (3, False)])
+@pytest.mark.parametrize(("seed", "ema"), quick([(0, True), (3, False)], (3, False)))
 def test_the_numbers_are_those_of_the_definitions(seed: int, ema: bool, run: Path, evaluate: Any) -> None:
     found = evaluate("run_dir=run", f"seed={seed}", f"ema={str(ema).lower()}").metrics
     node = {"_target_": "gan_cli.metrics.classifier.Classifier", "epochs": 4}
@@ -590,14 +593,14 @@ def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monke
     assert {key: other.protocol[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("arg", ["num_samples=12", "features=classifier", "split=train", "crop=30"])
+@pytest.mark.parametrize("arg", quick(["num_samples=12", "features=classifier", "split=train", "crop=30"], "crop=30"))
 def test_a_named_protocol_is_kept_or_not_named(arg: str, gan: Any, trained: Path, tmp_path: Path) -> None:
     result = gan("gan-eval", f"run_dir={trained}", "protocol=lucic2018", arg)
     (line,) = result.errors
     assert result.code == 2 and "protocol=lucic2018 is a rule as it stands" in line and arg.split("=")[0] in line
 
 
-@pytest.mark.parametrize("size", [28, 32])
+@pytest.mark.parametrize("size", quick([28, 32], 28))
 def test_images_are_fitted_as_the_reference_is(
     size: int, evaluate: Any, pixels: list[str], data_root: Path, tmp_path: Path
 ) -> None:
