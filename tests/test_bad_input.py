@@ -174,7 +174,7 @@ OWN_FILES = {
         "syntax",
         "not UTF-8",
         "code",
-        "brackets",
+        "indents",
         "within itself",
     ),
 )
