@@ -279,6 +279,11 @@ class Objective(nn.Module):
         own = {"penalty": Penalty(penalty)} if penalty is not None else {}
         self.regularisers = nn.ModuleDict(own | dict(regularisers or {}))
 
+    @property
+    def penalty(self) -> Callable[..., Tensor] | None:
+        """The penalty, or None."""
+        return dict(self.terms())["penalty"].penalty if "penalty" in self.regularisers else None  # type: ignore[return-value]
+
     def turns(self, step: int) -> int:
         """Discriminator updates in ``step``, counted from 0."""
         return self.warm_up.n_critic if self.warm_up is not None and self.warm_up.applies(step) else self.n_critic

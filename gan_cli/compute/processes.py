@@ -30,7 +30,7 @@ from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defin
 from gan_cli.compute.layers import synchronised
 from gan_cli.randomness import seed_everything
 from gan_cli.system import torchrun
-from gan_cli.system.errors import ConfigError, DeviceError, GanError, PeerError, PreemptedError, of_system
+from gan_cli.system.errors import ConfigError, DeviceError, GanError, PeerError, PreemptedError, blaming
 from gan_cli.system.signals import SIGNALS
 
 PATIENCE = timedelta(hours=6)  # with a process that evaluates or saves; one that ends is noticed at once
@@ -186,11 +186,8 @@ def _read(group: _Group, key: str, seconds: float) -> str | None:
 @contextmanager
 def _reaching(group: _Group) -> Iterator[None]:
     """An error of what is done with the others means that one of them ended."""
-    try:
-        yield
-    except RuntimeError as error:
-        if of_system(error, "") is not None:
-            raise
+
+    def blame(error: Exception) -> GanError:
         end = time.monotonic() + WORD / 4
         said = None
         while said is None and time.monotonic() < end:
@@ -198,7 +195,10 @@ def _reaching(group: _Group) -> Iterator[None]:
             said = next((f"rank {k} of {group.world}: {text}" for k, text in found if text is not None), None)
         what = "another process of this training ended"
         todo = "The same command continues from the last checkpoint"
-        raise PeerError(what, said or "killed, or its machine was lost", todo) from error
+        return PeerError(what, said or "killed, or its machine was lost", todo)
+
+    with blaming(blame, RuntimeError):
+        yield
 
 
 def from_first(value: Any) -> Any:
