@@ -1,6 +1,6 @@
 """A training in a process of its own that goes on when it is told to, so that several can take turns on one machine.
 
-``Training`` is the parent's side. The process runs the plain loop, or gan_cli's own ``train_run`` with everything that it does
+``Training`` is the parent's side. The process runs the plain loop, or gan_cli's own ``session.run`` with all it does
 beside the step; after the steps it was asked for it says how long they took, and waits.
 """
 
@@ -222,6 +222,7 @@ def run_plain(watch: Watch, kind: str, case: str, folder: Path, settings: Sequen
 
 def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
     """``gan-train`` itself, held up between its steps. ``kind``: ``as compiled`` makes the products of a compiled step."""
+    from gan_cli.app.commands import Command
     from gan_cli.training import session
 
     train = session.train
@@ -252,7 +253,7 @@ def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequenc
 
     session.train = watched
     config = composed(CASES[case], folder, *settings)
-    session.train_run(config, run_dir, "bench", lambda path: "")
+    session.run(config, run_dir, "bench", Command(()))
 
 
 def end_with_parent() -> None:

@@ -16,7 +16,7 @@ from gan_cli.comparing import text
 from gan_cli.comparing.gather import gather
 from gan_cli.comparing.groups import Question, compare, kept_apart
 from gan_cli.comparing.records import Comparison
-from gan_cli.system.errors import ConfigError, GanError, NotFoundError, OutputError, of_system
+from gan_cli.system.errors import ConfigError, GanError, NotFoundError, OutputError, failing_as
 from gan_cli.system.files import write_output
 
 NAME = "gan-compare"
@@ -113,13 +113,9 @@ def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]
         target = getattr(args, name)
         if target not in (None, "-"):
             path = Path(target).expanduser()
-            try:
+            with failing_as(OutputError, "the file cannot be written", str(path), f"Give --{name} another FILE"):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_output(path, content(comparisons).encode("utf-8", "backslashreplace"))  # names of files may be no text
-            except OSError as error:
-                known = of_system(error, str(path))
-                what = f"the file cannot be written: {error.strerror}"
-                raise known or OutputError(what, str(path), f"Give --{name} another FILE") from error
             written.append(str(path))
     if args.html is not None:
         from gan_cli.comparing import page
@@ -138,25 +134,20 @@ def main() -> NoReturn:
     """Console script."""
     entry.open_standard_streams()
     try:
-        os.getcwd()
-        code = app(sys.argv[1:])
-        sys.stdout.flush()
+        with failing_as(NotFoundError, "it cannot be read", "", "Check it"):
+            os.getcwd()
+            code = app(sys.argv[1:])
+            sys.stdout.flush()
     except BrokenPipeError:  # gan-compare ... | head
         entry.forget(sys.stdout)
         code = 0
     except KeyboardInterrupt:
         code = 130
     except GanError as error:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             sys.stdout.flush()
         entry.say(NAME, error)
         code = error.exit_code
-    except OSError as error:
-        known = of_system(error, "output") or NotFoundError(
-            f"it cannot be read: {error.strerror}", str(error.filename), "Check it"
-        )
-        entry.say(NAME, known)
-        code = known.exit_code
     sys.exit(code)
 
 

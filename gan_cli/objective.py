@@ -1,18 +1,24 @@
-"""The objective: the whole game as one config node, so that ``loss=wgan_gp`` alone is right."""
+"""The objective: the whole game as one config node, so that ``loss=wgan_gp`` alone is right.
+
+:class:`Critic` is the discriminator as a loss meets it: conditions bound, images augmented. :class:`Objective` combines an
+adversarial loss with regularisers, a constraint and the order of the turns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gan_cli.ranges import Count, Positive, PositiveInt
+from gan_cli.ranges import Count, NonNegative, Positive, PositiveInt
+from gan_cli.schedules import Schedule
 
-Critic = Callable[[Tensor], Tensor]
 Logs = dict[str, Tensor]
+PlayerName = Literal["discriminator", "generator"]
 
 
 class AdversarialLoss(Protocol):
@@ -31,6 +37,180 @@ class AdversarialLoss(Protocol):
     def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
         """Scalars to log, keys ``d/...``."""
         ...
+
+
+class Augmentation(Protocol):
+    """A differentiable change of every image that D sees, real and generated (Karras et al. 2020; Zhao et al. 2020).
+
+    An ``nn.Module``. Its buffers are saved with the run and resumed. Two optional methods control it:
+    ``after_discriminator(logs)`` is called after each update of D and returns scalars to log.
+    """
+
+    def __call__(self, images: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Change ``images``, float (N, C, H, W) in [-1, 1], row k of each by the same draws. Returns as many."""
+        ...
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an update depends on besides its batch.
+
+    Attributes:
+        due: names of the regularisers that take part in it. A compiled update is specialised on them.
+        weights: float32 scalars, the weights of those regularisers that follow a schedule.
+    """
+
+    due: tuple[str, ...] = ()
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Images of one kind with their condition, and what D makes of them.
+
+    Attributes:
+        images: as the task gave them, (N, ...). seen: after augmentation, the input of D.
+        condition: labels (N,) or source images (N, C, H, W), as D saw them.
+        logits: float32, of any shape with samples first.
+        extra: what D returns besides logits.
+    """
+
+    images: Tensor
+    seen: Tensor
+    condition: tuple[Tensor, ...]
+    logits: Tensor
+    extra: tuple[Tensor, ...] = ()
+
+
+class Critic:
+    """The discriminator with its conditions bound and the augmentation of its images.
+
+    Args:
+        discriminator: ``discriminator(images, *condition)`` gives logits, or a tuple of logits and other tensors (N, ...).
+        real, fake: the conditions of real and of generated images: labels (N,), or images (N, C, H, W) that are augmented
+            as the images that they belong to.
+        augment: applied to every image; None leaves images as they are.
+        mixes_samples: whether the output for a sample depends on the other samples. Real and generated images then never
+            share a pass. Otherwise one joint pass is the same mathematics and faster.
+    """
+
+    def __init__(
+        self,
+        discriminator: Callable[..., Any],
+        real: tuple[Tensor, ...] = (),
+        fake: tuple[Tensor, ...] = (),
+        augment: Augmentation | None = None,
+        mixes_samples: bool = False,
+    ) -> None:
+        self.discriminator, self.augment, self.mixes_samples = discriminator, augment, mixes_samples
+        self.real_condition, self.fake_condition = real, fake
+
+    def real(self, images: Tensor) -> Outputs:
+        """A pass of real images (N, ...) through augmentation and D."""
+        return self._one(images, self.real_condition)
+
+    def fake(self, images: Tensor) -> Outputs:
+        """A pass of generated images (N, ...) through augmentation and D."""
+        return self._one(images, self.fake_condition)
+
+    def both(self, real: Tensor, fake: Tensor, *, separately: bool = False) -> tuple[Outputs, Outputs]:
+        """Passes of real and generated images, in one pass of D unless it mixes samples or ``separately`` is set."""
+        fake = fake.to(real.dtype)
+        if self.mixes_samples or separately:
+            return self.real(real), self.fake(fake)
+        real_seen, real_bound = self._augmented(real, self.real_condition)
+        fake_seen, fake_bound = self._augmented(fake, self.fake_condition)
+        condition = [torch.cat(pair) for pair in zip(real_bound, fake_bound, strict=True)]
+        joint = self.outputs(torch.cat([real_seen, fake_seen]), *condition)
+        of_real, of_fake = zip(*(torch.split(output, [len(real), len(fake)]) for output in joint), strict=True)
+        return (
+            Outputs(real, real_seen, real_bound, of_real[0], of_real[1:]),
+            Outputs(fake, fake_seen, fake_bound, of_fake[0], of_fake[1:]),
+        )
+
+    def outputs(self, images: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
+        """Float32 logits of images as they are, not augmented, and what else D returns."""
+        made = self.discriminator(images, *condition)
+        logits, *extra = made if isinstance(made, tuple) else (made,)
+        return (logits.float(), *extra)
+
+    def __call__(self, images: Tensor, condition: tuple[Tensor, ...] | None = None) -> Tensor:
+        """Float32 logits of images as they are, not augmented. ``condition``: that of real images by default."""
+        return self.outputs(images, *(self.real_condition if condition is None else condition))[0]
+
+    def _one(self, images: Tensor, condition: tuple[Tensor, ...]) -> Outputs:
+        seen, bound = self._augmented(images, condition)
+        logits, *extra = self.outputs(seen, *bound)
+        return Outputs(images, seen, bound, logits, tuple(extra))
+
+    def _augmented(self, images: Tensor, condition: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        if self.augment is None:
+            return images, condition
+        pictures = [k for k, tensor in enumerate(condition) if tensor.is_floating_point() and tensor.dim() == 4]
+        seen, *others = self.augment([images, *(condition[k] for k in pictures)])
+        changed = dict(zip(pictures, others, strict=True))
+        return seen, tuple(changed.get(k, tensor) for k, tensor in enumerate(condition))
+
+
+@dataclass(frozen=True)
+class DiscriminatorPass:
+    """What a regulariser of D is given: the critic, and the outputs on both kinds of images with their graphs."""
+
+    critic: Critic
+    real: Outputs
+    fake: Outputs
+
+
+@dataclass(frozen=True)
+class GeneratorPass:
+    """What a regulariser of G is given.
+
+    Attributes:
+        generator: the network, or one direction of it. inputs: its arguments in this turn: latents and labels, or sources.
+        images: what it made of them, with its graph.
+        critic: D. fake: the outputs of D on ``images``.
+    """
+
+    generator: nn.Module
+    inputs: tuple[Tensor, ...]
+    images: Tensor
+    critic: Critic
+    fake: Outputs
+
+
+class Regulariser(nn.Module):
+    """A term of a player's loss, ``weight * forward(seen)``; its buffers are saved with the run.
+
+    A subclass computes ``forward(seen)``, a scalar of float32 without its weight, outside of autocast. ``seen`` is a
+    :class:`DiscriminatorPass` or, with ``player = "generator"``, a :class:`GeneratorPass`.
+
+    Args:
+        weight: factor of the term, a number or a schedule of it over the images seen.
+        every: the term takes part in every ``every``-th step only, ``every`` times as strong: lazy regularisation
+            (Karras et al. 2020, StyleGAN2, section 3.1).
+    """
+
+    player: PlayerName = "discriminator"
+    differentiates: tuple[str, ...] = ()  # of "real" and "fake": the images that the term takes gradients for
+    per_sample = False  # True: undefined where D mixes samples, as batch norm does
+
+    def __init__(self, weight: NonNegative | Schedule = 1.0, every: PositiveInt = 1) -> None:
+        super().__init__()
+        self.weight, self.every = weight, every
+
+
+class Penalty(Regulariser):
+    """The ``penalty`` of a loss as a regulariser: ``penalty(critic, real, fake)`` on what D saw, its weight included."""
+
+    def __init__(self, penalty: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.penalty = penalty
+        self.per_sample = getattr(penalty, "per_sample", False)
+
+    def forward(self, seen: DiscriminatorPass) -> Tensor:
+        """The penalty, a scalar. Its critic is D with the condition of the real images."""
+        critic = partial(seen.critic, condition=seen.real.condition)
+        return self.penalty(critic, seen.real.seen.detach(), seen.fake.seen.detach())
 
 
 class WeightClip:
@@ -63,69 +243,121 @@ class WarmUp:
         return step < self.steps or (self.every is not None and step % self.every == 0)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """What the players minimise and how they take turns.
+class Objective(nn.Module):
+    """What the players minimise and how they take turns. A module, so that the state of its parts is saved with the run.
 
-    A critic is a function from images to logits with the condition already bound, so nothing here knows about labels or
-    pairs.
-
-    Attributes:
+    Args:
         adversarial: the pair of losses.
-        penalty: added to the discriminator's loss, ``(critic, real, fake) -> scalar``.
+        penalty: added to the discriminator's loss, ``(critic, real, fake) -> scalar``, logged as ``d/penalty``.
+        regularisers: more terms by name, each logged as ``d/<name>`` or ``g/<name>``.
         constraint: applied to the discriminator after each of its updates.
         n_critic: discriminator updates per generator update (k in Goodfellow et al. 2014, algorithm 1).
         warm_up: steps that have more of them.
         first: who moves first in a step.
         discriminator_weight: factor on the discriminator's adversarial loss (pix2pix: 0.5).
         critic_norm: normalisation for convolutional discriminators; model configs read it, nothing else does.
+        augment: of every image that D sees; the config group ``augment`` gives it.
     """
 
-    adversarial: AdversarialLoss
-    penalty: Callable[..., Tensor] | None = None
-    constraint: Callable[[nn.Module], None] | None = None
-    n_critic: PositiveInt = 1
-    warm_up: WarmUp | None = None
-    first: Literal["discriminator", "generator"] = "discriminator"
-    discriminator_weight: Positive = 1.0
-    critic_norm: Literal["batch", "layer", "instance", "none"] = "batch"
+    def __init__(
+        self,
+        adversarial: AdversarialLoss,
+        penalty: Callable[..., Tensor] | None = None,
+        regularisers: dict[str, Regulariser] | None = None,
+        constraint: Callable[[nn.Module], None] | None = None,
+        n_critic: PositiveInt = 1,
+        warm_up: WarmUp | None = None,
+        first: Literal["discriminator", "generator"] = "discriminator",
+        discriminator_weight: Positive = 1.0,
+        critic_norm: Literal["batch", "layer", "instance", "none"] = "batch",
+        augment: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.adversarial, self.constraint = adversarial, constraint
+        self.n_critic, self.warm_up, self.first = n_critic, warm_up, first
+        self.discriminator_weight, self.critic_norm, self.augment = discriminator_weight, critic_norm, augment
+        own = {"penalty": Penalty(penalty)} if penalty is not None else {}
+        self.regularisers = nn.ModuleDict(own | dict(regularisers or {}))
+
+    @property
+    def penalty(self) -> Callable[..., Tensor] | None:
+        """The penalty, or None."""
+        return dict(self.terms())["penalty"].penalty if "penalty" in self.regularisers else None  # type: ignore[return-value]
 
     def turns(self, step: int) -> int:
         """Discriminator updates in ``step``, counted from 0."""
         return self.warm_up.n_critic if self.warm_up is not None and self.warm_up.applies(step) else self.n_critic
 
-    def discriminator_loss(self, critic: Critic, real: Tensor, fake: Tensor, *, separately: bool) -> tuple[Tensor, Logs]:
-        """What D minimises, a scalar, and what to log.
+    def order(self, step: int) -> list[PlayerName]:
+        """Who moves in ``step``, one name for each update."""
+        critic: list[PlayerName] = ["discriminator"] * self.turns(step)
+        return ["generator", *critic] if self.first == "generator" else [*critic, "generator"]
 
-        ``real``, ``fake``: (N, ...), without a graph. ``separately``: in two passes, for a D that normalises over the batch;
-        else ``critic`` gets both at once, (2N, ...), which is the same mathematics and faster.
+    def turn(self, step: int, images: int, device: torch.device) -> Turn:
+        """What the updates of ``step`` depend on, after D has seen ``images`` real images."""
+        due = {name: term for name, term in self.terms() if step % term.every == 0}
+        weights = {name: term.weight(images) for name, term in due.items() if callable(term.weight)}
+        return Turn(tuple(due), {name: torch.tensor(float(weight), device=device) for name, weight in weights.items()})
+
+    def terms(self) -> list[tuple[str, Regulariser]]:
+        """All regularisers by name, the penalty first."""
+        return list(self.regularisers.items())  # type: ignore[arg-type]
+
+    def discriminator_loss(self, critic: Critic, real: Tensor, fake: Tensor, turn: Turn) -> tuple[Tensor, Logs]:
+        """What D minimises, a scalar, and what to log. ``real``, ``fake``: (N, ...), without a graph.
+
+        A regulariser that differentiates D gets the logits of this very pass, with their graph. Real and generated images
+        then go through D apart, so that the gradient for one kind does not cost a pass of both.
         """
-        real_logits, fake_logits = judge(critic, real, fake, separately)
+        due = [(name, term) for name, term in self.terms() if name in turn.due and term.player == "discriminator"]
+        wanted = {kind for _, term in due for kind in term.differentiates}
+        real = real.detach().requires_grad_(True) if "real" in wanted else real
+        fake = fake.detach().float().requires_grad_(True) if "fake" in wanted else fake
+        seen = DiscriminatorPass(critic, *critic.both(real, fake, separately=bool(wanted)))
+        real_logits, fake_logits = seen.real.logits, seen.fake.logits
         loss = self.discriminator_weight * self.adversarial.discriminator(real_logits, fake_logits)
         with torch.no_grad():
             logs = self.adversarial.report(real_logits, fake_logits)
-        if self.penalty is not None:
-            penalty = self.penalty(critic, real, fake)
-            loss = loss + penalty
-            logs["d/penalty"] = penalty.detach()
+            if self.augment is not None:  # r_t of Karras et al. 2020, equation 1
+                logs["d/real_sign"] = real_logits.sign().mean()
+        loss, logs = _added(loss, logs, "d", due, seen, turn)
         return loss, {"d/loss": loss.detach(), **logs}
 
-    def generator_loss(self, critic: Critic, real: Tensor, fake: Tensor, *, separately: bool) -> Tensor:
-        """What G minimises against D, a scalar. ``real`` is looked at by relativistic losses only."""
-        if not self.adversarial.uses_real:
-            return self.adversarial.generator(None, critic(fake).float())
-        return self.adversarial.generator(*judge(critic, real, fake, separately))
+    def generator_loss(
+        self, critic: Critic, real: Tensor, fake: Tensor, turn: Turn, generator: nn.Module, inputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Logs]:
+        """What G minimises against D with and without its regularisers, two scalars, and what to log of these.
+
+        ``real`` is looked at by relativistic losses only. ``generator``, ``inputs``: what made ``fake``.
+        """
+        if self.adversarial.uses_real:
+            real_seen, seen = critic.both(real, fake)
+            adversarial = self.adversarial.generator(real_seen.logits, seen.logits)
+        else:
+            seen = critic.fake(fake)
+            adversarial = self.adversarial.generator(None, seen.logits)
+        due = [(name, term) for name, term in self.terms() if name in turn.due and term.player == "generator"]
+        loss, logs = _added(adversarial, {}, "g", due, GeneratorPass(generator, inputs, fake, critic, seen), turn)
+        return loss, adversarial, logs
+
+    def after_discriminator(self, logs: Logs) -> Logs:
+        """Let the augmentation adapt to an update of D, by its logs; returns more of them."""
+        adapt = getattr(self.augment, "after_discriminator", None)
+        return dict(adapt(logs)) if adapt is not None else {}
 
 
-def judge(critic: Critic, real: Tensor, fake: Tensor, separately: bool) -> tuple[Tensor, Tensor]:
-    """Float32 logits of real and generated images."""
-    fake = fake.to(real.dtype)
-    if separately:
-        return critic(real).float(), critic(fake).float()
-    real_logits, fake_logits = critic(torch.cat([real, fake])).float().chunk(2)
-    return real_logits, fake_logits
-
-
-def mixes_batch(network: nn.Module) -> bool:
-    """Whether a network normalises over the batch, so that its logits for a sample depend on the others."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+def _added(
+    loss: Tensor,
+    logs: Logs,
+    prefix: str,
+    terms: Sequence[tuple[str, Regulariser]],
+    seen: DiscriminatorPass | GeneratorPass,
+    turn: Turn,
+) -> tuple[Tensor, Logs]:
+    """``loss`` with the regularisers ``terms``, and ``logs`` with their values, weighted, under ``prefix/name``."""
+    for name, term in terms:
+        with torch.autocast(loss.device.type, enabled=False):
+            value = turn.weights.get(name, term.weight) * term(seen)
+        logs[f"{prefix}/{name}"] = value.detach()
+        loss = loss + value * term.every
+    return loss, logs

@@ -1,6 +1,8 @@
-"""Penalties on the critic: ``(critic, real, fake) -> scalar`` to be added to the discriminator's loss.
+"""Penalties and regularisers of the discriminator.
 
-``critic`` maps images in [-1, 1], (N, C, H, W) to logits, the condition already bound; a penalty never sees labels.
+A penalty is ``(critic, real, fake) -> scalar``, weight included: ``critic`` maps images in [-1, 1], (N, C, H, W) to logits,
+the condition already bound. A regulariser is a :class:`gan_cli.objective.Regulariser`: it is given the logits that the
+loss made, with their graph, and needs no pass of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gan_cli.compute import processes
-from gan_cli.ranges import NonNegative, Positive
-
-Critic = Callable[[Tensor], Tensor]
+from gan_cli.objective import DiscriminatorPass, Outputs, Regulariser
+from gan_cli.ranges import NonNegative, Positive, PositiveInt
+from gan_cli.schedules import Schedule
 
 
 class GradientPenalty:
@@ -28,13 +30,38 @@ class GradientPenalty:
     def __init__(self, weight: Positive = 10.0, target: NonNegative = 1.0) -> None:
         self.weight, self.target = weight, target
 
-    def __call__(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    def __call__(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """``real``, ``fake``: images in [-1, 1], (N, C, H, W), not part of a graph. Returns a scalar."""
-        with torch.autocast(real.device.type, enabled=False):
-            alpha = processes.own(lambda n: torch.rand(n, *[1] * (real.dim() - 1), device=real.device), real.shape[0])
-            x_hat = torch.lerp(fake.float(), real.float(), alpha).requires_grad_(True)
-            logits = critic(x_hat)
-            (gradient,) = torch.autograd.grad(logits.sum(), x_hat, create_graph=True)
-            norm = gradient.flatten(1).norm(dim=1)
-            penalty: Tensor = self.weight * (norm - self.target).square().mean()
-            return penalty
+        alpha = processes.own(lambda n: torch.rand(n, *[1] * (real.dim() - 1), device=real.device), real.shape[0])
+        x_hat = torch.lerp(fake.float(), real.float(), alpha).requires_grad_(True)
+        logits = critic(x_hat)
+        (gradient,) = torch.autograd.grad(logits.sum(), x_hat, create_graph=True)
+        norm = gradient.flatten(1).norm(dim=1)
+        penalty: Tensor = self.weight * (norm - self.target).square().mean()
+        return penalty
+
+
+def squared_gradient(outputs: Outputs) -> Tensor:
+    """E[||grad_x D(x)||^2] over the images of ``outputs``, a scalar with a graph. Logits of patches are added up."""
+    (gradient,) = torch.autograd.grad(outputs.logits.sum(), outputs.images, create_graph=True)
+    return gradient.float().square().flatten(1).sum(1).mean()
+
+
+class R1(Regulariser):
+    """gamma / 2 * E[||grad D(x)||^2] on real images (Mescheder et al. 2018, equation 9).
+
+    Differentiates the logits that the loss made, through the augmentation if there is one.
+
+    Args:
+        gamma: a number, or a schedule of it over the images seen. every: see :class:`gan_cli.objective.Regulariser`.
+    """
+
+    differentiates = ("real",)
+    per_sample = True
+
+    def __init__(self, gamma: NonNegative | Schedule = 10.0, every: PositiveInt = 1) -> None:
+        super().__init__(gamma, every)
+
+    def forward(self, seen: DiscriminatorPass) -> Tensor:
+        """Half the mean squared norm of the gradient, a scalar; gamma is the weight."""
+        return 0.5 * squared_gradient(seen.real)

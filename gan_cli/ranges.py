@@ -80,6 +80,7 @@ class Items:
 
 
 Finite = Annotated[float, Range()]
+Finites = Annotated[Sequence[Finite], Items(16)]
 Positive = Annotated[float, Range(gt=0)]
 NonNegative = Annotated[float, Range(ge=0)]
 Fraction = Annotated[float, Range(ge=0, le=1)]  # both ends included

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from gan_cli.app import entry
 from gan_cli.config import schema
 from gan_cli.config.plain import to_plain
-from gan_cli.system.errors import ConfigError, OutputError, of_system
+from gan_cli.system.errors import ConfigError, OutputError, failing_as
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ def app(cfg: DictConfig) -> None:
     torch.set_num_threads(config.threads or default_threads())
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
     output = Path(config.output).expanduser() if config.output is not None else default_output(run, config)
-    try:
+    with failing_as(OutputError, "cannot write", str(output), "Set output= to a folder you can write"):
         if run.translates:
             from gan_cli.sampling.translate import translate
 
@@ -55,10 +55,6 @@ def app(cfg: DictConfig) -> None:
         output.mkdir(parents=True, exist_ok=True)
         for kind in dict.fromkeys(config.formats or ["grid"]):
             log.info("%s", WRITERS[kind](output, samples, run, config))
-    except OSError as error:
-        known = of_system(error, str(output))
-        what, todo = f"cannot write: {error.strerror or error}", "Set output= to a folder you can write"
-        raise known or OutputError(what, str(output), todo) from error
 
 
 def default_output(run: Run, config: SampleConfig) -> Path:

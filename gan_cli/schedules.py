@@ -1,10 +1,18 @@
-"""Learning-rate schedules: ``step -> factor`` on every learning rate, with no state of their own."""
+"""Schedules, with no state of their own.
+
+The group ``schedule`` holds those of the learning rate: ``step -> factor`` on every learning rate. :class:`Ramp` is for
+single settings: ``images seen -> value``.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
-from gan_cli.ranges import Fraction, PositiveInt
+from gan_cli.ranges import Finite, Finites, Fraction, PositiveInt
+
+Schedule = Callable[[int], Any]  # images that D has seen -> value of a setting
 
 
 class Constant:
@@ -39,3 +47,42 @@ class Cosine:
         """The factor at ``step``, counted from 0."""
         progress = min(step / self.total_steps, 1.0)
         return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class Ramp:
+    """A value that goes from ``start`` to ``end`` over the first ``images`` real images and stays there.
+
+    For settings that follow the images seen by D: a regulariser's weight, ``optimizer.lr``, ``optimizer.betas``,
+    ``ema.half_life``. The half cosine is that of R3GAN (Huang et al. 2024, appendix).
+
+    Args:
+        start, end: numbers, or lists of numbers for settings that are lists. images: length of the way.
+        shape: ``linear``, or ``cosine`` for half a cosine.
+    """
+
+    def __init__(
+        self,
+        start: Finite | Finites,
+        end: Finite | Finites,
+        images: PositiveInt,
+        shape: Literal["linear", "cosine"] = "cosine",
+    ) -> None:
+        if isinstance(start, Sequence) != isinstance(end, Sequence) or (
+            isinstance(start, Sequence) and isinstance(end, Sequence) and len(start) != len(end)
+        ):
+            raise ValueError(f"start and end are not alike: {start} and {end}")
+        self.start, self.end, self.images, self.shape = start, end, images, shape
+
+    def __call__(self, images: int) -> Any:
+        """The value after ``images`` real images, a float or a list of floats as ``start`` is."""
+        t = min(images / self.images, 1.0)
+        t = t if self.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * t)
+        if isinstance(self.start, Sequence) and isinstance(self.end, Sequence):
+            return [a + (b - a) * t for a, b in zip(self.start, self.end, strict=True)]
+        assert not isinstance(self.start, Sequence) and not isinstance(self.end, Sequence)
+        return self.start + (self.end - self.start) * t
+
+
+def is_schedule(value: Any) -> bool:
+    """Whether a plain value of a config is the node of a schedule."""
+    return isinstance(value, dict) and "_target_" in value

@@ -6,20 +6,23 @@ import logging
 import os
 import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
 
 from gan_cli.app import entry
-from gan_cli.app.commands import continue_command
-from gan_cli.config.training import check
+from gan_cli.app.commands import Command
+from gan_cli.config.training import TrainConfig, check
 from gan_cli.sweeps import elsewhere
 from gan_cli.sweeps.directory import continue_sweep
 from gan_cli.system import signals, torchrun
 from gan_cli.system.errors import ConfigError, PreemptedError
 from gan_cli.system.text import job_name, override
+
+if TYPE_CHECKING:
+    from gan_cli.rundir.from_run import Original
 
 log = logging.getLogger("gan_cli")
 
@@ -30,10 +33,44 @@ def app(cfg: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     hydra = HydraConfig.get()
+    config, original, overrides = checked(cfg, hydra)
+    from gan_cli.training import session
+
+    note_unused_sweep(hydra, overrides)
+    choices = hydra.runtime.choices
+    name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
+    if original is not None:
+        name = f"from-{original.run_dir.name}"
+    run_dir, command = (
+        Path(config.run_dir).expanduser() if config.run_dir is not None else None,
+        Command.of_job(hydra, overrides),
+    )
+    if run_dir is not None or hydra.mode != RunMode.MULTIRUN:
+        return session.run(config, run_dir, name, command, original=original)
+    run_dir = Path(hydra.sweep.dir) / job_name(str(hydra.job.override_dirname))
+    elsewhere.obey(run_dir.parent)
+    try:
+        with elsewhere.own_gpu(run_dir.parent, config.device, hydra.job.num):
+            value = session.run(config, run_dir, name, command, report=reporter_of(hydra, run_dir), original=original)
+        if signals.received:  # in the last step
+            raise signals.Interrupted(signals.received[0])
+        return value
+    except (PreemptedError, signals.Interrupted):
+        if signals.received and not signals.is_elsewhere():
+            log.info("to continue the whole sweep: %s", continue_sweep())
+        raise
+
+
+def checked(cfg: DictConfig, hydra: Any) -> tuple[TrainConfig, Original | None, list[str]]:
+    """The config of a run, the run that it copies, and what the command line sets. Torch is not imported yet.
+
+    Raises:
+        GanError: something is wrong with them.
+    """
     overrides = [o for o in entry.task_overrides(hydra) if not o.startswith("run_dir=")]
     original = None
     if cfg.from_run is None:
-        config = check(cfg)  # before torch is imported
+        config = check(cfg)
     else:
         from gan_cli.rundir.from_run import Original
 
@@ -46,39 +83,26 @@ def app(cfg: DictConfig) -> float | None:
         raise ConfigError(what, "batch_size", f"Set batch_size={near}, or start another number of processes")
     if config.run_dir == "":
         raise ConfigError("a directory is needed", "run_dir", "Set run_dir=DIR, or leave it out for a new one")
-    from gan_cli.training.session import train_run
+    return config, original, overrides
 
-    run_dir, report = Path(config.run_dir).expanduser() if config.run_dir is not None else None, None
-    sweeping = run_dir is None and hydra.mode == RunMode.MULTIRUN
-    place: AbstractContextManager[None] = nullcontext()
-    if sweeping:
-        run_dir = Path(hydra.sweep.dir) / job_name(str(hydra.job.override_dirname))
-        elsewhere.obey(run_dir.parent)
-        place = elsewhere.own_gpu(run_dir.parent, config.device, hydra.job.num)
-        if str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
-            from gan_cli.sweeps.search import Options, reporter
 
-            options = Options.checked(OmegaConf.to_container(hydra.sweeper))  # type: ignore[arg-type]
-            report = reporter(options, run_dir.parent, run_dir.name)
-    choices = hydra.runtime.choices
-    preset, given = choices.get("sweep"), {o.partition("=")[0] for o in overrides}
+def note_unused_sweep(hydra: Any, overrides: list[str]) -> None:
+    """Log that an option of the group ``sweep`` does nothing without ``-m``."""
+    from hydra.types import RunMode
+
+    preset, given = hydra.runtime.choices.get("sweep"), {o.partition("=")[0] for o in overrides}
     if preset is not None and hydra.mode == RunMode.RUN and not given & set(hydra.sweeper.params):  # of a job some are given
         log.info("note: sweep=%s sweeps with -m only; this is one run", preset)
-    name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
-    if original is not None:
-        name = f"from-{original.run_dir.name}"
-    try:
-        with place:
-            value = train_run(
-                config, run_dir, name, lambda path: continue_command(hydra, overrides, path), report=report, original=original
-            )
-        if sweeping and signals.received:  # in the last step
-            raise signals.Interrupted(signals.received[0])
-        return value
-    except (PreemptedError, signals.Interrupted):
-        if sweeping and signals.received and not signals.is_elsewhere():
-            log.info("to continue the whole sweep: %s", continue_sweep())
-        raise
+
+
+def reporter_of(hydra: Any, run_dir: Path) -> Callable[[int, float], bool] | None:
+    """Reports the values of a job to the search that it belongs to."""
+    if not str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
+        return None
+    from gan_cli.sweeps.search import Options, reporter
+
+    options = Options.checked(OmegaConf.to_container(hydra.sweeper))  # type: ignore[arg-type]
+    return reporter(options, run_dir.parent, run_dir.name)
 
 
 def loosened(arguments: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ import torch
 from hydra import compose, initialize_config_module
 from torch import nn
 
+from gan_cli.app.commands import Command
 from gan_cli.compute import processes
 from gan_cli.config.training import check
 from gan_cli.data.batches import Batches
@@ -50,7 +51,7 @@ def train_all(runs: dict[str, list[str]], suffix: str) -> None:
             with initialize_config_module("gan_cli.conf", version_base="1.3"):
                 config = check(compose("train", overrides))
             kept.clear()
-            session.train_run(config, Path(f"{name}-{suffix}"), name, str)
+            session.run(config, Path(f"{name}-{suffix}"), name, Command(()))
             game = kept.pop("game")
             for part, module in (("task", game.task), ("average", game.ema.average)):
                 kept.update({f"{part}.{key}": value.numpy() for key, value in module.state_dict().items()})

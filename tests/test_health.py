@@ -124,7 +124,7 @@ def test_a_generator_may_take_its_time_to_become_diverse() -> None:
 def test_the_gradient_norm_is_over_all_weights() -> None:
     network = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(3, 1, bias=False)})
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
-    player = Player("d", network, optimizer, lambda batch: (torch.zeros(()), {}), lambda step: 1.0)
+    player = Player("discriminator", None, network, optimizer, lambda step: 1.0)
     assert player.gradient_norm().item() == 0
     network["b"](network["a"](torch.randn(5, 2))).sum().backward()
     squares = sum(float((p.grad.double() ** 2).sum()) for p in network.parameters() if p.grad is not None)

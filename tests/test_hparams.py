@@ -174,7 +174,9 @@ def test_a_run_that_begins_again(train: Any, tmp_path: Path, ask: Ask) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_preset_has_names(name: str) -> None:
-    told = hparams.values(composed_preset(name), f"gan-train experiment={name} seed=3 run_dir=x optimizer.betas=[0,1] --x=y")
+    told = hparams.values(
+        composed_preset(name).as_dict(), f"gan-train experiment={name} seed=3 run_dir=x optimizer.betas=[0,1] --x=y"
+    )
     assert told["experiment"] == name and "run_dir" not in told and "--x" not in told
     assert {"model", "dataset", "loss", "optimizer", "optimizer.lr", "optimizer.discriminator.lr", "seed"} <= told.keys()
     assert told["optimizer.betas"] == str(composed_preset(name).optimizer.get("betas", "[0,1]"))
@@ -183,4 +185,4 @@ def test_every_preset_has_names(name: str) -> None:
 @pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "loss"])
 def test_losses_are_called_as_they_are_chosen(name: str) -> None:
     alike = {"wgan_warm_up": "wgan", "pix2pix": "non_saturating", "cyclegan": "lsgan"}
-    assert hparams.values(composed(f"loss={name}"))["loss"] == alike.get(name, name)
+    assert hparams.values(composed(f"loss={name}").as_dict())["loss"] == alike.get(name, name)

@@ -16,6 +16,8 @@ from gan_cli.networks.points import Discriminator, Generator
 from gan_cli.objective import Objective
 from gan_cli.tasks.theory import Theory, centres, inner_edges, jensen_shannon, optimal_discriminator, shares, smooth, value
 
+from .tiny import turns  # type: ignore[import-not-found]
+
 DENSITIES = {"mixture_1d": Mixture1D(), "ring": Ring(), "gaussian_grid": Grid(spacing=2.0)}
 CPU = torch.device("cpu")
 
@@ -235,7 +237,7 @@ def test_a_trained_discriminator_is_the_optimal_one(name: str) -> None:  # propo
     for step in range(steps):
         torch.manual_seed(step)
         optimizer.param_groups[0]["lr"] = 5e-3 * (1 - step / steps)
-        loss, _ = task.discriminator_loss({"image": data.batch(torch.randint(len(data), (1024,)))})
+        loss, _ = turns(task).discriminator({"image": data.batch(torch.randint(len(data), (1024,)))})
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_cli.system.errors import CheckpointError
+from gan_cli.training.guard import Guard
 from gan_cli.training.loop import Progress
 from gan_cli.training.writer import BLOCK, Sums, Writer
 
@@ -26,7 +27,13 @@ def values() -> Tensor:
 
 def writer(run_dir: Path, **changes: Any) -> Writer:
     run_dir.mkdir(exist_ok=True)
-    given: dict[str, Any] = {"total_steps": 1000, "log_every": 1000, "before": None, "remedy": "", "waited": lambda: 0.0}
+    given: dict[str, Any] = {
+        "total_steps": 1000,
+        "log_every": 1000,
+        "before": None,
+        "guard": Guard(run_dir, ""),
+        "waited": lambda: 0.0,
+    }
     return Writer(run_dir, "", Progress(), **{**given, **changes})
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from hydra import compose, initialize_config_module
+from torch import Tensor
 
 from gan_cli.config.plain import flatten
 from gan_cli.config.training import check
@@ -62,3 +65,34 @@ def tiny(preset: str, data_root: Path) -> list[str]:
     if loss.get("warm_up") is not None:
         made += ["loss.warm_up.n_critic=3", "loss.warm_up.steps=4", "loss.warm_up.every=8"]
     return made
+
+
+class Turns:
+    """Plays single turns of a task as the loop does: neighbouring turns of both players in a step share what was made."""
+
+    def __init__(self, task: Any) -> None:
+        self.task, self.last, self.made = task, "", None
+
+    def discriminator(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """A turn of D: its loss and its logs."""
+        return self._play("discriminator", batch)
+
+    def generator(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """A turn of G: its loss and its logs."""
+        return self._play("generator", batch)
+
+    def _play(self, name: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        first = self.task.objective.first
+        made = self.task.prepare(batch, name, self.made if self.last == first != name else None)
+        loss = self.task.discriminator_loss if name == "discriminator" else self.task.generator_loss
+        result: tuple[Tensor, dict[str, Tensor]] = loss(batch, made, self.task.objective.turn(0, 0, torch.device("cpu")))
+        self.last, self.made = name, self.task.shared(made)
+        return result
+
+
+_turns: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
+
+
+def turns(task: Any) -> Turns:
+    """The turns of a task: those that were played go before."""
+    return _turns.setdefault(task, Turns(task))

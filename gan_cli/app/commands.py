@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,38 @@ from gan_cli.system import torchrun
 from gan_cli.system.text import override, program
 
 
-def continue_command(hydra: Any, overrides: list[str], run_dir: Path | None) -> str:
-    """The command that starts this run, with its directory, or without one so that it makes a new run.
+@dataclass(frozen=True)
+class Command:
+    """The shell command that starts a run: ``words`` are the program and its arguments, without ``run_dir``."""
 
-    It does not depend on ``sys.argv``: in a job of a cluster that is not what the user typed.
+    words: tuple[str, ...]
 
-    Args:
-        hydra: that part of the composed config. overrides: of the job.
-    """
-    flags = [a for s in hydra.runtime.config_sources if s.provider == "command-line" for a in ("--config-dir", near(s.path))]
-    if hydra.job.config_name != "train":
-        flags += ["--config-name", str(hydra.job.config_name)]
-    searched = [str(o) for o in hydra.overrides.hydra if str(o).startswith("hydra.searchpath=")]
-    start = [program("gan-train")]
-    if torchrun.world() > 1:
-        nodes = torchrun.world() // torchrun.local_world()
-        several = [f"--nnodes={nodes}"] if nodes > 1 else []
-        start = [program("torchrun"), *several, f"--nproc-per-node={torchrun.local_world()}", "-m", "gan_cli.train"]
-    where = [override("run_dir", run_dir)] if run_dir is not None else []
-    return shlex.join([*start, *flags, *overrides, *searched, *where])
+    @classmethod
+    def of_job(cls, hydra: Any, overrides: list[str]) -> Command:
+        """The command of a job. It does not depend on ``sys.argv``: on a cluster that is not what the user typed.
+
+        Args:
+            hydra: that part of the composed config. overrides: of the job.
+        """
+        folders = [near(source.path) for source in hydra.runtime.config_sources if source.provider == "command-line"]
+        flags = [argument for folder in folders for argument in ("--config-dir", folder)]
+        if hydra.job.config_name != "train":
+            flags += ["--config-name", str(hydra.job.config_name)]
+        searched = [str(o) for o in hydra.overrides.hydra if str(o).startswith("hydra.searchpath=")]
+        start = [program("gan-train")]
+        if torchrun.world() > 1:
+            nodes = torchrun.world() // torchrun.local_world()
+            several = [f"--nnodes={nodes}"] if nodes > 1 else []
+            start = [program("torchrun"), *several, f"--nproc-per-node={torchrun.local_world()}", "-m", "gan_cli.train"]
+        return cls((*start, *flags, *overrides, *searched))
+
+    def anew(self) -> str:
+        """Starts the same run in a new directory."""
+        return shlex.join(self.words)
+
+    def resume(self, run_dir: Path) -> str:
+        """Continues the run in its directory."""
+        return shlex.join([*self.words, override("run_dir", run_dir)])
 
 
 def near(path: str) -> str:

@@ -12,12 +12,14 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from gan_cli.app.messages import CONFIG_PACKAGE, compose, translate
 from gan_cli.system import console, signals, torchrun
 from gan_cli.system.errors import (
     ConfigError,
@@ -27,16 +29,15 @@ from gan_cli.system.errors import (
     PrunedError,
     SweepError,
 )
+from gan_cli.system.text import first_line, job_name
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
-from gan_cli.app.messages import CONFIG_PACKAGE, _compose, _translate
-from gan_cli.system.text import first_line
 
 log = logging.getLogger("gan_cli")
 
 
-MAX_JOBS = 10_000  # of a sweep
+MAX_JOBS = 10_000  # most jobs of one sweep
 SPINS = "3000"  # turns a thread waits for the others before it sleeps: by default so many that two trainings starve each other
 
 
@@ -46,115 +47,153 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
     Args:
         app: gets the composed config; may raise :class:`GanError`.
         config_name: primary config in conf/. name: of the program, for messages.
-        resumable: the same command goes on where a signal ended it.
+        resumable: the same command continues what a signal has ended.
     """
-
-    silent = resumable and torchrun.rank() > 0  # of several processes that train, the first one speaks
-    if resumable and torchrun.world() > 1:
+    program = Program(app, config_name, name, resumable)
+    together = resumable and torchrun.world() > 1
+    if together:
         torchrun.end_with_parent()
-
-    def leave(signal_name: str) -> int:
-        todo = " before a step was made, nothing is lost. The same command starts again, or continues the run"
-        if not silent:
-            with contextlib.suppress(OSError):
-                print(f"{name}: interrupted by {signal_name}{todo if resumable else ''}", file=sys.stderr, flush=True)
-        return PreemptedError.exit_code if resumable else 128 + signal.Signals[signal_name]
-
     open_standard_streams()
     if "OMP_WAIT_POLICY" not in os.environ:  # read by GNU OpenMP, which torch brings
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
-        with signals.interrupting(leave):
-            code = _run(app, config_name, name, silent=silent, resumable=resumable)
+        with signals.interrupting(program.interrupted):
+            code = program.run()
     except signals.Interrupted as interrupted:
-        code = leave(str(interrupted))
+        code = program.interrupted(str(interrupted))
     except SystemExit as ended:
-        if not (resumable and torchrun.world() > 1 and isinstance(ended.code, int)):
+        if not (together and isinstance(ended.code, int)):
             raise
         code = ended.code
-    if resumable and torchrun.world() > 1:
+    if together:
         os._exit(code)  # threads of a group that lost a process may wait for it for hours
     sys.exit(code)
 
 
-def _run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, silent: bool, resumable: bool) -> int:
-    try:
-        here = os.getcwd()
-    except OSError as error:
-        say(name, NotFoundError(f"the current directory is not there: {error.strerror}", ".", "Change to another one"))
-        return NotFoundError.exit_code
-    sys.path.append(here)  # a user's own class may lie next to their YAML; last, so that it shadows nothing installed
-    want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand its exceptions on instead of printing them
-    level = logging.CRITICAL if silent else logging.INFO
-    console.setup(level)
-    begun: list[DictConfig] = []
-    failed: dict[str, Exception] = {}
+@dataclass
+class Program:
+    """A command that composes its config with Hydra: the boundary where an error becomes one line and an exit code.
 
-    def job(cfg: DictConfig) -> Any:
+    Below it an error is raised or passes. Of processes that train together the first one prints; another does so only if its
+    error was ``heard`` there. See :func:`run` for the first four.
+
+    Attributes:
+        folder: the one that the command was typed in. want_traceback: the user has set HYDRA_FULL_ERROR=1.
+        has_begun: a config could be composed. failure: the error that ended the only job.
+    """
+
+    app: Callable[[DictConfig], Any]
+    config_name: str
+    name: str
+    resumable: bool
+    folder: str = ""
+    want_traceback: bool = False
+    has_begun: bool = False
+    failure: Exception | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether another process prints what there is to say."""
+        return self.resumable and torchrun.rank() > 0
+
+    @property
+    def log_level(self) -> int:
+        """The level from which on the log is shown."""
+        return logging.CRITICAL if self.silent else logging.INFO
+
+    def interrupted(self, signal_name: str) -> int:
+        """Print that a signal came while there was nothing to save; return the exit code."""
+        todo = " before a step was made, nothing is lost. The same command starts again, or continues the run"
+        if not self.silent:
+            with contextlib.suppress(OSError):
+                text = f"{self.name}: interrupted by {signal_name}{todo if self.resumable else ''}"
+                print(text, file=sys.stderr, flush=True)
+        return PreemptedError.exit_code if self.resumable else 128 + signal.Signals[signal_name]
+
+    def run(self) -> int:
+        """Compose, run all jobs, print the error if there is one; return the exit code."""
+        try:
+            self.folder = os.getcwd()
+        except OSError as error:
+            what = f"the current directory is not there: {error.strerror}"
+            return self.fail(NotFoundError(what, ".", "Change to another one"))
+        sys.path.append(self.folder)  # a user's class may lie beside their YAML; last, so that it shadows nothing installed
+        self.want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand its exceptions on instead of printing them
+        console.setup(self.log_level)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", category=UserWarning, module=r"hydra\.")
+                compose_and_run(self)
+            sys.stdout.flush()
+        except BrokenPipeError:  # gan-train ... | head
+            forget(sys.stdout)
+            return 0
+        except Exception as error:
+            known = self.translated(error)
+            if isinstance(error, SweepError):
+                print(f"{self.name}: {error}", file=sys.stderr)
+                return error.exit_code
+            if known is None:
+                raise
+            if self.want_traceback:
+                traceback.print_exc()
+            return self.fail(known)
+        finally:
+            flush_or_forget()
+        return 0 if self.failure is None else self.fail(self.failure)
+
+    def job(self, cfg: DictConfig) -> Any:
+        """Run one job. The error of the only one is kept as ``failure``; that of a job of a sweep is printed and raised."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
-        from gan_cli.system.text import job_name
-
-        begun.append(cfg)
-        if here not in sys.path:  # a launcher may run this in another process
-            sys.path.append(here)
+        self.has_begun = True
+        if self.folder not in sys.path:  # a launcher may run this in another process
+            sys.path.append(self.folder)
         hydra = HydraConfig.get()
-        shared = signals.is_elsewhere() and "joblib" in str(hydra.launcher._target_).lower()
-        console.setup(level, job_name(str(hydra.job.override_dirname)) if shared else "")
+        shares = signals.is_elsewhere() and "joblib" in str(hydra.launcher._target_).lower()
+        console.setup(self.log_level, job_name(str(hydra.job.override_dirname)) if shares else "")
         try:
-            return app(cfg)
+            return self.app(cfg)
         except Exception as error:
-            if signals.received and not isinstance(error, GanError):  # a library made something else of it
-                raise signals.Interrupted(signals.received[0]) from error
-            known = _translate(error, config_name, composing=False)
+            known = self.translated(error)
             sweeping = hydra.mode == RunMode.MULTIRUN
-            here_too = signals.received and sweeping and not signals.is_elsewhere()
-            if here_too:  # Ctrl-C means the whole sweep, also if a job cannot save
-                say(name, known or error)
+            if signals.received and sweeping and not signals.is_elsewhere():  # Ctrl-C ends the sweep, also if a job cannot save
+                say(self.name, known or error)
                 sys.exit(getattr(known, "exit_code", 1))
-            if want_traceback or not (sweeping or known):
+            if self.want_traceback or not (sweeping or known):
                 raise
             if sweeping:  # say it now; the other jobs go on, and the sweeper says what it means
-                say(name, known or error)
+                say(self.name, known or error)
                 raise (known or error) from error.__cause__
-            failed[" ".join(task_overrides(hydra))] = known or error
+            self.failure = known
             return None
 
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", category=UserWarning, module=r"hydra\.")
-            _main(job, config_name, name, resumable=resumable)
-        sys.stdout.flush()
-    except BrokenPipeError:  # gan-train ... | head
-        forget(sys.stdout)
-        return 0
-    except Exception as error:
+    def translated(self, error: Exception) -> GanError | None:
+        """The error as one of ours, or None if it is nobody's but the code's.
+
+        Raises:
+            Interrupted: a signal came, of which a library made something else.
+        """
         if signals.received and not isinstance(error, GanError):
             raise signals.Interrupted(signals.received[0]) from error
-        if isinstance(error, SweepError):
-            print(f"{name}: {error}", file=sys.stderr)
-            return error.exit_code
-        known = _translate(error, config_name, composing=not begun)
-        if known is None:
-            raise
-        if want_traceback:
-            traceback.print_exc()
-        if not silent or known.heard:
-            say(name, known)
-        return known.exit_code
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:  # a full disk, said already; the interpreter would say it again
-                forget(stream)
-    for failure in failed.values():
-        if not silent or getattr(failure, "heard", False):
-            say(name, failure)
-        return getattr(failure, "exit_code", 1)
-    return 0
+        return translate(error, self.config_name, composing=not self.has_begun)
+
+    def fail(self, error: Exception) -> int:
+        """Print an error, if this process is the one to do it; return its exit code."""
+        if not self.silent or getattr(error, "heard", False):
+            say(self.name, error)
+        return getattr(error, "exit_code", 1)
+
+
+def flush_or_forget() -> None:
+    """Flush the standard streams. What a full disk refuses is forgotten, or the interpreter would print that once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            forget(stream)
 
 
 def open_standard_streams() -> None:
@@ -170,28 +209,29 @@ def forget(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _main(job: Callable[[DictConfig], Any], config_name: str, name: str, *, resumable: bool) -> None:
+def compose_and_run(program: Program) -> None:
+    """Parse the command line, and have Hydra compose a config for each job and run it."""
     import hydra
     from hydra._internal.utils import get_args_parser
 
     parser: argparse.ArgumentParser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(message, "command line", f"See {name} --help")
+        raise ConfigError(message, "command line", f"See {program.name} --help")
 
     parser.error = refuse  # type: ignore[method-assign]
     args = parser.parse_intermixed_args()
     # Hydra does not take flags between overrides; a user may well put them there.
     sys.argv[1:] = [*args.overrides, *(a for a in sys.argv[1:] if a not in args.overrides)]
     if args.help:
-        print(_help(args.config_name or config_name, args))
+        print(_help(args.config_name or program.config_name, args))
         return
-    if not resumable:  # a training's own sweeper asks
+    if not program.resumable:  # a training's own sweeper asks
         refuse_huge_sweep(_parsed(args.overrides))
     if args.multirun and torchrun.world() > 1:
         todo = "Leave out -m and start one torchrun for each job, or leave out torchrun"
         raise ConfigError("several processes cannot sweep together", "-m under torchrun", todo)
-    hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=config_name, version_base="1.3")(job)()
+    hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=program.config_name, version_base="1.3")(program.job)()
 
 
 def _parsed(overrides: list[str]) -> list[Override]:
@@ -228,7 +268,7 @@ def _help(config_name: str, args: argparse.Namespace) -> str:
     groups: dict[str, set[str]] = {}
     for file in (file for folder in folders for file in folder.glob("*/*.yaml")):
         groups.setdefault(file.parent.name, set()).add(file.stem)
-    cfg = _compose(config_name, args.overrides, args.config_dir)
+    cfg = compose(config_name, args.overrides, args.config_dir)
     template = string.Template(cfg.hydra.help.template)
     with open_dict(cfg):
         del cfg["hydra"]

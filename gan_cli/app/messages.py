@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -23,25 +22,23 @@ from gan_cli.system.errors import (
     file_of,
     of_system,
 )
-
-if TYPE_CHECKING:
-    pass
 from gan_cli.system.text import first_line
 
 CONFIG_PACKAGE = "gan_cli.conf"
 
 
-def _compose(config_name: str, overrides: list[str], config_dir: str | None) -> DictConfig:
-    from hydra import compose, initialize_config_module
+def compose(config_name: str, overrides: list[str], config_dir: str | None) -> DictConfig:
+    """The config of a command with everything of Hydra's in it."""
+    import hydra
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
     searched = [f"hydra.searchpath=[file://{os.path.abspath(config_dir)}]"] if config_dir else []
-    with initialize_config_module(CONFIG_PACKAGE, version_base="1.3"):
-        return compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
+    with hydra.initialize_config_module(CONFIG_PACKAGE, version_base="1.3"):
+        return hydra.compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
 
 
-def _translate(error: Exception, config_name: str, *, composing: bool) -> GanError | None:
+def translate(error: Exception, config_name: str, *, composing: bool) -> GanError | None:
     """An error of Hydra, OmegaConf or the system as one line, or None when it is not one of the user's.
 
     ``composing``: the application has not begun; until then there is nothing but what the user wrote.
@@ -126,7 +123,7 @@ def _all_keys(config_name: str, unknown: str) -> list[str]:
     config_dir = next((b for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")), None)
     for overrides in (choices, []):
         try:
-            plain = OmegaConf.to_container(_compose(config_name, overrides, config_dir), resolve=False)
+            plain = OmegaConf.to_container(compose(config_name, overrides, config_dir), resolve=False)
             keys = [k for k in flatten(plain) if not k.startswith("hydra.") and not k.endswith("_target_")]
             return list(dict.fromkeys([*(k.split(".")[0] for k in keys), *keys]))
         except Exception as problem:

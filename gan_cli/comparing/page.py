@@ -41,7 +41,7 @@ from gan_cli.comparing.html import (
 )
 from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
 from gan_cli.comparing.text import measured, training
-from gan_cli.system.errors import OutputError, of_system
+from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import write_output
 from gan_cli.system.text import override
 from gan_cli.system.version import __version__
@@ -65,13 +65,9 @@ def write(comparisons: list[Comparison], path: Path, title: str | None = None) -
         DiskError: the disk is full.
     """
     text = page(comparisons, path, title)
-    try:
+    with failing_as(OutputError, "the page cannot be written", str(path), "Name a file in a folder that can be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_output(path, text)
-    except OSError as error:
-        todo = "Name a file in a folder that can be written"
-        known = of_system(error, str(path))
-        raise known or OutputError(f"the page cannot be written: {error.strerror}", str(path), todo) from error
 
 
 def page(comparisons: list[Comparison], path: Path, title: str | None = None) -> str:

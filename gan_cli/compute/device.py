@@ -7,6 +7,7 @@ import os
 import torch
 from torch import nn
 
+from gan_cli.compute.layers import has_convolutions, keeps_channels_last
 from gan_cli.system import torchrun
 from gan_cli.system.errors import DeviceError
 
@@ -42,10 +43,5 @@ def to_device(module: nn.Module, device: torch.device) -> nn.Module:
     Not beside instance norm on a CPU, which gives its result back in the other format every time.
     """
     module = module.to(device)
-    converts = device.type == "cpu" and any(isinstance(m, nn.InstanceNorm2d) for m in module.modules())
-    return module.to(memory_format=torch.channels_last) if has_convolutions(module) and not converts else module
-
-
-def has_convolutions(module: nn.Module) -> bool:
-    """Whether there is a 2-d convolution in it."""
-    return any(isinstance(m, nn.Conv2d | nn.ConvTranspose2d) for m in module.modules())
+    faster = has_convolutions(module) and keeps_channels_last(module, device.type)
+    return module.to(memory_format=torch.channels_last) if faster else module

@@ -1,9 +1,11 @@
 """Several processes that train one run together, started by torchrun.
 
-Each takes its rows of every batch, and the gradients are averaged over all of them after each backward pass. What is random is
-drawn by every process for the whole batch, from one seed, and each takes its rows of that too: N processes train as one
-does, but for rounding. All of this holds within :func:`together`, an update that all processes make at the same time; outside
-of it, as in the pictures and evaluations of the first process, networks behave as if there were no others.
+Each takes its rows of every batch, and the gradients are averaged over all of them after each backward pass. Latents, dropout
+masks and the like are drawn by every process for the whole batch, from one seed, and each takes its rows of that too: N
+processes train as one does, but for rounding. Other random numbers differ between processes.
+
+All of this holds within :func:`together`, an update that all processes make at the same time. Outside of it, as in the pictures
+and evaluations of the first process, networks behave as if there were no others.
 
 Without torchrun every function here does nothing.
 """
@@ -25,8 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
+from gan_cli.compute.layers import synchronised
+from gan_cli.randomness import seed_everything
 from gan_cli.system import torchrun
-from gan_cli.system.errors import ConfigError, DeviceError, GanError, PeerError, PreemptedError, of_system
+from gan_cli.system.errors import ConfigError, DeviceError, GanError, PeerError, PreemptedError, blaming
 from gan_cli.system.signals import SIGNALS
 
 PATIENCE = timedelta(hours=6)  # with a process that evaluates or saves; one that ends is noticed at once
@@ -37,7 +41,10 @@ PAUSE = 0.3  # seconds for gloo's threads to end, or they abort the interpreter 
 
 @dataclass
 class _Group:
-    """The processes of this training. ``running``: statistics of batch norm to be averaged, if those of batches are not."""
+    """The processes of this training.
+
+    ``running``: buffers to be averaged after each update. ``common``: state of the random numbers that all draw alike.
+    """
 
     rank: int
     world: int
@@ -46,6 +53,7 @@ class _Group:
     control: Any = None  # gloo, for what is on the CPU
     batch: int = 0  # rows of one process
     together: bool = False
+    common: tuple[Tensor, Tensor | None] | None = None
     running: list[Tensor] = field(default_factory=list)
 
 
@@ -178,11 +186,8 @@ def _read(group: _Group, key: str, seconds: float) -> str | None:
 @contextmanager
 def _reaching(group: _Group) -> Iterator[None]:
     """An error of what is done with the others means that one of them ended."""
-    try:
-        yield
-    except RuntimeError as error:
-        if of_system(error, "") is not None:
-            raise
+
+    def blame(error: Exception) -> GanError:
         end = time.monotonic() + WORD / 4
         said = None
         while said is None and time.monotonic() < end:
@@ -190,7 +195,10 @@ def _reaching(group: _Group) -> Iterator[None]:
             said = next((f"rank {k} of {group.world}: {text}" for k, text in found if text is not None), None)
         what = "another process of this training ended"
         todo = "The same command continues from the last checkpoint"
-        raise PeerError(what, said or "killed, or its machine was lost", todo) from error
+        return PeerError(what, said or "killed, or its machine was lost", todo)
+
+    with blaming(blame, RuntimeError):
+        yield
 
 
 def from_first(value: Any) -> Any:
@@ -260,6 +268,7 @@ def prepare(task: nn.Module, *, batch_size: int, sync_batch_norm: bool) -> str |
             module.__class__ = _Dropout
     buffers = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
     _group.running = [] if sync_batch_norm else [cast(Tensor, buffer) for buffer in buffers if buffer is not None]
+    _group.running += synchronised(task)
     how = f"{_group.world} ({_group.backend}), {_group.batch} of {batch_size} samples each"
     over = "the whole batch" if sync_batch_norm else "each part by itself (sync_batch_norm=false)"
     return how + (f", batch norm over {over}" if norms else "")
@@ -278,14 +287,54 @@ def together() -> Iterator[None]:
         _group.together = False
 
 
+def seed_step(seed: int, step: int) -> None:
+    """Seed the random numbers of a step, counted from 0: other ones in each process, so that a plain ``torch.randn`` in a
+    loss or a network draws for the rows of its process. What all processes must draw alike is drawn within :func:`common`.
+    """
+    seed_everything(seed, "step", step)
+    if _group is not None:
+        _group.common = _random_state()
+        seed_everything(seed, "step", step, "rank", _group.rank)
+
+
+@contextmanager
+def common() -> Iterator[None]:
+    """Within this block all processes draw the same random numbers: those that one process alone would draw."""
+    group = _group
+    if group is None or not group.together or group.common is None:
+        yield
+        return
+    own_state = _random_state()
+    _set_random_state(group.common)
+    try:
+        yield
+    finally:
+        group.common = _random_state()
+        _set_random_state(own_state)
+
+
+def _random_state() -> tuple[Tensor, Tensor | None]:
+    """The states of the global generators: of the CPU, and of this process's GPU if it is in use."""
+    gpu = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    return torch.get_rng_state(), gpu
+
+
+def _set_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+    """Undo :func:`_random_state`."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])
+
+
 def own(draw: Callable[[int], Tensor], n: int) -> Tensor:
     """``n`` random rows: this process's part of what one process would draw for the whole batch.
 
-    ``draw``: makes that many rows from the global generator, which is the same in every process.
+    ``draw``: makes that many rows from the global generator.
     """
     if _group is None or not _group.together:
         return draw(n)
-    return part(draw(n * _group.world))
+    with common():
+        return part(draw(n * _group.world))
 
 
 def part(whole: Tensor) -> Tensor:
@@ -423,6 +472,7 @@ class _Dropout(nn.Dropout):
             (group.world * len(input), *input.shape[1:]), dtype=input.dtype, device=input.device
         )  # laid out as the whole batch would be: the order of the draws depends on it
         ones = ones.to(memory_format=torch.channels_last) if dense else ones
-        mask = F.dropout(ones, self.p, training=True)
+        with common():
+            mask = F.dropout(ones, self.p, training=True)
         kinds = len(input) // group.batch
         return input * mask.view(kinds, group.world, group.batch, *input.shape[1:])[:, group.rank].reshape(input.shape)

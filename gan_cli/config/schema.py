@@ -140,9 +140,10 @@ def _source_type(annotation: ast.expr | None) -> Any:
         return Any
     text = ast.unparse(annotation)
     try:
-        return eval(text, dict(NAMES))  # source of the package, nobody else's
+        return eval(text, {**NAMES, "Schedule": Built})  # source of the package, nobody else's
     except Exception:  # a network, a callable, ...
-        return Built | None if text.endswith("| None") else Built
+        kind = dict[str, Built] if text.startswith("dict[str, ") else Built
+        return kind | None if text.endswith("| None") else kind
 
 
 def _type(annotation: Any) -> Any:
@@ -274,6 +275,8 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         return str(value)
     if kind is Built or (origin is dict and not isinstance(value, dict)):
         raise TypeError
+    if origin is dict and args[1] is Built:
+        return {key: convert(item, Built, f"{path}.{key}") for key, item in value.items()}
     if isinstance(kind, type) and isinstance(value, str | int | float | list) and not isinstance(value, kind):
         raise TypeError
     return value

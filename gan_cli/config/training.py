@@ -15,7 +15,7 @@ from gan_cli.ranges import Count, Fraction, NonNegative, Positive, PositiveInt, 
 from gan_cli.system.errors import ConfigError
 
 # What the program gives to a node, so that a config need not.
-INJECTED = frozenset({"params", "generator", "discriminator", "objective"})
+INJECTED = frozenset({"params", "generator", "discriminator", "objective", "augment"})
 TO_FEATURES = frozenset({"labelled", "folder"})
 # Keys that may differ when a run is continued; everything else must stay.
 MAY_CHANGE = frozenset(
@@ -100,6 +100,7 @@ class TrainConfig:
     ema: dict[str, Any]
     model: dict[str, Any]
     loss: dict[str, Any]
+    augment: dict[str, Any] | None
     dataset: dict[str, Any]
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
@@ -135,6 +136,8 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
         raise ConfigError("the YAML of the experiment does not set keys of the whole config", "experiment", todo)
     _refuse_no_classes(plain)
     own = {key: value for key, value in plain.items() if key not in BEGINNING}
+    if (own.get("augment") or {}).get("_target_") is None:  # augment=none, or the run of an older version
+        own["augment"] = None
     top = schema.check_fields(own, TrainConfig, words=flatten(plain))
     top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
     top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")
@@ -143,6 +146,7 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
     for name in ("task", "generator", "discriminator"):
         top["model"][name] = _node(top["model"][name], f"model.{name}")
     top["optimizer"] = _optimizer(top["optimizer"])
+    top["augment"] = _node(top["augment"], "augment") if top["augment"] is not None else None
     top["features"] = check_features(top["features"])
     _combinations(top)
     return TrainConfig(**top)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gan_cli.compute.device import choose_device
+from gan_cli.compute.layers import dropouts
 from gan_cli.config.build import build
 from gan_cli.config.metrics import FEATURES_NEEDED, LABELS_NEEDED, TARGETS_NEEDED
 from gan_cli.config.plain import Node
@@ -25,7 +26,6 @@ from gan_cli.metrics.similarity import SMALLEST_IMAGE
 from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
 from gan_cli.rundir.reload import Run, load_run
 from gan_cli.system.errors import ConfigError, DataError
-from gan_cli.tasks.inference import dropouts
 
 if TYPE_CHECKING:
     from gan_cli.evaluation.config import EvalConfig

@@ -12,11 +12,17 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def apply(network: nn.Module, inputs: Tensor, label: Tensor | None) -> Any:
-    """``network(inputs)``, or ``network(inputs, label)`` where there is one."""
-    return network(inputs) if label is None else network(inputs, label)
+def apply(network: nn.Module, inputs: Tensor, label: Tensor | None, **options: Any) -> Any:
+    """``network(inputs)``, or ``network(inputs, label)`` where there is a label, with ``options`` as keywords."""
+    return network(inputs, **options) if label is None else network(inputs, label, **options)
 
 
 def takes_label(network: nn.Module) -> bool:
     """Whether a network is class-conditional: its ``forward`` has a ``label``."""
     return "label" in inspect.signature(network.forward).parameters
+
+
+def draw_options(network: nn.Module) -> tuple[str, ...]:
+    """The keywords of a generator's ``forward`` that a draw may set, such as ``truncation``: its keyword-only arguments."""
+    kinds = inspect.signature(network.forward).parameters.values()
+    return tuple(p.name for p in kinds if p.kind is inspect.Parameter.KEYWORD_ONLY)

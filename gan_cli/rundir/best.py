@@ -1,4 +1,4 @@
-"""What came out of a run, for a sweeper. Must not import torch."""
+"""The result of a run, for a sweeper. Must not import torch."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from gan_cli.config.metrics import VALUES
-from gan_cli.config.training import TrainConfig
 from gan_cli.rundir.rows import read_rows
 from gan_cli.system.errors import ConfigError
 from gan_cli.system.files import read_file
 
 
-def final_metric(run_dir: Path, config: TrainConfig) -> float | None:
-    """What a sweeper gets: the last value of ``optimized_metric``; with ``eval_every`` that of the best checkpoint.
+def final_metric(run_dir: Path, key: str | None, *, evaluated: bool) -> float | None:
+    """The value that a sweeper gets: the last one of ``optimized_metric``, or with ``eval_every`` that of the best checkpoint.
+
+    Args:
+        key: ``optimized_metric``. evaluated: whether the run has ``eval_every``.
 
     Raises:
         ConfigError: the run does not log it.
     """
-    key, best = config.optimized_metric, read_best(run_dir)
-    if config.eval_every is not None and best is not None and key in (None, f"metric/{best['metric']}"):
+    best = read_best(run_dir)
+    if evaluated and best is not None and key in (None, f"metric/{best['metric']}"):
         return float(best["value"])
     if key is None:
         return None
-    if config.eval_every is not None and key.removeprefix("metric/") in VALUES:
+    if evaluated and key.removeprefix("metric/") in VALUES:
         return None  # no evaluation came off
     rows = read_rows(run_dir)
     refuse_unknown_metric(key, {k for row in rows for k in row})

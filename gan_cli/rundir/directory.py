@@ -5,17 +5,13 @@ from __future__ import annotations
 import errno
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gan_cli.rundir import checkpoint
 from gan_cli.system.errors import (
     OutputError,
-    of_system,
+    failing_as,
 )
 from gan_cli.system.files import OWN_NAMES
-
-if TYPE_CHECKING:
-    pass
 
 
 def create(name: str) -> Path:
@@ -50,10 +46,12 @@ def refuse_foreign(run_dir: Path) -> None:
 
 def make(run_dir: Path) -> Path:
     """Make a directory the user named."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        todo = "Set run_dir=, or hydra.sweep.dir= of a sweep"
-        known = of_system(error, str(run_dir)) if error.errno != errno.EROFS else None  # another directory will do
-        raise known or OutputError(f"the run directory cannot be made: {error.strerror}", str(run_dir), todo) from error
+    what, todo = "the run directory cannot be made", "Set run_dir=, or hydra.sweep.dir= of a sweep"
+    with failing_as(OutputError, what, str(run_dir), todo):
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise OutputError(f"{what}: {error.strerror}", str(run_dir), todo) from error  # another directory will do
     return run_dir

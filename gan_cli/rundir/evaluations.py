@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_cli.config.metrics import direction
-from gan_cli.system.errors import OutputError, of_system
+from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import read_file, write_file
 from gan_cli.system.text import number, short
 
@@ -43,12 +43,9 @@ def write(
     if before is not None and {**before["protocol"], **anywhere} == {**protocol, **anywhere}:
         values = {**before["metrics"], **values}
     text = json.dumps({"metrics": values, "protocol": protocol}, indent=1, allow_nan=False)
-    try:
+    with failing_as(OutputError, "the result cannot be written", str(path), todo):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, text + "\n")
-    except OSError as error:
-        known = of_system(error, str(path))
-        raise known or OutputError(f"the result cannot be written: {error.strerror}", str(path), todo) from error
     return values
 
 

@@ -159,17 +159,17 @@ class Original:
                 "the data is not that which the run was trained on", f"{short(str(then)[:12])} -> {fingerprint[:12]}", todo
             )
 
-    def announce(self, config: TrainConfig, machine: dict[str, Any], fingerprint: str) -> None:
+    def announce(self, seed: int, machine: dict[str, Any], fingerprint: str) -> None:
         """Say of what run this is a copy, and what is not as it was."""
         log.info("made anew from: %s", self.run_dir)
-        for reason in self.reasons(config, machine, fingerprint):
+        for reason in self.reasons(seed, machine, fingerprint):
             log.info("note: not the same run: %s", short(reason, 500))
 
-    def reasons(self, config: TrainConfig, machine: dict[str, Any], fingerprint: str) -> list[str]:
+    def reasons(self, seed: int, machine: dict[str, Any], fingerprint: str) -> list[str]:
         """Why the result may be, or is, another."""
         found = []
-        if config.seed != self.config.get("seed"):
-            found.append(f"seed: {self.config.get('seed')} -> {config.seed}")
+        if seed != self.config.get("seed"):
+            found.append(f"seed: {self.config.get('seed')} -> {seed}")
         if not self.info:
             return [*found, "it has no checkpoint that says with how many threads, what precision and which data it was made"]
         if self.info.get("data") != fingerprint:
@@ -185,9 +185,9 @@ class Original:
             found.append(f"gan_cli: {then_version} -> {__version__}")
         return found
 
-    def compare(self, config: TrainConfig, run_dir: Path) -> None:
+    def compare(self, seed: int, run_dir: Path) -> None:
         """Say whether the weights became the same, by the newest checkpoint of a step of which both have one."""
-        if config.seed != self.config.get("seed"):
+        if seed != self.config.get("seed"):
             return
         common = sorted(set(checkpoint.steps(self.run_dir)) & set(checkpoint.steps(run_dir)))
         if not common:
@@ -208,6 +208,19 @@ class Original:
         first = first_difference(self.run_dir, run_dir)
         since = "" if first is None else f"; the rows differ since step {first}"
         log.warning("warning: not reproduced: the weights of step %d differ from those of %s%s", step, self.run_dir, since)
+
+
+class NoOriginal:
+    """Stands for the original of a run that is no copy: there is nothing to refuse, to say or to compare."""
+
+    def refuse_other_data(self, fingerprint: str, allowed: list[str]) -> None:
+        """Refuse nothing."""
+
+    def announce(self, seed: int, machine: dict[str, Any], fingerprint: str) -> None:
+        """Say nothing."""
+
+    def compare(self, seed: int, run_dir: Path) -> None:
+        """Compare nothing."""
 
 
 def read_info(run_dir: Path) -> dict[str, Any]:

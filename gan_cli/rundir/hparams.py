@@ -15,8 +15,8 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # ty
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams
 
-from gan_cli.config.plain import flatten, is_among
-from gan_cli.config.training import BEGINNING, MAY_CHANGE, TrainConfig, optimizer_node
+from gan_cli.config.plain import Node, flatten, is_among
+from gan_cli.config.training import BEGINNING, MAY_CHANGE, optimizer_node
 from gan_cli.system.files import written
 
 # As conf/loss calls what these classes make together.
@@ -25,15 +25,14 @@ GROUPS = ("model", "dataset", "loss", "optimizer")
 USUAL = {"model", "dataset", "loss", "optimizer.lr", "seed"}  # come first where a directory's name does not say what differs
 
 
-def values(config: TrainConfig, command: str = "") -> dict[str, str | float]:
+def values(config: Node, command: str = "") -> dict[str, str | float]:
     """Hyper-parameters by name: the ones that every run has, and what its command sets that decides the result.
 
     Of groups the option is told as it was typed, else the name of the class that it stands for.
     """
-    plain = config.as_dict()
-    flat, told = flatten(plain), names(plain)
+    flat, told = flatten(config), names(config)
     for player, prefix in (("generator", "optimizer"), ("discriminator", "optimizer.discriminator")):
-        node = optimizer_node(config.optimizer, player)
+        node = optimizer_node(config["optimizer"], player)
         told[f"{prefix}.lr"] = node.get("lr")
         told |= {f"{prefix}.beta{k}": beta for k, beta in enumerate(node.get("betas") or [], 1)}
     for key in ("seed", "loss.n_critic", "batch_size", "total_steps", "ema.half_life"):

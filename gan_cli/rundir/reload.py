@@ -20,7 +20,7 @@ from gan_cli.config.training import INJECTED
 from gan_cli.randomness import SAMPLE_BLOCK
 from gan_cli.rundir import checkpoint
 from gan_cli.rundir.trust import checked, fitting, is_trusted
-from gan_cli.system.errors import CheckpointError, of_system
+from gan_cli.system.errors import CheckpointError, blaming
 from gan_cli.system.files import refuse_links
 
 log = logging.getLogger("gan_cli")
@@ -154,7 +154,7 @@ def load_run(
     if generator is None:
         generator = build(nodes["generator"], "model.generator")
     # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
-    nobody = dict.fromkeys(INJECTED - {"params"}, None) | {"generator": generator, "discriminator": nn.Identity()}
+    nobody = dict.fromkeys(INJECTED - {"params", "augment"}, None) | {"generator": generator, "discriminator": nn.Identity()}
     task = build(nodes["task"], "model.task", **nobody)
     run = Run(
         run_dir, saved.info["config"], saved.step, saved.info["images"], task, generator, where, saved.info["class_names"],
@@ -190,7 +190,12 @@ def _try_out(run: Run) -> None:
         CheckpointError: they do not fit together.
     """
     data = fitting(run.config)
-    try:
+
+    def blame(error: Exception) -> CheckpointError:
+        what = f"the networks, task and data of the run do not fit together: {type(error).__name__}: {error}"[:300]
+        return CheckpointError(what, str(run.run_dir), "Use the version that made it")
+
+    with blaming(blame):  # a stranger's combination can fail in any way
         if not run.translates:
             made = run.sample(2)
             fits = made.shape == (2, run.task.density.dim) if hasattr(run.task, "draw_points") else made.dim() == 4
@@ -199,10 +204,5 @@ def _try_out(run: Run) -> None:
             fits = all(run.translate(given, way).shape == given.shape for way in run.task.directions or [None])
         else:  # a data set of the user's own
             fits = True
-    except Exception as error:  # a stranger's combination can fail in any way
-        if of_system(error, "") is not None:
-            raise
-        what = f"the networks, task and data of the run do not fit together: {type(error).__name__}: {error}"[:300]
-        raise CheckpointError(what, str(run.run_dir), "Use the version that made it") from error
     if not fits:
         raise CheckpointError("the run does not make what its data is", str(run.run_dir), "Use the version that made it")

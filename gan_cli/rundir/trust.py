@@ -37,13 +37,14 @@ DATASETS = frozenset(
 )
 FEATURES = frozenset(f"gan_cli.metrics.{name}" for name in ("classifier.Classifier", "inception.Inception"))
 PARTS = ("model.task", "model.generator")  # of a run's config that are built to draw from it
-TRAINED = (*PARTS, "model.discriminator", "loss", "optimizer", "schedule", "dataset", "features")  # to train it anew
+TRAINED = (*PARTS, "model.discriminator", "loss", "augment", "optimizer", "schedule", "dataset", "features")  # to train it anew
 # Where a class or function must be defined that a run's config names, and those within it; a set: which it must be.
 ALLOWED: dict[str, tuple[str, ...] | frozenset[str]] = {
     "model.task": ("gan_cli.tasks.",),
     "model.generator": ("gan_cli.networks.",),
     "model.discriminator": ("gan_cli.networks.",),
     "loss": ("gan_cli.objective.",),
+    "augment": ("gan_cli.augment.",),
     "optimizer": ("gan_cli.optimizers.", "torch.optim."),
     "schedule": ("gan_cli.schedules.",),
     "dataset": DATASETS | {"gan_cli.data.points.points"},
@@ -52,7 +53,8 @@ ALLOWED: dict[str, tuple[str, ...] | frozenset[str]] = {
 INNER: dict[str, tuple[str, ...]] = {
     **{part: allowed for part, allowed in ALLOWED.items() if isinstance(allowed, tuple)},
     "model.task": ("gan_cli.data.densities.",),
-    "loss": ("gan_cli.losses.", "gan_cli.penalties.", "gan_cli.objective."),
+    "loss": ("gan_cli.losses.", "gan_cli.penalties.", "gan_cli.objective.", "gan_cli.schedules."),
+    "optimizer": ("gan_cli.schedules.",),
     "dataset": ("gan_cli.data.densities.",),
     "features": (),
 }

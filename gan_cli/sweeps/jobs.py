@@ -380,9 +380,11 @@ def outcome(job: Planned, ended: JobReturn | None) -> Outcome:
         error = DivergedError(job.message, str(job.path), "Leave it out") if job.ended == "diverged" else None
         return Outcome(job.name, job.path, job.ended, None, error)
     if ended is None:
-        assert job.config is not None
+        config = job.config
+        assert config is not None
         try:
-            return Outcome(job.name, job.path, "complete", final_metric(job.path, job.config), None)
+            value = final_metric(job.path, config.optimized_metric, evaluated=config.eval_every is not None)
+            return Outcome(job.name, job.path, "complete", value, None)
         except ConfigError as error:  # no such metric
             return Outcome(job.name, job.path, "failed", None, error)
     result = ended._return_value

@@ -618,9 +618,9 @@ class OptunaSearch(Jobs):
                 self.fixed = [key for key in self.fixed if key != "seed"]
                 self.chosen = [search.best().user_attrs["directory"]]
                 search.confirm()
-            from gan_cli.app.commands import continue_command  # which imports the sweeps
+            from gan_cli.app.commands import Command
 
-            search.report(lambda overrides: continue_command(self.config.hydra, overrides, Path("NEW")))
+            search.report(lambda overrides: Command.of_job(self.config.hydra, overrides).resume(Path("NEW")))
 
     def _settings(self, space: Space) -> dict[str, Any]:
         """The config at the first of all values, and with each other option of a group, without what changes no result.

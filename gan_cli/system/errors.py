@@ -8,6 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
@@ -167,3 +170,45 @@ def of_system(error: BaseException, where: str) -> GanError | None:
         kind = TooLargeError if too_large else MemoryFullError
         return kind(f"out of memory: {reason}", "memory", todo)
     return None
+
+
+@contextmanager
+def failures_in(run_dir: Path) -> Iterator[None]:
+    """Within this block a lack of disk or memory, and a file of the run that cannot be used, are errors of ours."""
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError) as error:
+        known = of_system(error, str(run_dir))
+        if known is None and isinstance(error, OSError) and file_of(error).startswith(f"{run_dir}{os.sep}"):
+            what = f"the run directory cannot be used: {error.strerror}"
+            known = DiskError(what, file_of(error), "If it is still there, the same command continues")
+        if known is None:
+            raise
+        raise known from error
+
+
+@contextmanager
+def failing_as(kind: type[GanError], what: str, where: str, todo: str) -> Iterator[None]:
+    """Within this block a file that cannot be used is an error of this kind, unless the disk or the memory is full.
+
+    ``where``: the file, if the error does not name it or names a part of it; "" for the one that it names.
+    A pipe that nobody reads any more is no error of a file, and passes.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        other = kind(f"{what}: {error.strerror or error}", where or file_of(error), todo)
+        raise of_system(error, where or "output") or other from error
+
+
+@contextmanager
+def blaming(blame: Callable[[Exception], GanError], kind: type[Exception] = Exception) -> Iterator[None]:
+    """Within this block an error of this kind is what ``blame`` makes of it; a lack of disk or memory passes."""
+    try:
+        yield
+    except kind as error:
+        if of_system(error, "") is not None:
+            raise
+        raise blame(error) from error

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gan_cli.compute.layers import batch_norms, dropouts, random_in_eval
 from gan_cli.networks import apply
 from gan_cli.randomness import SAMPLE_BLOCK, derive, seed_everything
 
 MULTIPLY = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # by 0 or 1 / (1 - p)
 MASK_NUMBERS = 2**20  # of a block of samples, at most, if it is more than one sample
-
-
-def dropouts(network: nn.Module) -> list[nn.Module]:
-    """The layers of a network that drop something."""
-    return [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
 
 
 @contextmanager
@@ -27,7 +24,7 @@ def training_behaviour(network: nn.Module, *, batch_norm: bool) -> Iterator[None
 
     ``batch_norm``: and batch norm uses the statistics of what it is given.
     """
-    norms = [m for m in network.modules() if batch_norm and isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(network) if batch_norm else []
     before = [(m, m.training) for m in (*norms, *dropouts(network))]
     tracked = [m.track_running_stats for m in norms]
     for module, _ in before:
@@ -43,7 +40,7 @@ def training_behaviour(network: nn.Module, *, batch_norm: bool) -> Iterator[None
             norm.track_running_stats = track
 
 
-def one_by_one(network: nn.Module, inputs: Tensor, label: Tensor | None, seed: object, start: int) -> Tensor:
+def one_by_one(network: nn.Module, inputs: Tensor, label: Tensor | None, seed: object, start: int, **options: Any) -> Tensor:
     """``network`` on each sample alone, so that no result depends on its neighbours.
 
     Sample k draws its dropout from ``seed`` and ``start + k``. ``inputs``: (N, ...); ``label``: int64 (N,) or None. Returns
@@ -52,20 +49,21 @@ def one_by_one(network: nn.Module, inputs: Tensor, label: Tensor | None, seed: o
     results = []
     for k in range(len(inputs)):
         seed_everything(seed, "layers", start + k)
-        alone = [inputs[k : k + 1]] if label is None else [inputs[k : k + 1], label[k : k + 1]]
-        results.append(network(*alone))
+        results.append(apply(network, inputs[k : k + 1], None if label is None else label[k : k + 1], **options))
     return torch.cat(results)
 
 
-def with_dropout(network: nn.Module, inputs: Tensor, label: Tensor | None, seed: object, start: int) -> Tensor:
-    """``network``, in evaluation mode but for its dropout. Sample k draws that from ``seed`` and ``start + k``.
+def with_own_noise(
+    network: nn.Module, inputs: Tensor, label: Tensor | None, seed: object, start: int, **options: Any
+) -> Tensor:
+    """``network``, in evaluation mode but for its dropout. Sample k draws what is random from ``seed`` and ``start + k``.
 
     ``inputs``: (N, ...); ``label``: int64 (N,) or None. Returns what the network returns, (N, ...).
     """
     layers = dropouts(network)
-    if not all(type(layer) in MULTIPLY for layer in layers):
+    if random_in_eval(network) or not all(type(layer) in MULTIPLY for layer in layers):
         with training_behaviour(network, batch_norm=False):
-            return one_by_one(network, inputs, label, seed, start)
+            return one_by_one(network, inputs, label, seed, start, **options)
     calls, odd = count(), []
 
     def drop(layer: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
@@ -75,10 +73,10 @@ def with_dropout(network: nn.Module, inputs: Tensor, label: Tensor | None, seed:
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(layer.register_forward_hook(drop).remove)
-        results: Tensor = apply(network, inputs, label)
+        results: Tensor = apply(network, inputs, label, **options)
     if odd:  # its rows are not the samples
         with training_behaviour(network, batch_norm=False):
-            return one_by_one(network, inputs, label, seed, start)
+            return one_by_one(network, inputs, label, seed, start, **options)
     return results
 
 

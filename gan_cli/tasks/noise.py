@@ -9,13 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli.compute import processes
+from gan_cli.compute.layers import dropouts, mixing, random_in_eval
 from gan_cli.data.batches import permutation
 from gan_cli.images import make_grid, to_uint8
 from gan_cli.networks import apply
-from gan_cli.objective import Critic, Logs, Objective, judge, mixes_batch
+from gan_cli.objective import Critic, Logs, Objective, PlayerName, Turn
 from gan_cli.randomness import sample_normal, sample_uniform
 from gan_cli.ranges import Classes, Width
-from gan_cli.tasks.inference import dropouts, training_behaviour, with_dropout
+from gan_cli.tasks.inference import training_behaviour, with_own_noise
+from gan_cli.tasks.protocols import Batch, Made
 
 GRID = 64  # samples in a picture, if they have no classes
 PER_CLASS = 8  # in a picture, a row of them
@@ -36,15 +38,18 @@ def diversity(images: Tensor, label: Tensor | None) -> Tensor | None:
 class NoiseToImage(nn.Module):
     """A generator ``G(z, label) -> image`` against a discriminator ``D(image, label) -> logits``.
 
-    Real and generated images go through D in separate passes where D normalises over the batch (as DCGAN's authors do), in
-    one joint pass otherwise, which is the same mathematics and faster.
+    Real and generated images go through D in separate passes where D mixes samples, as batch norm does (DCGAN's authors do so
+    too), in one joint pass otherwise, which is the same mathematics and faster.
 
     Args:
         generator, discriminator: networks. objective: the game.
         latent_dim: size of z. prior: distribution of z.
         same_noise: both players' turns of a step use the same latents.
         num_classes: number of classes when the networks are class-conditional, else None.
+        fake_labels: labels of generated images in training: those of the batch, or drawn uniformly.
     """
+
+    one_pass = False
 
     def __init__(
         self,
@@ -55,15 +60,16 @@ class NoiseToImage(nn.Module):
         prior: Literal["normal", "uniform"] = "normal",
         same_noise: bool = False,
         num_classes: Classes | None = None,
+        fake_labels: Literal["batch", "uniform"] = "batch",
     ) -> None:
         super().__init__()
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
         self.latent_dim, self.prior, self.same_noise, self.num_classes = latent_dim, prior, same_noise, num_classes
-        self.separately = mixes_batch(discriminator)
+        self.fake_labels = fake_labels
+        self.mixes_samples = bool(mixing(discriminator))
         self.batch_keys = ("image",) if num_classes is None else ("image", "label")
-        self._noise: Tensor | None = None  # of the turn before, within a step
-        self._fake: Tensor | None = None  # what G made of it, where both turns would make the same
-        self.repeats = not dropouts(generator) and next(generator.buffers(), None) is None  # G gives the same for the same
+        random = bool(dropouts(generator)) or random_in_eval(generator)
+        self.repeats = not random and next(generator.buffers(), None) is None  # G gives the same for the same latents
 
     def noise(self, n: int, device: torch.device) -> Tensor:
         """Training latents, float32 (n, latent_dim), from the global generator."""
@@ -71,12 +77,22 @@ class NoiseToImage(nn.Module):
             return processes.own(lambda n: torch.rand(n, self.latent_dim, device=device) * 2 - 1, n)
         return processes.own(lambda n: torch.randn(n, self.latent_dim, device=device), n)
 
-    def _latents(self, batch: dict[str, Tensor], new: bool) -> Tensor:
-        noise = self._noise if self.same_noise and not new else None
-        if noise is None:
-            noise = self.noise(batch["image"].shape[0], batch["image"].device)
-        self._noise = noise if new else None
-        return noise
+    def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
+        """Latents ``z`` (N, latent_dim), the labels ``label`` of what G makes of them, and ``fake``, (N, C, H, W)."""
+        if before is not None and "fake" in before:
+            return before
+        image = batch["image"]
+        z = before["z"] if before is not None else self.noise(len(image), image.device)
+        label = self._fake_label(batch) if before is None or "label" not in before else before["label"]
+        with torch.set_grad_enabled(player == "generator" or self._once()):
+            fake = apply(self.generator, z, label)
+        return {"z": z, "fake": fake} | ({} if label is None else {"label": label})
+
+    def shared(self, made: Made) -> Made | None:
+        """With ``same_noise`` the latents, and the pass of G as well if the other turn would make the same."""
+        if not self.same_noise:
+            return None
+        return made if self._once() else {key: value for key, value in made.items() if key != "fake"}
 
     def _once(self) -> bool:
         """Whether one pass of G serves both turns of a step. A compiled turn cannot leave its graph to the next one."""
@@ -84,41 +100,39 @@ class NoiseToImage(nn.Module):
         alike = self.same_noise and game.first == "discriminator" and game.n_critic == 1 and game.warm_up is None
         return alike and self.repeats and not torch.compiler.is_compiling()
 
-    def _label(self, batch: dict[str, Tensor]) -> Tensor | None:
-        return batch["label"] if self.num_classes is not None else None
+    def _fake_label(self, batch: Batch) -> Tensor | None:
+        if self.num_classes is None or self.fake_labels == "batch":
+            return batch.get("label") if self.num_classes is not None else None
+        label = batch["label"]
+        return processes.own(lambda n: torch.randint(self.num_classes or 1, (n,), device=label.device), len(label))
 
-    def _critic(self, label: Tensor | None) -> Critic:
-        if label is None:
-            return self.discriminator
-        return lambda images: self.discriminator(images, label.repeat(len(images) // len(label)))
+    def _critic(self, batch: Batch, made: Made) -> Critic:
+        real, fake = ((), ()) if self.num_classes is None else ((batch["label"],), (made["label"],))
+        return Critic(self.discriminator, real, fake, self.objective.augment, self.mixes_samples)
 
-    def discriminator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
+    def discriminator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
         """``batch``: ``image`` in [-1, 1], (N, C, H, W), and ``label``, int64 (N,). Returns a scalar and what to log."""
-        label, once = self._label(batch), self._once()
-        with torch.set_grad_enabled(once):
-            fake = apply(self.generator, self._latents(batch, new=self.objective.first == "discriminator"), label)
-        self._fake, fake = fake if once else None, fake.detach()
-        return self.objective.discriminator_loss(self._critic(label), batch["image"], fake, separately=self.separately)
+        return self.objective.discriminator_loss(self._critic(batch, made), batch["image"], made["fake"].detach(), turn)
 
-    def generator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
+    def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
         """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
-        label = self._label(batch)
-        fake, self._fake = self._fake, None
-        if fake is None:
-            fake = apply(self.generator, self._latents(batch, new=self.objective.first == "generator"), label)
-        loss = self.objective.generator_loss(self._critic(label), batch["image"], fake, separately=self.separately)
-        return loss, {"g/loss": loss.detach()}
+        inputs = tuple(made[key] for key in ("z", "label") if key in made)
+        critic = self._critic(batch, made)
+        loss, _, logs = self.objective.generator_loss(critic, batch["image"], made["fake"], turn, self.generator, inputs)
+        return loss, {"g/loss": loss.detach(), **logs}
 
-    def draw(self, generator: nn.Module, z: Tensor, label: Tensor | None, seed: object = 0, start: int = 0) -> Tensor:
+    def draw(
+        self, generator: nn.Module, z: Tensor, label: Tensor | None, seed: object = 0, start: int = 0, **options: Any
+    ) -> Tensor:
         """What an average of the task's generator makes of latents (N, latent_dim) and labels: images (N, C, H, W).
 
         Dropout in a generator is part of its noise, without which D never saw it: it stays on, and sample k draws it from
-        ``seed`` and ``start + k``.
+        ``seed`` and ``start + k``. So it is with layers that are ``random_in_eval``. ``options``: keywords of the generator.
         """
-        if not dropouts(generator):
-            images: Tensor = apply(generator, z, label)
+        if not dropouts(generator) and not random_in_eval(generator):
+            images: Tensor = apply(generator, z, label, **options)
             return images
-        return with_dropout(generator, z, label, seed, start)
+        return with_own_noise(generator, z, label, seed, start, **options)
 
     def latents(self, seed: object, start: int, stop: int) -> Tensor:
         """Latents of samples ``start`` to ``stop``: float32 (stop - start, latent_dim), a function of seed and index only."""
@@ -201,13 +215,14 @@ class NoiseToImage(nn.Module):
         Batch norm in D takes the statistics of each kind by itself, as it does when D learns: its running ones are of both
         kinds together, and D was never trained with them.
         """
-        image, label, modules = batch["image"], self._label(batch), list(self.modules())
+        image, modules = batch["image"], list(self.modules())
         training = [module.training for module in modules]
         self.eval()
         try:
             with training_behaviour(self, batch_norm=True):
-                fake = apply(self.generator, self.noise(len(image), image.device), label)
-                return judge(self._critic(label), image, fake, self.separately)
+                made = self.prepare(batch, "discriminator", None)
+                real, fake = self._critic(batch, made).both(image, made["fake"])
+                return real.logits, fake.logits
         finally:
             for module, mode in zip(modules, training, strict=True):
                 module.training = mode

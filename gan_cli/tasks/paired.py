@@ -8,9 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gan_cli.objective import Critic, Logs, Objective, mixes_batch
+from gan_cli.compute.layers import mixing
+from gan_cli.objective import Critic, Logs, Objective, PlayerName, Turn
 from gan_cli.ranges import NonNegative
 from gan_cli.tasks.inference import one_by_one, training_behaviour
+from gan_cli.tasks.protocols import Batch, Made
 from gan_cli.tasks.translation import ROWS, held_out, sheet
 
 
@@ -43,35 +45,39 @@ class PairedTranslation(nn.Module):
         super().__init__()
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
         self.l1_weight, self.sample_mode = l1_weight, sample_mode
-        self.separately = mixes_batch(discriminator)
-        self._fake: Tensor | None = None  # of the turn before, within a step
+        self.mixes_samples = bool(mixing(discriminator))
+
+    def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
+        """``fake``: G(source), float32 (N, C, H, W). Both turns of a step use it; it has a graph if G's turn does."""
+        if before is not None:
+            return before
+        with torch.set_grad_enabled(player == "generator" or self.objective.first == "discriminator"):
+            return {"fake": self.generator(batch["source"]).float()}
+
+    def shared(self, made: Made) -> Made | None:
+        """The graph of the first turn goes on in the second."""
+        return made
 
     def _critic(self, source: Tensor) -> Critic:
-        return lambda images: self.discriminator(torch.cat([source.repeat(len(images) // len(source), 1, 1, 1), images], 1))
+        return Critic(self._of_pairs, (source,), (source,), self.objective.augment, self.mixes_samples)
 
-    def _translate(self, batch: dict[str, Tensor], first: bool) -> Tensor:
-        fake = None if first else self._fake
-        if fake is None:
-            fake = self.generator(batch["source"]).float()
-        self._fake = fake if first else None
-        return fake
+    def _of_pairs(self, images: Tensor, source: Tensor) -> Any:
+        return self.discriminator(torch.cat([source, images], 1))
 
-    def discriminator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
+    def discriminator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
         """``batch``: ``source`` and ``target`` in [-1, 1], (N, C, H, W). Returns a scalar and what to log."""
-        first = self.objective.first == "discriminator"
-        with torch.set_grad_enabled(first):  # G's turn goes on with this graph
-            fake = self._translate(batch, first).detach()
         critic = self._critic(batch["source"])
-        return self.objective.discriminator_loss(critic, batch["target"], fake, separately=self.separately)
+        return self.objective.discriminator_loss(critic, batch["target"], made["fake"].detach(), turn)
 
-    def generator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
+    def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
         """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
-        fake, target = self._translate(batch, first=self.objective.first == "generator"), batch["target"]
-        critic = self._critic(batch["source"])
-        adversarial = self.objective.generator_loss(critic, target, fake, separately=self.separately)
+        fake, target, source = made["fake"], batch["target"], batch["source"]
+        loss, adversarial, logs = self.objective.generator_loss(
+            self._critic(source), target, fake, turn, self.generator, (source,)
+        )
         l1 = (fake - target).abs().mean()
-        loss = adversarial + self.l1_weight * l1
-        return loss, {"g/loss": loss.detach(), "g/adversarial": adversarial.detach(), "g/l1": l1.detach()}
+        loss = loss + self.l1_weight * l1
+        return loss, {"g/loss": loss.detach(), "g/adversarial": adversarial.detach(), **logs, "g/l1": l1.detach()}
 
     def translate(
         self, generator: nn.Module, images: Tensor, direction: str | None, seed: object = 0, start: int = 0

@@ -186,7 +186,7 @@ class Theory(NoiseToImage):
         found = {"metric/value": value(p_data, p_g), "metric/jsd": jensen_shannon(p_data, p_g)}
         found["metric/value_gap"] = found["metric/value"] + math.log(4)
         if self.has_probabilities:
-            error = (self._judge(examples["edges"]) - optimal_discriminator(p_data, p_g).nan_to_num(0.5)).abs()
+            error = (self._d_at_centres(examples["edges"]) - optimal_discriminator(p_data, p_g).nan_to_num(0.5)).abs()
             found["metric/d_error"] = (error * (p_data + p_g) / 2).sum()
             found["metric/d_fake"] = torch.sigmoid(self.discriminator(fake)).mean()
         if self.density.dim == 1:
@@ -228,7 +228,7 @@ class Theory(NoiseToImage):
 
         return _rendered(draw)
 
-    def _judge(self, edges: Tensor) -> Tensor:
+    def _d_at_centres(self, edges: Tensor) -> Tensor:
         """D at the centres of the cells, (cells,) * dim: a probability, or a score where the loss is not on probabilities."""
         at = centres(edges)
         logits = self.discriminator(at.reshape(-1, len(edges))).float().reshape(at.shape[:-1])
@@ -248,7 +248,7 @@ class Theory(NoiseToImage):
         _curve(top, x[inside], p_g[inside] / width, FAKE, r"$p_g$", "-")
         top.set_ylim(0, 1.6 * float(p_data[inside].max()) / width)
         top.set_ylabel("density")
-        learned = self._judge(edges)
+        learned = self._d_at_centres(edges)
         if self.has_probabilities:
             best = optimal_discriminator(p_data, p_g)
             _curve(middle, x[inside], best[inside], OPTIMAL, r"$D^* = p_{data}\,/\,(p_{data} + p_g)$", "-")
@@ -282,7 +282,7 @@ class Theory(NoiseToImage):
         for points, colour, name in ((examples["data"], DATA, "data"), (shown, FAKE, "generated")):
             left.plot(*points.T.tolist(), linestyle="none", marker=".", markersize=3, alpha=0.5, color=colour, label=name)
         left.legend(loc="upper right", fontsize=9, markerscale=3)
-        pictures = [("D(x), learned" if self.has_probabilities else "critic's score", self._judge(edges))]
+        pictures = [("D(x), learned" if self.has_probabilities else "critic's score", self._d_at_centres(edges))]
         if self.has_probabilities:
             p_g = smooth(shares(fake, edges))
             best = optimal_discriminator(p_data, p_g)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli.compute import processes
+from gan_cli.compute.layers import mixing
 from gan_cli.networks.pair import Judges, Translators
-from gan_cli.objective import Logs, Objective, mixes_batch
+from gan_cli.objective import Critic, Logs, Objective, PlayerName, Turn
 from gan_cli.ranges import Channels, ImageSize, NonNegative, PoolSize
 from gan_cli.tasks.inference import one_by_one
+from gan_cli.tasks.protocols import Batch, Made
 from gan_cli.tasks.translation import ROWS, held_out, sheet
 
 
@@ -42,14 +44,15 @@ class ImagePool(nn.Module):
         if self.size == 0:
             return images
         returned = []
-        for image in processes.gather(images.to(self.images.dtype)):
-            full = self.filled >= self.size
-            swap = full & (torch.rand((), device=image.device) < 0.5)
-            slot = torch.where(full, torch.randint(self.size, (), device=image.device), self.filled)[None]
-            old = self.images.index_select(0, slot)[0]
-            returned.append(torch.where(swap, old, image))
-            self.images.index_copy_(0, slot, torch.where(swap | ~full, image, old)[None])
-            self.filled.copy_((self.filled + 1).clamp_max(self.size))
+        with processes.common():
+            for image in processes.gather(images.to(self.images.dtype)):
+                full = self.filled >= self.size
+                swap = full & (torch.rand((), device=image.device) < 0.5)
+                slot = torch.where(full, torch.randint(self.size, (), device=image.device), self.filled)[None]
+                old = self.images.index_select(0, slot)[0]
+                returned.append(torch.where(swap, old, image))
+                self.images.index_copy_(0, slot, torch.where(swap | ~full, image, old)[None])
+                self.filled.copy_((self.filled + 1).clamp_max(self.size))
         return processes.part(torch.stack(returned))
 
 
@@ -69,6 +72,7 @@ class UnpairedTranslation(nn.Module):
 
     batch_keys = ("a", "b")
     directions = ("a2b", "b2a")
+    one_pass = False
 
     def __init__(
         self,
@@ -85,41 +89,52 @@ class UnpairedTranslation(nn.Module):
         self.generator, self.discriminator, self.objective = generator, discriminator, objective
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
         self.pool_a, self.pool_b = ImagePool(pool_size, channels, image_size), ImagePool(pool_size, channels, image_size)
-        self.separately = mixes_batch(discriminator)
-        self._fakes: tuple[Tensor, Tensor] | None = None  # of the turn before, within a step
+        self.mixes_samples = bool(mixing(discriminator))
 
-    def discriminator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
-        """``batch``: ``a`` and ``b`` in [-1, 1], (N, C, H, W), not pairs. Returns a scalar and what to log."""
-        fakes, self._fakes = self._fakes, None
-        if fakes is None:
+    def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
+        """Translations of both domains, float32: ``a`` and ``b``; in G's turn also ``same_a`` and ``same_b`` if wanted."""
+        if before is not None:
+            return before
+        a, b = batch["a"], batch["b"]
+        if player == "discriminator":
             with torch.no_grad():
-                fakes = self.generator.b2a(batch["b"]).float(), self.generator.a2b(batch["a"]).float()
-        loss_a, logs_a = self.objective.discriminator_loss(
-            self.discriminator.a, batch["a"], self.pool_a.query(fakes[0]), separately=self.separately
-        )
-        loss_b, logs_b = self.objective.discriminator_loss(
-            self.discriminator.b, batch["b"], self.pool_b.query(fakes[1]), separately=self.separately
+                return {"a": self.generator.b2a(b).float(), "b": self.generator.a2b(a).float()}
+        fake_b, same_b = self._both(self.generator.a2b, a, b)
+        fake_a, same_a = self._both(self.generator.b2a, b, a)
+        return {"a": fake_a, "b": fake_b} | ({} if same_a is None or same_b is None else {"same_a": same_a, "same_b": same_b})
+
+    def shared(self, made: Made) -> Made | None:
+        """D looks at what G was judged on, where G moves first; otherwise G translates anew."""
+        return {key: made[key].detach() for key in ("a", "b")} if self.objective.first == "generator" else None
+
+    def _critic(self, domain: str) -> Critic:
+        return Critic(getattr(self.discriminator, domain), (), (), self.objective.augment, self.mixes_samples)
+
+    def discriminator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
+        """``batch``: ``a`` and ``b`` in [-1, 1], (N, C, H, W), not pairs. Returns a scalar and what to log."""
+        pools = {"a": self.pool_a, "b": self.pool_b}
+        (loss_a, logs_a), (loss_b, logs_b) = (
+            self.objective.discriminator_loss(self._critic(key), batch[key], pools[key].query(made[key].detach()), turn)
+            for key in ("a", "b")
         )
         logs = {key: value + logs_b[key] for key, value in logs_a.items()}
-        for key in {"d/real", "d/fake", "d/accuracy"} & logs.keys():  # of both domains together
+        for key in {"d/real", "d/fake", "d/accuracy", "d/real_sign"} & logs.keys():  # of both domains together
             logs[key] = logs[key] / 2
         return loss_a + loss_b, {**logs, "d/loss_a": logs_a["d/loss"], "d/loss_b": logs_b["d/loss"]}
 
-    def generator_loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Logs]:
+    def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
         """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
-        a, b = batch["a"], batch["b"]
-        fake_b, same_b = self._both(self.generator.a2b, a, b)
-        fake_a, same_a = self._both(self.generator.b2a, b, a)
-        if self.objective.first == "generator":
-            self._fakes = fake_a.detach(), fake_b.detach()
-        adversarial_b = self.objective.generator_loss(self.discriminator.b, b, fake_b, separately=self.separately)
-        adversarial_a = self.objective.generator_loss(self.discriminator.a, a, fake_a, separately=self.separately)
-        back_a, back_b = self.generator.b2a(fake_b).float(), self.generator.a2b(fake_a).float()
+        a, b, fake_a, fake_b = batch["a"], batch["b"], made["a"], made["b"]
+        to_b, to_a = self.generator.a2b, self.generator.b2a
+        loss_b, adversarial_b, logs_b = self.objective.generator_loss(self._critic("b"), b, fake_b, turn, to_b, (a,))
+        loss_a, adversarial_a, logs_a = self.objective.generator_loss(self._critic("a"), a, fake_a, turn, to_a, (b,))
+        back_a, back_b = to_a(fake_b).float(), to_b(fake_a).float()
         cycle = (back_a - a).abs().mean() + (back_b - b).abs().mean()
-        loss = adversarial_a + adversarial_b + self.cycle_weight * cycle
+        loss = loss_a + loss_b + self.cycle_weight * cycle
         logs = {"g/adversarial": (adversarial_a + adversarial_b).detach(), "g/cycle": cycle.detach()}
-        if same_a is not None and same_b is not None:
-            identity = (same_a - a).abs().mean() + (same_b - b).abs().mean()
+        logs |= {key: value + logs_b[key] for key, value in logs_a.items()}
+        if "same_a" in made:
+            identity = (made["same_a"] - a).abs().mean() + (made["same_b"] - b).abs().mean()
             loss = loss + self.cycle_weight * self.identity_weight * identity
             logs["g/identity"] = identity.detach()
         return loss, {"g/loss": loss.detach(), **logs}
@@ -128,7 +143,7 @@ class UnpairedTranslation(nn.Module):
         """``images`` translated, and for the identity term images that are of the target domain already."""
         if self.identity_weight == 0:
             return translator(images).float(), None
-        if mixes_batch(translator):
+        if mixing(translator):
             return translator(images).float(), translator(own).float()
         translated, same = translator(torch.cat([images, own])).float().chunk(2)
         return translated, same

@@ -1,58 +1,41 @@
-"""Everything a run trains with: built from its config, taken apart for a checkpoint, put together again from one."""
+"""Everything a run trains with, built from its config and its checkpoint."""
 
 from __future__ import annotations
 
-import logging
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from gan_cli.compute import processes
-from gan_cli.compute.device import choose_device, default_threads, has_convolutions, to_device
+from gan_cli.compute.device import choose_device, default_threads, to_device
+from gan_cli.compute.layers import has_convolutions
 from gan_cli.config.build import build
 from gan_cli.config.training import TrainConfig, optimizer_node
 from gan_cli.data.batches import Batches
+from gan_cli.objective import PlayerName
 from gan_cli.randomness import seed_everything
 from gan_cli.rundir.checkpoint import Checkpoint
 from gan_cli.training.checks import data_change, refuse_batch_norm, refuse_wrong_data, refuse_wrong_shapes
 from gan_cli.training.compiling import choose_compile, compile_game
-from gan_cli.training.ema import EMA
-from gan_cli.training.game import Game
+from gan_cli.training.game import Game, Machine
 from gan_cli.training.loop import Player, Progress
+from gan_cli.training.settings import build_average, build_optimizer
 from gan_cli.training.state import restore
 
-log = logging.getLogger("gan_cli")
-MOST_WORKERS = 8  # that are started without being asked for
+SIDES: tuple[PlayerName, ...] = ("generator", "discriminator")
+MAX_AUTO_WORKERS = 8  # worker processes at most when workers is null
 
 
 def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     """Networks, optimizers, data and their state: that of ``saved``, or a new one that depends on the seed only."""
-    device = choose_device(config.device)
-    alike = saved is not None and saved.info["machine"].get("processes", 1) == processes.world()
-    threads = config.threads or (saved is not None and alike and int(saved.info["machine"]["threads"])) or default_threads()
+    device, threads = choose_device(config.device), choose_threads(config.threads, saved)
     torch.set_num_threads(threads)
-    networks = {}
-    for side in ("generator", "discriminator"):
-        seed_everything(config.seed, "init", side)
-        networks[side] = to_device(build(config.model[side], f"model.{side}"), device)
-    objective = build(config.loss, "loss")
-    refuse_batch_norm(objective, networks["discriminator"])
-    task = build(config.model["task"], "model.task", **networks, objective=objective).to(device)
-    precision, reason = processes.from_first(choose_precision(config.precision, device, task, saved))
-    ema = EMA(task.generator, **config.ema)
-    schedule = build(config.schedule, "schedule")
-    players = {
-        side: Player(
-            name=side[0],
-            network=networks[side],
-            optimizer=build(optimizer_node(config.optimizer, side), "optimizer", params=networks[side].parameters()),
-            loss=getattr(task, f"{side}_loss"),
-            schedule=schedule,
-            constraint=objective.constraint if side == "discriminator" else None,
-            precision=torch.bfloat16 if precision == "bf16" else torch.float32,
-        )
-        for side in networks
-    }
+    task, networks = build_task(config, device)
+    precision, precision_reason = processes.from_first(choose_precision(config.precision, device, task, saved))
+    ema = build_average(task.generator, config.ema)
+    players = build_players(config, task, networks, torch.bfloat16 if precision == "bf16" else torch.float32)
     with processes.first_goes_first():  # it may download
         dataset = build(config.dataset, "dataset")
     refuse_wrong_data(task, dataset)
@@ -61,29 +44,23 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
     if saved is not None:
         changes = [*saved.info.get("changes", []), *data_change(saved, dataset.fingerprint, config.allow_change)]
         progress = Progress(saved.step, int(saved.info["images"]))
-        restore(task, ema, players, saved, config)
+        restore(task, ema, players, saved, model=config.model, optimizer=config.optimizer)
     for module in (task, ema.average):
         processes.make_alike(module)
     together = processes.prepare(task, batch_size=config.batch_size, sync_batch_norm=config.sync_batch_norm)
-    batches = Batches(
-        dataset, batch_size=config.batch_size, seed=config.seed, device=device, position=progress.images,
-        workers=min(threads, MOST_WORKERS) if config.workers is None else config.workers,
+    order = partial(
+        Batches, dataset, batch_size=config.batch_size, seed=config.seed, device=device,
         rank=processes.rank(), world=processes.world(),
     )  # fmt: skip
+    workers = min(threads, MAX_AUTO_WORKERS) if config.workers is None else config.workers
+    batches = order(position=progress.images, workers=workers)
     compiled, compile_reason = choose_compile(config.compile, device, saved)
     if compiled:
-        movers = (players["discriminator"], players["generator"])
-        sample = Batches(
-            dataset, batch_size=config.batch_size, seed=config.seed, device=device,
-            rank=processes.rank(), world=processes.world(),
-        )  # fmt: skip
+        sample = order()
         try:
-            compiled, problem = compile_game(
-                task,
-                movers if objective.first == "discriminator" else (movers[1], movers[0]),
-                next(sample),
-                forced=config.compile is True,
-            )
+            first, second = SIDES if task.objective.first == "generator" else SIDES[::-1]
+            movers = (players[first], players[second])
+            compiled, problem = compile_game(task, movers, next(sample), forced=config.compile is True)
         finally:
             sample.close()
         compile_reason = problem or compile_reason
@@ -93,18 +70,54 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         discriminator=players["discriminator"],
         ema=ema,
         batches=batches,
+        progress=progress,
         dataset=dataset,
         examples=task.examples(dataset, config.seed, device),
-        progress=progress,
-        device=device,
-        threads=threads,
-        precision=precision,
-        precision_reason=reason,
-        compiled=compiled,
-        compile_reason=compile_reason,
+        machine=Machine(device, threads, precision, precision_reason, compiled, compile_reason, together),
         changes=changes,
-        processes=together,
     )
+
+
+def build_task(config: TrainConfig, device: torch.device) -> tuple[Any, dict[PlayerName, nn.Module]]:
+    """The task, and the networks of its two players."""
+    networks: dict[PlayerName, nn.Module] = {}
+    for side in SIDES:
+        seed_everything(config.seed, "init", side)
+        networks[side] = to_device(build(config.model[side], f"model.{side}"), device)
+    augment = build(config.augment, "augment") if config.augment is not None else None
+    objective = build(config.loss, "loss", augment=augment)
+    refuse_batch_norm(objective, networks["discriminator"])
+    return build(config.model["task"], "model.task", **networks, objective=objective).to(device), networks
+
+
+def build_players(
+    config: TrainConfig, task: Any, networks: dict[PlayerName, nn.Module], precision: torch.dtype
+) -> dict[PlayerName, Player]:
+    """Both players, each with an optimizer of its own."""
+    schedule = build(config.schedule, "schedule")
+    players = {}
+    for side, network in networks.items():
+        optimizer, settings = build_optimizer(optimizer_node(config.optimizer, side), network.parameters())
+        players[side] = Player(
+            name=side,
+            task=task,
+            network=network,
+            optimizer=optimizer,
+            settings=settings,
+            schedule=schedule,
+            constraint=task.objective.constraint if side == "discriminator" else None,
+            precision=precision,
+        )
+    return players
+
+
+def choose_threads(threads: int | None, saved: Checkpoint | None) -> int:
+    """As many as are set, or as the run began with in as many processes, or the default."""
+    if threads is not None:
+        return threads
+    if saved is not None and saved.info["machine"].get("processes", 1) == processes.world():
+        return int(saved.info["machine"]["threads"]) or default_threads()
+    return default_threads()
 
 
 def choose_precision(precision: str, device: torch.device, task: nn.Module, saved: Checkpoint | None) -> tuple[str, str]:

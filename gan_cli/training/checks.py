@@ -5,30 +5,23 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gan_cli.config.plain import differences, is_among
-from gan_cli.config.training import MAY_CHANGE, TrainConfig
+from gan_cli.compute.layers import mixing
+from gan_cli.config.plain import Node, differences, is_among
+from gan_cli.config.training import MAY_CHANGE
 from gan_cli.data.dataset import TranslationDataset
 from gan_cli.networks import takes_label
-from gan_cli.rundir import checkpoint
 from gan_cli.rundir.checkpoint import Checkpoint
 from gan_cli.system.errors import (
     ClashError,
     ConfigError,
     DataError,
-    DivergedError,
-    of_system,
+    blaming,
 )
-from gan_cli.training.game import Game
-from gan_cli.training.health import against_divergence
-
-if TYPE_CHECKING:
-    pass
-
 
 log = logging.getLogger("gan_cli")
 
@@ -76,10 +69,12 @@ def refuse_wrong_data(task: Any, dataset: Any) -> None:
 
 def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
     """A penalty per sample is undefined where the critic mixes samples (Gulrajani et al. 2017, section 4)."""
-    mixing = [n for n, m in discriminator.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if getattr(objective.penalty, "per_sample", False) and mixing:
-        raise ConfigError(f"the penalty is defined sample by sample, but {mixing[0]} normalises over the batch",
-                          "loss.penalty and model.discriminator", "Use layer norm or none in the discriminator")  # fmt: skip
+    mixed = mixing(discriminator)
+    strict = [name for name, term in objective.terms() if term.per_sample]
+    if strict and mixed:
+        key = "penalty" if strict[0] == "penalty" else f"regularisers.{strict[0]}"
+        raise ConfigError(f"the penalty is defined sample by sample, but {mixed[0]} mixes samples",
+                          f"loss.{key} and model.discriminator", "Use layer norm or none in the discriminator")  # fmt: skip
 
 
 @torch.no_grad()
@@ -88,13 +83,13 @@ def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
 
     def attempt(where: str, network: nn.Module, *inputs: Tensor, wanted: tuple[int, ...] | None = None) -> Tensor:
         shape = tuple(inputs[0].shape)
-        try:
-            result: Tensor = network(*inputs)
-        except Exception as error:  # a network of the user's own may raise anything
-            if of_system(error, "") is not None:
-                raise
+
+        def blame(error: Exception) -> ConfigError:
             reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
-            raise ConfigError(f"the {where} fails on {shape}: {reason}", f"model.{where}", "Correct it") from error
+            return ConfigError(f"the {where} fails on {shape}: {reason}", f"model.{where}", "Correct it")
+
+        with blaming(blame):  # a network of the user's own may raise anything
+            result: Tensor = network(*inputs)
         if wanted is not None and result.shape != wanted:
             raise ConfigError(f"the {where} makes {tuple(result.shape)}, the data set has {wanted}", f"model.{where}",
                               "Make it take image_size and channels from ${dataset...}")  # fmt: skip
@@ -107,42 +102,22 @@ def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
     trial.try_out(attempt, dataset, device)
 
 
-UNSAID = ("run_dir", "allow_change", "deviations")  # not worth a note when a run continues with another
+SILENT_CHANGES = {"run_dir", "allow_change", "deviations"}  # keys of the config whose change is not noted when a run continues
 
 
-def refuse_divergence(game: Game, config: TrainConfig, run_dir: Path) -> None:
-    """Called while updates are skipped, or have been since the last row.
-
-    Raises:
-        DivergedError: too many in a row, or what is not finite has reached the statistics of a network.
-    """
-    remedy = against_divergence(config.loss, config.optimizer)
-    counts = {"discriminator": int(game.discriminator.skipped), "generator": int(game.generator.skipped)}
-    if max(counts.values()) >= config.max_skipped_updates:
-        lost = []
-        for side, count in counts.items():
-            step, updates = game.progress.step, count
-            while updates > 0 and step > 0:  # back to the first of them
-                step -= 1
-                updates -= game.task.objective.turns(step) if side == "discriminator" else 1
-            if count:
-                lost.append(f"the {side}'s {getattr(game, side).not_finite()} since step {step + 1} ({count} in a row)")
-        present = checkpoint.steps(run_dir)
-        left = f"the last checkpoint is that of step {present[-1]}" if present else "there was no checkpoint yet"
-        raise DivergedError(f"training diverged: not finite are {' and '.join(lost)}", str(run_dir), f"{remedy}; {left}")
-    refuse_non_finite({"networks": game.task.state_dict()}, run_dir, game.progress.step, remedy)
-
-
-def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> list[str]:
+def refuse_drift(saved: Checkpoint, now: Node, allow_change: list[str], run_dir: Path) -> list[str]:
     """Note what is changed in a run that continues, and refuse what would have made another run unless it is allowed.
+
+    ``now``: its config as it is to continue.
 
     Returns:
         What was allowed by ``allow_change``, in words.
     """
-    changed = differences(saved.info["config"], config.as_dict())
-    harmless = [f"{key}: {change}" for key, change in changed.items() if is_among(key, MAY_CHANGE) and key not in UNSAID]
+    changed = differences(saved.info["config"], now)
+    noted = {key for key in changed if is_among(key, MAY_CHANGE)} - SILENT_CHANGES
+    harmless = [f"{key}: {change}" for key, change in changed.items() if key in noted]
     shared = {key: key.replace("optimizer.discriminator.", "optimizer.") for key in changed}  # which it is taken from
-    allowed = {key for key in changed if {True} & {is_among(name, config.allow_change) for name in (key, shared[key])}}
+    allowed = {key for key in changed if {True} & {is_among(name, allow_change) for name in (key, shared[key])}}
     allowed -= {key for key in changed if is_among(key, MAY_CHANGE)}
     refused = [key for key in changed if not is_among(key, {*MAY_CHANGE, *allowed})]
     if refused:
@@ -157,12 +132,3 @@ def refuse_drift(saved: Checkpoint, config: TrainConfig, run_dir: Path) -> list[
     if harmless:
         log.info("note: other settings than before: %s", "; ".join(harmless))
     return [f"from step {saved.step} on {key}: {changed[key]}" for key in sorted(allowed)]
-
-
-def refuse_non_finite(tensors: checkpoint.TensorGroups, run_dir: Path, step: int, remedy: str) -> None:
-    """Never save what is already lost."""
-    for group, values in tensors.items():
-        for key, tensor in values.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                what = f"training diverged: {group} {key} is not finite at step {step}"
-                raise DivergedError(what, str(run_dir), f"{remedy}; no checkpoint of it was saved")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan_cli.compute import processes
+from gan_cli.objective import Logs, Turn
 from gan_cli.randomness import seed_everything
 from gan_cli.rundir.checkpoint import Checkpoint
 from gan_cli.system.errors import ConfigError, of_system
-from gan_cli.training.loop import Batch, Loss, Player, frozen
+from gan_cli.tasks.protocols import Batch, Made, Task
+from gan_cli.training.loop import Player, Update, frozen
 
 log = logging.getLogger("gan_cli")
 TOLERANCE = {torch.float32: 0.01, torch.bfloat16: 0.1}  # relative, of a player's whole gradient
@@ -37,11 +39,11 @@ def choose_compile(wanted: str | bool, device: torch.device, saved: Checkpoint |
     return False, f"gains little on a {device.type} and takes up to a minute; compile=true tries it"
 
 
-def compile_game(task: Any, players: tuple[Player, Player], batch: Batch, *, forced: bool) -> tuple[bool, str]:
+def compile_game(task: Task, players: tuple[Player, Player], batch: Batch, *, forced: bool) -> tuple[bool, str]:
     """Compile what both players minimise, with its gradient, if the result is right.
 
     Args:
-        task: of :class:`gan_cli.training.loop.Task`. With ``one_pass`` its networks are compiled instead.
+        task: with ``one_pass`` its networks are compiled instead.
         players: in the order in which they move. batch: one to try it with; buffers are as before after it.
         forced: whether a failure is an error.
 
@@ -72,15 +74,15 @@ def compile_game(task: Any, players: tuple[Player, Player], batch: Batch, *, for
     return False, f"it cannot be compiled here: {problem}"
 
 
-def _compile(task: Any, players: tuple[Player, Player]) -> None:
-    if getattr(task, "one_pass", False):
+def _compile(task: Task, players: tuple[Player, Player]) -> None:
+    if task.one_pass:
         for player in players:
             player.network.compile(fullgraph=True, dynamic=False)
         return
-    on_gpu = next(task.parameters()).is_cuda
+    on_gpu = next(task.generator.parameters()).is_cuda
     graphs = on_gpu and task.objective.warm_up is None  # one for each turn of a step: a hundred of them would be too many
     for k, player in enumerate(players):
-        function: Loss = torch.compile(
+        function: Update = torch.compile(
             player.plain_loss_and_gradient, fullgraph=True, dynamic=False, mode="reduce-overhead" if graphs else None
         )
         if graphs:
@@ -90,24 +92,25 @@ def _compile(task: Any, players: tuple[Player, Player]) -> None:
         player.loss_and_gradient = function
 
 
-def _replayed(function: Loss, *, first: bool) -> Loss:
-    """A CUDA graph writes its results where it wrote the last ones: what is logged is copied. A step begins with ``first``."""
+def _replayed(function: Update, *, first: bool) -> Update:
+    """Copy the results: a CUDA graph writes them where it wrote the last ones. A step begins with ``first``."""
 
-    def run(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(batch: Batch, before: Made | None, turn: Turn) -> tuple[Tensor, Logs, Made | None]:
         if first:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        loss, logs = function(batch)
-        return loss.clone(), {key: value.clone() for key, value in logs.items()}
+        loss, logs, made = function(batch, before, turn)
+        copies = None if made is None else {key: value.clone() for key, value in made.items()}
+        return loss.clone(), {key: value.clone() for key, value in logs.items()}, copies
 
     return run
 
 
-def _beside_frozen(function: Loss, network: nn.Module) -> Loss:
-    """Or the traced backward pass takes the network's present gradients for something that it must add to, and copies them."""
+def _beside_frozen(function: Update, network: nn.Module) -> Update:
+    """Freeze ``network`` in the step of its opponent, or dynamo takes its present gradients for sums to be added to."""
 
-    def run(batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(batch: Batch, before: Made | None, turn: Turn) -> tuple[Tensor, Logs, Made | None]:
         with frozen(network):
-            return function(batch)
+            return function(batch, before, turn)
 
     return run
 
@@ -134,15 +137,12 @@ def _settings() -> Iterator[None]:
 def trial(task: Any, players: tuple[Player, Player], batch: Batch) -> list[tuple[Tensor, Tensor]]:
     """Loss and gradient, flat, of each player for one batch. Weights and buffers stay as they are."""
     buffers = [(buffer, buffer.clone()) for buffer in task.buffers()]
-    found = []
+    turn, made, found = task.objective.turn(0, 0, next(task.parameters()).device), None, []
     for player in players:
-        seed_everything("trial", player.name)
+        seed_everything("trial", player.name[0])
         player.optimizer.zero_grad(set_to_none=True)
-        if player.network is task.generator:
-            with frozen(task.discriminator):
-                loss, _ = player.loss_and_gradient(batch)
-        else:
-            loss, _ = player.loss_and_gradient(batch)
+        with frozen(task.discriminator) if player.name == "generator" else nullcontext():
+            loss, _, made = player.loss_and_gradient(batch, made, turn)
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in player.network.parameters()]
         found.append((loss.clone(), torch.cat([gradient.flatten() for gradient in gradients])))
     for player in players:
@@ -160,5 +160,5 @@ def disagreement(
         scale = gradient.norm().clamp_min(1e-12)
         difference = float(torch.maximum((gradient - otherwise).norm() / scale, (loss - other).abs() / loss.abs().clamp_min(1)))
         if not difference <= TOLERANCE[player.precision]:
-            return f"the compiled gradient of {player.name.upper()} differs by {difference:.1%}"
+            return f"the compiled gradient of {player.name[0].upper()} differs by {difference:.1%}"
     return None

@@ -7,7 +7,9 @@ import copy
 import torch
 from torch import nn
 
+from gan_cli.compute.layers import running_statistics
 from gan_cli.ranges import Fraction, NonNegative
+from gan_cli.schedules import Schedule
 
 
 class EMA:
@@ -16,27 +18,26 @@ class EMA:
     After half_life images an old weight counts half. While the run is young the half-life is held at ``ramp_up`` of the
     images seen, so that the first weights are soon forgotten. Running statistics of batch norm are averaged with the
     weights; every other buffer is copied (averaging, say, a power-iteration vector would spoil it).
+
+    Args:
+        network: what to average. half_life: in images, a number or a schedule of it over the images seen.
+        ramp_up: a share of the images seen; 0 sets no such limit.
     """
 
-    def __init__(self, network: nn.Module, half_life: NonNegative, ramp_up: Fraction = 0.1) -> None:
+    def __init__(self, network: nn.Module, half_life: NonNegative | Schedule, ramp_up: Fraction = 0.1) -> None:
         self.network, self.half_life, self.ramp_up = network, half_life, ramp_up
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
-        running = [
-            f"{prefix}.{name}".lstrip(".")
-            for prefix, module in network.named_modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-            for name in ("running_mean", "running_var")
-        ]
         buffers, copies = dict(network.named_buffers()), dict(self.average.named_buffers())
-        self._averaged = [name for name in running if name in buffers]
-        self._copied = [name for name in buffers if name not in running]
+        self._averaged = running_statistics(network)
+        self._copied = [name for name in buffers if name not in self._averaged]
         self._source = [*network.parameters(), *(buffers[name] for name in self._averaged)]
         self._target = [*self.average.parameters(), *(copies[name] for name in self._averaged)]
 
     @torch.no_grad()
     def update(self, shown: int, images: int) -> None:
         """After a step in which D saw ``shown`` real images, ``images`` in all."""
-        half_life = min(self.half_life, images * self.ramp_up) if self.ramp_up > 0 else self.half_life
+        half_life = float(self.half_life(images)) if callable(self.half_life) else self.half_life
+        half_life = min(half_life, images * self.ramp_up) if self.ramp_up > 0 else half_life
         weight = 1.0 - 0.5 ** (shown / half_life) if half_life > 0 else 1.0
         torch._foreach_lerp_(self._target, self._source, weight)
         for name in self._copied:

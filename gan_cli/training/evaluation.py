@@ -7,17 +7,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from gan_cli.config.metrics import SEVERAL, VALUES, is_better
-from gan_cli.config.training import TrainConfig
+from gan_cli.config.metrics import SEVERAL, VALUES, Metric, is_better
+from gan_cli.config.plain import Node
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.evaluation.case import Rule, how_compared, how_made, machine, prepare
 from gan_cli.evaluation.image_sets import Images, of_dataset, of_noise, of_sources
 from gan_cli.evaluation.measure import Evaluation, advice
 from gan_cli.metrics.cache import cache_dir
 from gan_cli.rundir import checkpoint, evaluations
-from gan_cli.system.errors import ConfigError, DivergedError, NotFoundError
+from gan_cli.system.errors import ConfigError, NotFoundError
 from gan_cli.training.game import Game
-from gan_cli.training.health import against_divergence
 
 log = logging.getLogger("gan_cli")
 SEED = 0  # of the samples, as gan-eval's default
@@ -27,6 +26,9 @@ LPIPS = {"net": "alex", "weights": None, "linear": None}
 
 class TrainingEvaluation:
     """Measures the averaged generator of a run. It draws from no random numbers of the training.
+
+    Args:
+        game: whose average is measured. node: config of the data set. The others are those of the run's config.
 
     Attributes:
         metric: the value that decides which checkpoint is best, ``fid`` say. values: all that are measured, that one first.
@@ -39,9 +41,17 @@ class TrainingEvaluation:
     run_dir: Path
     best: dict[str, Any] | None = None
 
-    def __init__(self, config: TrainConfig, game: Game) -> None:
-        self.game, self.num_samples = game, config.num_samples
-        node = config.dataset
+    def __init__(
+        self,
+        game: Game,
+        node: Node,
+        *,
+        num_samples: int,
+        metrics: list[Metric] | None,
+        features: Node,
+        optimized_metric: str | None,
+    ) -> None:
+        self.game, self.num_samples = game, num_samples
         if not isinstance(game.dataset, TranslationDataset) and len(game.dataset.shape) != 3:
             todo = "Leave eval_every out; its distance from the data is logged anyway"
             raise ConfigError("the run makes points, not images", "eval_every", todo)
@@ -50,7 +60,7 @@ class TrainingEvaluation:
         self.fake, self.direction = fake, direction  # the averaged generator as it is when they are gone through
         try:
             self.evaluation: Evaluation = prepare(
-                real, fake, Rule(config.metrics, config.features, LPIPS, None, None), node=node, device=game.device,
+                real, fake, Rule(metrics, features, LPIPS, None, None), node=node, device=game.machine.device,
                 training=training, paired=training is None and direction is None, two_domains=direction is not None,
             )  # fmt: skip
         except NotFoundError as error:
@@ -68,15 +78,14 @@ class TrainingEvaluation:
         given = [value for metric in chosen for value in SEVERAL.get(metric, [metric])]
         if fake.again is None:
             given = [value for value in given if value != "lpips_diversity"]
-        wanted = str(config.optimized_metric).removeprefix("metric/")
+        wanted = str(optimized_metric).removeprefix("metric/")
         if wanted in VALUES and wanted not in given:
             known = ", ".join(f"metric/{value}" for value in given)
             raise ConfigError(f"the evaluations give no {wanted!r}", "optimized_metric", f"They give: {known}")
         self.metric = wanted if wanted in VALUES else given[0]
-        if config.metrics is None and self.metric == "fid" and wanted != "fid" and notes:  # too few images for it
+        if metrics is None and self.metric == "fid" and wanted != "fid" and notes:  # too few images for it
             self.metric = "kid"
         self.values = [self.metric, *(value for value in given if value != self.metric and not value.endswith("_std"))]
-        self.remedy = against_divergence(config.loss, config.optimizer)
         if extractor is not None:
             self.evaluation.reference()  # what takes long takes it now, not in the middle of the run
 
@@ -110,11 +119,11 @@ class TrainingEvaluation:
             direction = next(iter(game.task.directions), None)
             fake, real = of_sources(
                 game.task, game.ema.average, game.dataset, self.num_samples,
-                direction=direction, seed=SEED, batch_size=BATCH, device=game.device,
+                direction=direction, seed=SEED, batch_size=BATCH, device=game.machine.device,
             )  # fmt: skip
             return fake, real, None, direction
         fake = of_noise(
-            game.task, game.ema.average, self.num_samples, seed=SEED, batch_size=BATCH, device=game.device
+            game.task, game.ema.average, self.num_samples, seed=SEED, batch_size=BATCH, device=game.machine.device
         )  # fmt: skip
         return fake, of_dataset(game.dataset, "reference"), game.dataset, None
 
@@ -135,17 +144,13 @@ class TrainingEvaluation:
             DivergedError: the generator makes values that are not finite.
         """
         game, step = self.game, self.game.progress.step
-        try:
-            values = self.evaluation.measure(self.fake)
-        except DivergedError as error:
-            what = f"training diverged: {error.what} at step {step}"
-            raise DivergedError(what, str(self.run_dir), f"{self.remedy}; no checkpoint of it was saved") from error
+        values = self.evaluation.measure(self.fake)
         protocol = {
             **self.protocol(self.fake),
             "step": step,
             "images": game.progress.images,
             "checkpoint_hash": self.weights_hash(),
-            **machine(game.device),
+            **machine(game.machine.device),
         }
         evaluations.write(self.path(), values, protocol, todo="Make the run directory writable")
         value, before = values[self.metric], None if self.best is None else self.best["value"]

@@ -16,29 +16,23 @@ from gan_cli.training.ema import EMA
 from gan_cli.training.loop import Player, Progress
 
 
-@dataclass
-class Game:
-    """Everything a run trains with, built from its config."""
+@dataclass(frozen=True)
+class Machine:
+    """What a run is computed with. The reasons, and ``processes``, which train it together, are in words.
 
-    task: Any
-    generator: Player
-    discriminator: Player
-    ema: EMA
-    batches: Batches
-    dataset: ImageDataset | TranslationDataset
-    examples: dict[str, Tensor]  # what every picture is made from
-    progress: Progress
+    ``processes`` is None where there is one.
+    """
+
     device: torch.device
     threads: int
     precision: str
     precision_reason: str
     compiled: bool
     compile_reason: str
-    changes: list[str]  # made to the run since it began, in words
-    processes: str | None = None  # that train it together, in words
+    processes: str | None = None
 
-    def machine(self) -> dict[str, str | int | bool]:
-        """What the last bits of a result depend on besides the config."""
+    def facts(self) -> dict[str, str | int | bool]:
+        """What the last bits of a result depend on besides the config; a checkpoint holds it."""
         return {
             "processes": processes.world(),
             "threads": self.threads,
@@ -48,3 +42,23 @@ class Game:
             "torch": torch.__version__,
             "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         }
+
+
+@dataclass
+class Game:
+    """Everything a run trains with, built from its config.
+
+    The first six are what the loop needs. ``examples``: what every picture is made from. ``changes``: made to the run since
+    it began, in words.
+    """
+
+    task: Any
+    generator: Player
+    discriminator: Player
+    ema: EMA
+    batches: Batches
+    progress: Progress
+    dataset: ImageDataset | TranslationDataset
+    examples: dict[str, Tensor]
+    machine: Machine
+    changes: list[str]

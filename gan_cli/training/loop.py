@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,53 +12,12 @@ from torch import Tensor, nn
 
 from gan_cli.compute import processes
 from gan_cli.data.batches import Batches
-from gan_cli.objective import Objective
-from gan_cli.randomness import seed_everything
+from gan_cli.objective import Logs, PlayerName, Turn
+from gan_cli.schedules import Schedule
+from gan_cli.tasks.protocols import Batch, Made, Task
 from gan_cli.training.ema import EMA
 
-log = logging.getLogger("gan_cli")
-
-
-Batch = dict[str, Tensor]
-Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
-
-
-class Task(Protocol):
-    """What two players minimise, and how it is looked at. All state is in parameters and buffers.
-
-    ``batch_keys``: what the data set must give. A task that is :class:`gan_cli.tasks.protocols.Scores` has D's
-    overfitting watched, see :class:`gan_cli.training.overfitting.Overfitting`. One with ``one_pass = True`` uses the graph of one pass of G in both
-    turns of a step, see :mod:`gan_cli.training.compiling`.
-    """
-
-    generator: nn.Module
-    discriminator: nn.Module
-    objective: Objective
-    batch_keys: tuple[str, ...]
-
-    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What D minimises, a scalar, and what to log."""
-        ...
-
-    def generator_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What G minimises, a scalar, and what to log. ``batch`` is that of D's neighbouring turn."""
-        ...
-
-    def examples(self, dataset: Any, seed: int, device: torch.device) -> Batch:
-        """What every picture of a run is made from: latents and labels, or held-out images."""
-        ...
-
-    def picture(self, generator: nn.Module, examples: Batch) -> Tensor:
-        """uint8 (C, H, W) on the CPU: what ``generator``, an average of the task's, makes of the examples."""
-        ...
-
-    def measure(self, generator: nn.Module, examples: Batch) -> dict[str, float]:
-        """Scalars to log beside each picture, keys ``metric/...``."""
-        ...
-
-    def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
-        """Call ``attempt(where, network, *inputs, wanted=shape)`` for each network, so that a mistake in it is found early."""
-        ...
+Update = Callable[[Batch, Made | None, Turn], tuple[Tensor, Logs, Made | None]]
 
 
 @dataclass
@@ -70,37 +28,43 @@ class Player:
     moments, for good. A fused Adam or AdamW decides it on the device; for other optimizers the host waits for the answer.
 
     Attributes:
-        name: ``d`` or ``g``, before the keys of what it logs.
+        name: ``discriminator`` or ``generator``; its first letter begins the keys of the logs.
+        task: gives the loss. schedule: step -> factor on the learning rate.
+        settings: of the optimizer that follow the images seen, such as ``lr`` or ``betas``, by name.
+        constraint: applied to the network after each update.
         skipped: int64 scalar on the device: updates skipped in a row, until now.
         loss_and_gradient: :meth:`plain_loss_and_gradient`, or the same compiled, see :mod:`gan_cli.training.compiling`.
     """
 
-    name: str
+    name: PlayerName
+    task: Task
     network: nn.Module
     optimizer: torch.optim.Optimizer
-    loss: Loss
     schedule: Callable[[int], float]
+    settings: Mapping[str, Schedule] = field(default_factory=dict)
     constraint: Callable[[nn.Module], None] | None = None
     precision: torch.dtype = torch.float32
     base_lrs: list[float] = field(init=False)
     skipped: Tensor = field(init=False)
-    loss_and_gradient: Loss = field(init=False)
+    loss_and_gradient: Update = field(init=False)
 
     def __post_init__(self) -> None:
         self.loss_and_gradient = self.plain_loss_and_gradient
         self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.skipped = torch.zeros((), dtype=torch.int64, device=next(self.network.parameters()).device)
 
-    def set_learning_rate(self, step: int) -> None:
-        """The learning rate of step ``step``, counted from 0."""
+    def follow_schedules(self, step: int, images: int) -> None:
+        """Set the optimizer for step ``step``, counted from 0, after ``images`` real images."""
+        values = {key: schedule(images) for key, schedule in self.settings.items()}
         factor = self.schedule(step)
         for group, lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = lr * factor
+            group.update(values)
+            group["lr"] = values.get("lr", lr) * factor
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step, unless it is skipped. Returns what to log, still on the device."""
+    def update(self, batch: Batch, before: Made | None, turn: Turn) -> tuple[Logs, Made | None]:
+        """One gradient step, unless it is skipped. Returns what to log, on the device, and what the next turn may use."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss, logs = self.loss_and_gradient(batch)
+        loss, logs, made = self.loss_and_gradient(batch, before, turn)
         loss, logs = processes.average(self.network, loss, logs)
         norm = self.gradient_norm()
         finite = torch.isfinite(loss + norm)
@@ -113,15 +77,20 @@ class Player:
         self.skipped = torch.where(finite, 0, self.skipped + 1)
         if self.constraint is not None:
             self.constraint(self.network)
-        return logs | {f"{self.name}/grad_norm": norm, f"{self.name}/skipped": skip}
+        return logs | {f"{self.name[0]}/grad_norm": norm, f"{self.name[0]}/skipped": skip}, made
 
-    def plain_loss_and_gradient(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, detached, and what to log; the gradient is left in the weights. This is what gets compiled."""
+    def plain_loss_and_gradient(self, batch: Batch, before: Made | None, turn: Turn) -> tuple[Tensor, Logs, Made | None]:
+        """The loss, detached, what to log, and what the next turn may use; the gradient is left in the weights.
+
+        This is the function that gets compiled.
+        """
         device_type = next(iter(batch.values())).device.type
         with torch.autocast(device_type, self.precision, enabled=self.precision is not torch.float32):
-            loss, logs = self.loss(batch)
+            made = self.task.prepare(batch, self.name, before)
+            minimised = self.task.discriminator_loss if self.name == "discriminator" else self.task.generator_loss
+            loss, logs = minimised(batch, made, turn)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach(), logs
+        return loss.detach(), logs, self.task.shared(made)
 
     def gradient_norm(self) -> Tensor:
         """L2 norm over all weights of the gradient of the last update, a scalar on the device."""
@@ -171,42 +140,40 @@ def train(
     *,
     total_steps: int,
     seed: int,
-    after_step: Callable[[dict[str, Tensor]], bool],
+    after_step: Callable[[Logs], bool],
 ) -> None:
     """Run the game from its progress to ``total_steps``.
 
-    A step is n_critic updates of D, each on a batch of its own, and one of G, in the order the objective says.
-    ``after_step`` gets the step's logs (scalars on the device) and says whether to go on; with a fused Adam nothing else in
-    the loop waits for the device. Of several critic updates the last one's logs are kept, and the share that was skipped.
+    A step is n_critic updates of D, each on a batch of its own, and one of G, in the order that the objective gives.
+    Neighbouring turns of different players have one batch, and what the task made of it.
+    ``after_step`` gets the step's logs (scalars on the device) and returns whether to go on; with a fused Adam nothing else
+    in the loop waits for the device. Of several critic updates the last one's logs are kept, and the share that was skipped.
     """
-
     task, progress, batches = game.task, game.progress, game.batches
-
-    def move_generator(batch: Batch) -> dict[str, Tensor]:
-        with frozen(task.discriminator), processes.together():
-            return game.generator.update(batch)
-
-    def move_discriminator(batch: Batch) -> dict[str, Tensor]:
-        with processes.together():
-            return game.discriminator.update(batch)
-
-    generator_first = task.objective.first == "generator"
+    players: dict[PlayerName, Player] = {"discriminator": game.discriminator, "generator": game.generator}
     go_on = True
     while progress.step < total_steps and go_on:
-        seed_everything(seed, "step", progress.step)
-        game.generator.set_learning_rate(progress.step)
-        game.discriminator.set_learning_rate(progress.step)
-        logs: dict[str, Tensor] = {}
-        skipped: list[Tensor] = []
-        for turn in range(task.objective.turns(progress.step)):
-            batch = next(batches)
-            if turn == 0 and generator_first:
-                logs |= move_generator(batch)
-            logs |= move_discriminator(batch)
-            skipped.append(logs[f"{game.discriminator.name}/skipped"])
-        logs[f"{game.discriminator.name}/skipped"] = torch.stack(skipped).mean()
-        if not generator_first:
-            logs |= move_generator(batch)
+        processes.seed_step(seed, progress.step)
+        for player in players.values():
+            player.follow_schedules(progress.step, progress.images)
+        turn = task.objective.turn(progress.step, progress.images, game.discriminator.skipped.device)
+        logs: Logs = {}
+        skips: list[Tensor] = []
+        mover, made = None, None
+        for name in task.objective.order(progress.step):
+            if mover in (None, name):
+                batch, made = next(batches), None
+            mover = name
+            if name == "generator":
+                with frozen(task.discriminator), processes.together():
+                    new, made = game.generator.update(batch, made, turn)
+            else:
+                with processes.together():
+                    new, made = game.discriminator.update(batch, made, turn)
+                new |= task.objective.after_discriminator(new)
+                skips.append(new["d/skipped"])
+            logs |= new
+        logs["d/skipped"] = torch.stack(skips).mean()
         shown, progress.images = batches.position - progress.images, batches.position
         progress.step += 1
         game.ema.update(shown, progress.images)

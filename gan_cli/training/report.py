@@ -6,51 +6,47 @@ import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from gan_cli.config.training import TrainConfig
+from gan_cli.config.plain import Node
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, TranslationDataset
 from gan_cli.data.image_files import StreamedImages
 from gan_cli.images import write_film
 from gan_cli.rundir import checkpoint
 from gan_cli.rundir.checkpoint import Checkpoint
-from gan_cli.rundir.trust import is_trusted
 from gan_cli.system.errors import (
     PreemptedError,
 )
 from gan_cli.system.text import clock, override, program, short
 from gan_cli.training.game import Game
 
-if TYPE_CHECKING:
-    pass
-
-
 log = logging.getLogger("gan_cli")
 
 
-def film(config: TrainConfig, run_dir: Path) -> None:
-    """``samples/training.gif`` of all pictures of the run, if it is wanted and not there."""
+def film(run_dir: Path) -> None:
+    """``samples/training.gif`` of all pictures of the run, if it is not there."""
     path, pictures = run_dir / "samples" / "training.gif", sorted((run_dir / "samples").glob("step-*.png"))
-    if config.gif and pictures and not path.exists():
+    if pictures and not path.exists():
         write_film(path, pictures)
 
 
-def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir: Path, command: str) -> None:
-    """What is trained, where, and the command that continues it."""
+def announce(game: Game, saved: Checkpoint | None, *, model: Node, dataset: Node, deviations: list[str]) -> None:
+    """Log what is trained, and with what. The three nodes are those of the run's config."""
+    machine = game.machine
     for network in ("generator", "discriminator"):
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
-        log.info("%s: %s, %s parameters", network, config.model[network]["_target_"], f"{count:,}")
-    log.info("data: %s, %s, %s", describe(game.dataset), config.dataset["_target_"], kept_where(game, config))
-    log.info("device: %s, %d threads, %s (%s)", game.device, game.threads, game.precision, game.precision_reason)
-    log.info("compile: %s (%s)", "yes" if game.compiled else "no", game.compile_reason)
-    if game.processes is not None:
-        log.info("processes: %s", game.processes)
+        log.info("%s: %s, %s parameters", network, model[network]["_target_"], f"{count:,}")
+    log.info("data: %s, %s, %s", describe(game.dataset), dataset["_target_"], kept_where(game, dataset.get("memory_gb")))
+    log.info("device: %s, %d threads, %s (%s)", machine.device, machine.threads, machine.precision, machine.precision_reason)
+    log.info("compile: %s (%s)", "yes" if machine.compiled else "no", machine.compile_reason)
+    if machine.processes is not None:
+        log.info("processes: %s", machine.processes)
     if saved is not None:
         log.info("continues from step %d", saved.step)
-        then, now = saved.info.get("machine", {}), game.machine()
+        then, now = saved.info.get("machine", {}), machine.facts()
         other = [f"{key}: {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
         if other:
             log.info(
@@ -59,10 +55,8 @@ def announce(config: TrainConfig, game: Game, saved: Checkpoint | None, run_dir:
             )
     for change in game.changes:
         log.info("note: changed since it began, %s", short(change, 1000))
-    for deviation in config.deviations:
+    for deviation in deviations:
         log.info("the recipe departs from its paper: %s", short(deviation, 1000))
-    log.info("run directory: %s", run_dir)
-    log.info("to continue it, or to stop with Ctrl-C and go on later: %s", command)
 
 
 def describe(dataset: ImageDataset | TranslationDataset) -> str:
@@ -73,27 +67,31 @@ def describe(dataset: ImageDataset | TranslationDataset) -> str:
     return f"{counts} {'pairs' if dataset.paired else 'images'}"
 
 
-def kept_where(game: Game, config: TrainConfig) -> str:
+def kept_where(game: Game, limit: float | None) -> str:
     """Whether the samples are in memory, or decoded each time they are used, and why."""
     dataset = game.dataset
     parts = [part for _, part in dataset.streams] if isinstance(dataset, TranslationDataset) else [dataset]
     if all(isinstance(part, ArrayDataset) for part in parts):
         held = sum(part.images.nbytes for part in parts if isinstance(part, ArrayDataset)) / 2**30
-        if game.device.type == "cpu":
+        if game.machine.device.type == "cpu":
             return f"in memory ({held:.2g} GB)"
         fits = "they fit" if game.batches.resident else "half of the device's free memory is less"
-        return f"in the memory of the {game.device.type if game.batches.resident else 'host'} ({held:.2g} GB, {fits})"
+        return f"in the memory of the {game.machine.device.type if game.batches.resident else 'host'} ({held:.2g} GB, {fits})"
     need = sum(part.nbytes for part in parts if isinstance(part, StreamedImages)) / 2**30
-    limit = config.dataset.get("memory_gb")
     why = "" if limit is None else f" (in memory they would need {need:.2g} GB, dataset.memory_gb={limit:g})"
     return f"read as they are used, workers={game.batches.workers}{why}"
 
 
-def farewell(config: TrainConfig, game: Game, run_dir: Path, seconds: float) -> None:
-    """Where everything lies and what to type next."""
-    last = checkpoint.name(config.total_steps)
-    translates = isinstance(game.dataset, TranslationDataset)
-    trust = [] if is_trusted(config.as_dict(), dataset=translates) else ["trust=true"]
+def farewell(run_dir: Path, step: int, dataset: Any, seconds: float, *, is_trusted: Callable[[bool], bool]) -> None:
+    """Log where everything lies and what to type next.
+
+    Args:
+        step: the last one. dataset: that was trained on. seconds: that this session took.
+        is_trusted: whether the run can be used without ``trust=true``, where its data set is needed, or where it is not.
+    """
+    last = checkpoint.name(step)
+    translates = isinstance(dataset, TranslationDataset)
+    trust = [] if is_trusted(translates) else ["trust=true"]
     number = "num_samples=16" if translates else "num_samples=64"
     sample = shlex.join([program("gan-sample"), override("run_dir", run_dir), number, *trust])
     log.info("done in %s", clock(seconds))
@@ -106,8 +104,8 @@ def farewell(config: TrainConfig, game: Game, run_dir: Path, seconds: float) -> 
     )
     log.info("checkpoint:  %s", run_dir / "checkpoints" / last)
     log.info("next:        %s", sample)
-    if len(getattr(game.dataset, "shape", (3, 0, 0))) == 3:
-        trust = [] if is_trusted(config.as_dict(), dataset=True) else ["trust=true"]
+    if len(getattr(dataset, "shape", (3, 0, 0))) == 3:
+        trust = [] if is_trusted(True) else ["trust=true"]
         log.info("             %s", shlex.join([program("gan-eval"), override("run_dir", run_dir), *trust]))
 
 

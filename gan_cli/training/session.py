@@ -1,19 +1,19 @@
-"""One training run from config to finished directory: build, resume, watch, save."""
+"""One training run in its directory: begun or continued, with all that is done beside its steps."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from gan_cli.app.commands import Command
 from gan_cli.compute import processes
 from gan_cli.compute.device import choose_device
 from gan_cli.config.metrics import VALUES
@@ -23,17 +23,18 @@ from gan_cli.randomness import seed_everything
 from gan_cli.rundir import checkpoint, hparams, status
 from gan_cli.rundir.best import final_metric, refuse_unknown_metric
 from gan_cli.rundir.checkpoint import Checkpoint
-from gan_cli.rundir.directory import create
+from gan_cli.rundir.directory import create, make, refuse_foreign
+from gan_cli.rundir.from_run import NoOriginal
+from gan_cli.rundir.trust import is_trusted
 from gan_cli.system.errors import (
     CheckpointError,
-    DiskError,
     DivergedError,
     GanError,
     NotFoundError,
     OutputError,
     PreemptedError,
     PrunedError,
-    file_of,
+    failures_in,
     of_system,
 )
 from gan_cli.system.files import refuse_links, write_file
@@ -41,45 +42,31 @@ from gan_cli.system.locks import locked
 from gan_cli.system.signals import stop_on_signal
 from gan_cli.system.text import number
 from gan_cli.training.build import build_game
+from gan_cli.training.checks import refuse_drift
 from gan_cli.training.game import Game
+from gan_cli.training.guard import Guard
 from gan_cli.training.health import Health, against_divergence
 from gan_cli.training.loop import Progress, train
 from gan_cli.training.overfitting import Overfitting
+from gan_cli.training.plan import Due, Plan
+from gan_cli.training.report import announce, farewell, film, logged_to
 from gan_cli.training.state import refuse_incomplete, snapshot
 from gan_cli.training.writer import Writer
 
 if TYPE_CHECKING:
     from gan_cli.rundir.from_run import Original
     from gan_cli.training.evaluation import TrainingEvaluation
-from gan_cli.rundir.directory import make, refuse_foreign
-from gan_cli.training.checks import refuse_divergence, refuse_drift, refuse_non_finite
-from gan_cli.training.report import announce, farewell, film, logged_to
 
 log = logging.getLogger("gan_cli")
-Report = Callable[[int, float], bool]  # step, value of optimized_metric -> whether the run is hopeless
+Report = Callable[[int, float], bool]  # (step, value of optimized_metric) -> whether to prune the run
 PRUNED = "the search"  # as the reason why a run stops
 
 
-@contextmanager
-def translated(run_dir: Path | None) -> Iterator[None]:
-    """Within this block a full disk, a full memory and a run directory that cannot be used are errors of ours."""
-    try:
-        yield
-    except (OSError, RuntimeError, MemoryError) as error:
-        known = of_system(error, str(run_dir))
-        if known is None and isinstance(error, OSError) and file_of(error).startswith(f"{run_dir}{os.sep}"):
-            what = f"the run directory cannot be used: {error.strerror}"
-            known = DiskError(what, file_of(error), "If it is still there, the same command continues")
-        if known is None:
-            raise
-        raise known from error
-
-
-def train_run(
+def run(
     config: TrainConfig,
     run_dir: Path | None,
     name: str,
-    command: Callable[[Path | None], str],
+    command: Command,
     *,
     report: Report | None = None,
     original: Original | None = None,
@@ -90,22 +77,49 @@ def train_run(
 
     Args:
         run_dir: its directory; None makes a new one called after ``name``.
-        command: the command line that continues the run in a directory; of None: that makes it anew in one of its own.
-        report: gets each new value of ``optimized_metric`` and ends the run if it says that it is hopeless.
-        original: of which run this one is a copy.
+        command: that starts the run.
+        report: called with each new value of ``optimized_metric``; True prunes the run.
+        original: the run that this one is a copy of.
 
     Raises:
         GanError: anything foreseeable. PreemptedError, PrunedError: stopped early with its state saved.
     """
-    with processes.joined(lambda: choose_device(config.device)):
-        if processes.rank() == 0:
-            return lead(config, run_dir, name, command, report=report, original=original)
-        follow(config)
-        return None
+    with processes.joined(lambda: choose_device(config.device)), ExitStack() as stack:
+        if processes.rank() > 0:
+            follow(config)
+            return None
+        source = original or NoOriginal()
+        saved, changes = None, list[str]()
+        is_old = run_dir is not None and run_dir.exists()
+        if run_dir is not None and is_old:
+            refuse_foreign(run_dir)
+            refuse_links(run_dir, "Remove it; run_dir itself may be a link")
+            stack.enter_context(locked(run_dir))
+            saved, changes = reopen(run_dir, config, command)
+            if saved is not None and saved.step >= config.total_steps:
+                finish_again(run_dir, config, saved, command)
+                source.compare(config.seed, run_dir)
+                return result(run_dir, config)
+        processes.from_first((run_dir and run_dir.absolute(), saved and saved.step))
+        game = build_game(config, saved)
+        game.changes += changes
+        source.refuse_other_data(game.dataset.fingerprint, config.allow_change)
+        evaluation = evaluation_of(config, game)
+        stop = stack.enter_context(stop_on_signal())
+        if run_dir is None or not is_old:
+            run_dir = create(name) if run_dir is None else make(run_dir)
+            stack.enter_context(locked(run_dir))
+            if checkpoint.steps(run_dir):
+                raise OutputError("another process has trained in it meanwhile", str(run_dir), "Repeat the command")
+        stack.callback(game.batches.close)
+        return Session(
+            config, run_dir, game, saved, command,
+            evaluation=evaluation, original=source, report=report, stop=stop,
+        ).run()  # fmt: skip
 
 
 def follow(config: TrainConfig) -> None:
-    """What every process but the first does: the updates, and nothing else.
+    """Train as every process but the first does: the updates, and nothing else.
 
     Raises:
         PreemptedError: stopped early, the state saved by the first process.
@@ -118,7 +132,7 @@ def follow(config: TrainConfig) -> None:
         saved = checkpoint.load(run_dir, step) if step is not None else None
     except (CheckpointError, NotFoundError) as error:
         raise CheckpointError(error.what, error.where, "Every process must be able to read the run directory") from error
-    with translated(run_dir), stop_on_signal() as stop:
+    with failures_in(run_dir), stop_on_signal() as stop:
         game = build_game(config, saved)
         try:
             train(game, total_steps=config.total_steps, seed=config.seed, after_step=lambda logs: not processes.agree(stop))
@@ -128,223 +142,269 @@ def follow(config: TrainConfig) -> None:
         raise PreemptedError(f"stopped by {stop[0]}", "another process", "The first one saves")
 
 
-def lead(
-    config: TrainConfig,
-    run_dir: Path | None,
-    name: str,
-    command: Callable[[Path | None], str],
-    *,
-    report: Report | None = None,
-    original: Original | None = None,
-) -> float | None:
-    """See :func:`train_run`."""
-    with ExitStack() as stack:
-        saved, changes, new = None, [], True
-        if run_dir is not None and run_dir.exists():
-            new = False
-            refuse_foreign(run_dir)
-            refuse_links(run_dir, "Remove it; run_dir itself may be a link")
-            stack.enter_context(locked(run_dir))
-            checkpoint.clean(run_dir)
-            try:
-                saved = checkpoint.load_newest(run_dir)
-            except CheckpointError as error:  # no signal or time limit any more: nobody should repeat the command
-                at = Progress(max(checkpoint.steps(run_dir), default=0))
-                status.Status(run_dir, config.total_steps, at, command(None)).write("failed", str(error), error.exit_code)
-                raise
-            if saved is not None:
-                refuse_incomplete(saved)
-                changes = refuse_drift(saved, config, run_dir)
-                if saved.step >= config.total_steps:
-                    log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
-                    if (status.read(run_dir) or {}).get("state") != "complete":  # killed after its last checkpoint
-                        status.Status(run_dir, config.total_steps, saved, command(None)).write("complete", exit_code=0)
-                    checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
-                    film(config, run_dir)
-                    processes.from_first(None)
-                    if original is not None:
-                        original.compare(config, run_dir)
-                    return final_metric(run_dir, config)
-                checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
-        processes.from_first((run_dir and run_dir.absolute(), None if saved is None else saved.step))
-        game = build_game(config, saved)
-        game.changes += changes
-        if original is not None:
-            original.refuse_other_data(game.dataset.fingerprint, config.allow_change)
-        evaluation = evaluation_of(config, game)
-        stop = stack.enter_context(stop_on_signal())
-        if new or run_dir is None:
-            run_dir = create(name) if run_dir is None else make(run_dir)
-            stack.enter_context(locked(run_dir))
-            if checkpoint.steps(run_dir):
-                raise OutputError("another process has trained in it meanwhile", str(run_dir), "Repeat the command")
-        stack.callback(game.batches.close)
-        if evaluation is not None:
-            evaluation.begin(run_dir, checkpoint.best_of(saved, run_dir))
-        stack.enter_context(logged_to(run_dir / "train.log"))
-        kept = status.Status(run_dir, config.total_steps, game.progress, command(None))
-        with kept.kept(), translated(run_dir):
-            if original is not None:
-                original.announce(config, game.machine(), game.dataset.fingerprint)
-            value = play(config, game, evaluation, saved, run_dir, command(run_dir), kept, stop, report)
-            if original is not None:
-                original.compare(config, run_dir)
-            return value
+def reopen(run_dir: Path, config: TrainConfig, command: Command) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint of a run, if it has one, and what ``allow_change`` lets differ from it, in words."""
+    checkpoint.clean(run_dir)
+    try:
+        saved = checkpoint.load_newest(run_dir)
+    except CheckpointError as error:  # recorded as a failure, or a scheduler would repeat the command
+        newest = Progress(max(checkpoint.steps(run_dir), default=0))
+        status.Status(run_dir, config.total_steps, newest, command.anew()).write("failed", str(error), error.exit_code)
+        raise
+    if saved is None:
+        return None, []
+    refuse_incomplete(saved)
+    changes = refuse_drift(saved, config.as_dict(), config.allow_change, run_dir)
+    if saved.step < config.total_steps:
+        checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
+    return saved, changes
+
+
+def finish_again(run_dir: Path, config: TrainConfig, saved: Checkpoint, command: Command) -> None:
+    """Make up for what a run that was killed after its last checkpoint has not written."""
+    log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
+    if (status.read(run_dir) or {}).get("state") != "complete":
+        status.Status(run_dir, config.total_steps, saved, command.anew()).write("complete", exit_code=0)
+    checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
+    if config.gif:
+        film(run_dir)
+    processes.from_first(None)
 
 
 def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
-    """What ``eval_every`` asks for."""
+    """The evaluation that ``eval_every`` asks for."""
     if config.eval_every is None:
         return None
     from gan_cli.training.evaluation import TrainingEvaluation
 
-    return TrainingEvaluation(config, game)
-
-
-def play(
-    config: TrainConfig,
-    game: Game,
-    evaluation: TrainingEvaluation | None,
-    saved: Checkpoint | None,
-    run_dir: Path,
-    command: str,
-    kept: status.Status,
-    stop: list[str],
-    report: Report | None,
-) -> float | None:
-    """Run the loop in ``run_dir`` with everything that happens beside it, until its end or until ``stop`` holds a reason."""
-    started = time.monotonic()
-    progress = game.progress
-    (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of an earlier, shorter session
-    write_file(run_dir / "config.yaml", to_yaml(config.as_dict()))
-    announce(config, game, saved, run_dir, command)
-    then = saved.info["config"] if saved is not None else None
-    before = (then["log_every"], then["sample_every"]) if then is not None else None
-    superseded = {saved.step} if saved is not None and saved.step % saved.info["config"]["save_every"] else set()
-    marked = checkpoint.best_of(saved, run_dir)
-    checkpoint.mark_best(run_dir, marked)
-    superseded |= {step for step in (*config.milestones, marked["step"] if marked else 0) if step % config.save_every}
-    remedy = against_divergence(config.loss, config.optimizer)
-    writer = Writer(
-        run_dir, to_yaml(config.as_dict()), progress,
-        total_steps=config.total_steps, log_every=config.log_every, before=before, remedy=remedy,
-        waited=lambda: game.batches.waited, told=hparams.values(config, command),
-        evaluated=evaluation.values if evaluation is not None else (),
+    return TrainingEvaluation(
+        game, config.dataset, num_samples=config.num_samples, metrics=config.metrics, features=config.features,
+        optimized_metric=config.optimized_metric,
     )  # fmt: skip
 
-    health = Health(config.total_steps)
-    for row in writer.earlier:
-        health.update(row)
-    overfitting = Overfitting(game.task, game.dataset, config.dataset, seed=config.seed, device=game.device)
 
-    @torch.no_grad()
-    def draw() -> None:
-        seed_everything(config.seed, "picture")  # the next step has a seed of its own
-        writer.picture(game.task.picture(game.ema.average, game.examples))
+def result(run_dir: Path, config: TrainConfig) -> float | None:
+    """The value of ``optimized_metric``."""
+    return final_metric(run_dir, config.optimized_metric, evaluated=config.eval_every is not None)
 
-    @torch.no_grad()
-    def measure() -> dict[str, float]:
-        scalars: dict[str, float] = game.task.measure(game.ema.average, game.examples)
-        return scalars | overfitting.measure()
 
-    def save() -> None:
-        writer.sync()
-        tensors, info = snapshot(config, game)
-        tensors["log_sums"] = writer.state()
-        tensors = {group: values for group, values in tensors.items() if values}
-        info["tensors"] = {group: sorted(values) for group, values in tensors.items()}
-        info["best"] = best = evaluation.best if evaluation is not None else marked
-        refuse_non_finite(tensors, run_dir, progress.step, remedy)
-        checkpoint.save(run_dir, progress.step, tensors, info)
-        checkpoint.mark_best(run_dir, best)
-        spared = {*config.milestones, best["step"] if best else 0}
-        checkpoint.rotate(run_dir, progress.step, config.keep_checkpoints, superseded, spared)
-        if progress.step % config.save_every:
-            superseded.add(progress.step)
-        kept.write("running")
+class Session:
+    """A run from its first step, or the one after a checkpoint, to its end or to a reason to stop.
 
-    def judge(values: Mapping[str, float]) -> None:
-        """Stop if the search that the run belongs to gives it up for these values."""
-        key = config.optimized_metric
-        if report is None or key is None or key not in values or progress.step >= config.total_steps:
-            return
-        if report(progress.step, values[key]):
-            stop.insert(0, PRUNED)  # a signal would come back with the same command
+    Args:
+        saved: the checkpoint that ``game`` was built from. evaluation: None if there is none during the training.
+        stop: gets a reason to stop after the step. clock: monotonic, in seconds.
+        Others: see :func:`run`.
+    """
 
-    def evaluate() -> bool:
-        """Log what the evaluation finds; whether it is the best so far."""
-        assert evaluation is not None
-        try:
-            values, better = evaluation.measure()
-        except DivergedError:
-            raise
-        except (GanError, RuntimeError, MemoryError) as error:  # a night's training is worth more
-            if not isinstance(error, GanError) and of_system(error, "") is None:
+    writer: Writer  # opened when the directory may be written to
+    health: Health
+    overfitting: Overfitting
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        game: Game,
+        saved: Checkpoint | None,
+        command: Command,
+        *,
+        evaluation: TrainingEvaluation | None = None,
+        original: Original | NoOriginal | None = None,
+        report: Report | None = None,
+        stop: list[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config, self.run_dir, self.game, self.saved, self.command = config, run_dir, game, saved, command
+        self.evaluation, self.original, self.report = evaluation, original or NoOriginal(), report
+        self.stop = [] if stop is None else stop
+        self.clock, self.started = clock, clock()
+        self.progress, self.plan = game.progress, Plan.of(config.as_dict())
+        self.guard = Guard(run_dir, against_divergence(config.loss, config.optimizer))
+        self.status = status.Status(run_dir, config.total_steps, game.progress, command.anew())
+        self.best = checkpoint.best_of(saved, run_dir)  # of all evaluations, as best.json holds it
+        self.superseded: set[int] = set()  # checkpoints that go when the next one is saved
+
+    def run(self) -> float | None:
+        """Train to the end; return the value of ``optimized_metric``. How it ends is in ``status.json`` and ``train.log``."""
+        config, game = self.config, self.game
+        if self.evaluation is not None:
+            self.evaluation.begin(self.run_dir, self.best)
+        with logged_to(self.run_dir / "train.log"), self.status.kept(), failures_in(self.run_dir):
+            self.original.announce(config.seed, game.machine.facts(), game.dataset.fingerprint)
+            self.begin()
+            try:
+                train(game, total_steps=config.total_steps, seed=config.seed, after_step=self.after_step)
+                if self.progress.step >= config.total_steps:
+                    self.writer.ended(success=True)
+            except Exception:
+                with contextlib.suppress(OSError):
+                    self.writer.ended(success=False)
                 raise
-            log.warning("warning: there is no evaluation of step %d, the training goes on: %s", progress.step, error)
-            return False
-        writer.measure({f"metric/{key}": value for key, value in values.items()})
-        judge({f"metric/{key}": value for key, value in values.items()})
-        shown = ", ".join(f"{key} {number(value)}" for key, value in values.items() if not key.endswith("_std"))
-        log.info("evaluation of step %d: %s%s", progress.step, shown, " (best so far)" if better else "")
-        return better
+            finally:
+                self.writer.close()
+            value = self.finish()
+            self.original.compare(config.seed, self.run_dir)
+            return value
 
-    if saved is not None:
-        writer.load_state(saved.tensors.get("log_sums", {}), game.device)
-        if saved.step % saved.info["config"]["sample_every"] == 0:
-            draw()  # TensorBoard dropped it with what came after
+    def begin(self) -> None:
+        """Bring the directory to where the checkpoint left it, and say what begins."""
+        config, saved, run_dir, game = self.config, self.saved, self.run_dir, self.game
+        (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of an earlier, shorter session
+        text = to_yaml(config.as_dict())
+        write_file(run_dir / "config.yaml", text)
+        announce(game, saved, model=config.model, dataset=config.dataset, deviations=config.deviations)
+        log.info("run directory: %s", run_dir)
+        log.info("to continue it, or to stop with Ctrl-C and go on later: %s", self.command.resume(run_dir))
+        before = Plan.of(saved.info["config"]) if saved is not None else None
+        checkpoint.mark_best(run_dir, self.best)
+        if saved is not None and before is not None and not before.keeps(saved.step):
+            self.superseded.add(saved.step)
+        self.superseded |= {step for step in self.spared() if not self.plan.keeps(step)}
+        if self.evaluation is not None:
+            self.best = self.evaluation.best  # None if another metric decides now
+        self.writer = Writer(
+            run_dir, text, game.progress,
+            total_steps=config.total_steps, log_every=config.log_every,
+            before=(before.log_every, before.sample_every) if before is not None else None, guard=self.guard,
+            waited=lambda: game.batches.waited, told=hparams.values(config.as_dict(), self.command.resume(run_dir)),
+            evaluated=self.evaluation.values if self.evaluation is not None else (),
+        )  # fmt: skip
+        self.health = Health(config.total_steps)
+        for row in self.writer.earlier:
+            self.health.update(row)
+        device = game.machine.device
+        self.overfitting = Overfitting(game.task, game.dataset, config.dataset, seed=config.seed, device=device)
+        if saved is not None and before is not None:
+            self.writer.load_state(saved.tensors.get("log_sums", {}), device)
+            if before.has_picture(saved.step):
+                self.writer.picture(self.draw())  # TensorBoard dropped it with what came after
 
-    def after_step(logs: dict[str, Tensor]) -> bool:
-        writer.add(logs)
-        step, last = progress.step, progress.step >= config.total_steps
-        if config.max_hours is not None and time.monotonic() - started > config.max_hours * 3600:
-            stop.append(f"max_hours={config.max_hours:g}")
-        row_due = step % config.log_every == 0 or last
-        save_due = step % config.save_every == 0 or step in config.milestones
-        evaluation_due = config.eval_every is not None and step % config.eval_every == 0
+    def after_step(self, logs: Mapping[str, Tensor]) -> bool:
+        """Do what is due after a step; return whether to go on.
+
+        The order matters. A measurement and an evaluation come before the row, which holds their values. A run that has
+        diverged ends after its row, which shows it, and before a checkpoint of it. The processes agree on a signal after the
+        row: one that comes later waits for the next step. The checkpoint comes last, since it holds the state of all this.
+        """
+        self.writer.add(dict(logs))
+        step, max_hours = self.progress.step, self.config.max_hours
+        due = self.plan.due(step)
+        if max_hours is not None and self.clock() - self.started > max_hours * 3600:
+            self.stop.append(f"max_hours={max_hours:g}")
         # Here, and nowhere else, the host waits for the device.
-        skipping = (row_due or save_due or evaluation_due or stop) and bool(
-            game.discriminator.skipped or game.generator.skipped
-        )
-        if step % config.sample_every == 0 or last:
-            draw()
-        if step % config.sample_every == 0:  # what is measured goes into the next row
-            writer.measure(measure())
-        better = evaluation_due and not skipping and evaluate()
-        if row_due:
-            row = writer.row(keep_sums=step % config.log_every != 0)
-            for line in health.update(row):
-                log.warning(line)
-            measured = str(config.optimized_metric).removeprefix("metric/")
-            due = step >= config.sample_every or measured == config.optimized_metric
-            if measured not in VALUES:
-                judge(row)
-            if due and not last and measured not in VALUES:  # at the end when the run is saved
-                refuse_unknown_metric(config.optimized_metric, writer.seen)
-        if skipping or writer.skipping:
-            refuse_divergence(game, config, run_dir)
-        ending = processes.agree(stop) or last  # a signal that comes later waits for the next step
-        if skipping and save_due and not ending:
+        skipping = (due.reads_device or bool(self.stop)) and self.is_skipping()
+        if due.picture:
+            self.writer.picture(self.draw())
+        if due.measurement:
+            self.writer.measure(self.measure())
+        is_best = due.evaluation and not skipping and self.evaluate()
+        if due.row:
+            self.write_row(due)
+        if skipping or self.writer.skipping:
+            self.guard.refuse_skipped_updates(self.game, self.config.max_skipped_updates)
+        ending = processes.agree(self.stop) or due.last
+        if skipping and due.checkpoint and not ending:
             log.warning("warning: no checkpoint of step %d, updates are being skipped", step)
-        elif save_due or better or ending:
-            save()
+        elif due.checkpoint or is_best or ending:
+            self.save()
         return not ending
 
-    try:
-        train(game, total_steps=config.total_steps, seed=config.seed, after_step=after_step)
-        if progress.step >= config.total_steps:
-            writer.ended(success=True)
-    except Exception:
-        with contextlib.suppress(OSError):
-            writer.ended(success=False)
-        raise
-    finally:
-        writer.close()
-    if progress.step < config.total_steps:
-        what = f"stopped at step {progress.step} of {config.total_steps} by {stop[0]}, state saved"
-        if stop[0] == PRUNED:
-            raise PrunedError(what.replace("stopped", "pruned"), str(run_dir), f"Continue with: {command}")
-        raise PreemptedError(what, str(run_dir), f"Continue with: {command}")
-    film(config, run_dir)
-    farewell(config, game, run_dir, time.monotonic() - started)
-    return final_metric(run_dir, config)
+    def is_skipping(self) -> bool:
+        """Whether the last update of a player was skipped."""
+        return bool(self.game.discriminator.skipped or self.game.generator.skipped)
+
+    @torch.no_grad()
+    def draw(self) -> Tensor:
+        """The picture of the examples as the averaged generator makes them now, uint8 (C, H, W)."""
+        seed_everything(self.config.seed, "picture")  # the next step has a seed of its own
+        picture: Tensor = self.game.task.picture(self.game.ema.average, self.game.examples)
+        return picture
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Scalars of the examples, and of D's overfitting."""
+        scalars: dict[str, float] = self.game.task.measure(self.game.ema.average, self.game.examples)
+        return scalars | self.overfitting.measure()
+
+    def evaluate(self) -> bool:
+        """Log the values of an evaluation; return whether they are the best so far. A failure does not end the training."""
+        assert self.evaluation is not None
+        step = self.progress.step
+        try:
+            values, is_best = self.evaluation.measure()
+        except DivergedError as error:
+            raise self.guard.diverged(f"{error.what} at step {step}") from error
+        except (GanError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, GanError) and of_system(error, "") is None:
+                raise
+            log.warning("warning: there is no evaluation of step %d, the training goes on: %s", step, error)
+            return False
+        self.best = self.evaluation.best
+        scalars = {f"metric/{key}": value for key, value in values.items()}
+        self.writer.measure(scalars)
+        self.report_value(scalars)
+        shown = ", ".join(f"{key} {number(value)}" for key, value in values.items() if not key.endswith("_std"))
+        log.info("evaluation of step %d: %s%s", step, shown, " (best so far)" if is_best else "")
+        return is_best
+
+    def write_row(self, due: Due) -> None:
+        """Write a row, and what it shows: symptoms of a sick run, a value to prune by, a metric that is not logged."""
+        row = self.writer.row(keep_sums=not self.plan.ends_row(self.progress.step))
+        for line in self.health.update(row):
+            log.warning(line)
+        key = self.config.optimized_metric
+        if str(key).removeprefix("metric/") in VALUES:  # evaluations give it
+            return
+        self.report_value(row)
+        is_logged_by_now = self.progress.step >= self.config.sample_every or not str(key).startswith("metric/")
+        if is_logged_by_now and not due.last:  # at the end when the run is saved
+            refuse_unknown_metric(key, self.writer.seen)
+
+    def report_value(self, values: Mapping[str, float]) -> None:
+        """Report ``optimized_metric``, if it is among ``values``, and stop if that prunes the run."""
+        key = self.config.optimized_metric
+        if self.report is None or key is None or key not in values or self.progress.step >= self.config.total_steps:
+            return
+        if self.report(self.progress.step, values[key]):
+            self.stop.insert(0, PRUNED)  # before a signal, with which the same command would continue the run
+
+    def save(self) -> None:
+        """Save a checkpoint of this step, and remove those that it supersedes."""
+        step = self.progress.step
+        self.writer.sync()
+        tensors, info = snapshot(self.game)
+        tensors["log_sums"] = self.writer.state()
+        tensors = {group: values for group, values in tensors.items() if values}
+        for group, values in tensors.items():
+            self.guard.refuse_non_finite(values, step, group)
+        info["config"] = self.config.as_dict()
+        info["tensors"] = {group: sorted(values) for group, values in tensors.items()}
+        info["best"] = self.best
+        checkpoint.save(self.run_dir, step, tensors, info)
+        checkpoint.mark_best(self.run_dir, self.best)
+        checkpoint.rotate(self.run_dir, step, self.config.keep_checkpoints, self.superseded, self.spared())
+        if not self.plan.keeps(step):
+            self.superseded.add(step)
+        self.status.write("running")
+
+    def spared(self) -> set[int]:
+        """Steps whose checkpoints stay however old they are."""
+        return {*self.config.milestones, self.best["step"] if self.best else 0}
+
+    def finish(self) -> float | None:
+        """Say where everything lies; return the value of ``optimized_metric``.
+
+        Raises:
+            PreemptedError, PrunedError: the run was stopped before its end.
+        """
+        config, step, resume = self.config, self.progress.step, self.command.resume(self.run_dir)
+        if step < config.total_steps:
+            kind, verb = (PrunedError, "pruned") if self.stop[0] == PRUNED else (PreemptedError, "stopped")
+            what = f"{verb} at step {step} of {config.total_steps} by {self.stop[0]}, state saved"
+            raise kind(what, str(self.run_dir), f"Continue with: {resume}")
+        if config.gif:
+            film(self.run_dir)
+        trusted = {needs_data: is_trusted(config.as_dict(), dataset=needs_data) for needs_data in (False, True)}
+        farewell(self.run_dir, step, self.game.dataset, self.clock() - self.started, is_trusted=trusted.__getitem__)
+        return result(self.run_dir, config)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan_cli.config.plain import Node
-from gan_cli.config.training import TrainConfig, optimizer_node
+from gan_cli.config.training import optimizer_node
+from gan_cli.objective import PlayerName
 from gan_cli.rundir.checkpoint import Checkpoint, TensorGroups
 from gan_cli.rundir.reload import load_state
 from gan_cli.system.errors import CheckpointError
@@ -47,8 +49,8 @@ NEEDED: dict[str, type] = {
 NO_MOMENTS = ("lr", "betas", "eps", "weight_decay")  # settings of an optimizer that its state does not depend on
 
 
-def snapshot(config: TrainConfig, game: Game) -> tuple[TensorGroups, dict[str, Any]]:
-    """Everything that decides how the run goes on, as tensors and plain data."""
+def snapshot(game: Game) -> tuple[TensorGroups, dict[str, Any]]:
+    """Everything but the config that decides how the run goes on, as tensors and plain data."""
     groups: TensorGroups = {"generator": {}, "discriminator": {}, "task": {}}
     for key, tensor in game.task.state_dict().items():
         side, _, rest = key.partition(".")
@@ -64,18 +66,19 @@ def snapshot(config: TrainConfig, game: Game) -> tuple[TensorGroups, dict[str, A
         "images": game.progress.images,
         "skipped": {"generator": int(game.generator.skipped), "discriminator": int(game.discriminator.skipped)},
         "optimizer_scalars": scalars,
-        "machine": game.machine(),
+        "machine": game.machine.facts(),
         "data": game.dataset.fingerprint,
         "class_names": list(game.dataset.class_names),
         "changes": game.changes,
         "versions": {"gan_cli": __version__, "python": platform.python_version()},
-        "config": config.as_dict(),
     }
     return groups, info
 
 
-def restore(task: nn.Module, ema: EMA, players: dict[str, Player], saved: Checkpoint, config: TrainConfig) -> None:
-    """Undo :func:`snapshot`.
+def restore(
+    task: nn.Module, ema: EMA, players: Mapping[PlayerName, Player], saved: Checkpoint, *, model: Node, optimizer: Node
+) -> None:
+    """Undo :func:`snapshot`. ``model``, ``optimizer``: nodes of the config that the run continues with.
 
     Raises:
         CheckpointError: it is not one of such networks and optimizers.
@@ -87,13 +90,13 @@ def restore(task: nn.Module, ema: EMA, players: dict[str, Player], saved: Checkp
         load_state(ema.average, groups["generator_ema"], where)
         for side, player in players.items():
             player.skipped.fill_(int(saved.info["skipped"][side]))
-            then, now = (optimizer_node(node, side) for node in (saved.info["config"]["optimizer"], config.optimizer))
+            then, now = (optimizer_node(node, side) for node in (saved.info["config"]["optimizer"], optimizer))
             if has_same_moments(then, now):
                 load_optimizer(player, groups.get(f"optimizer_{side}", {}), saved.info["optimizer_scalars"][side])
             else:
                 log.info("note: the %s has another optimizer than before, which begins anew", side)
     except CheckpointError as error:
-        if saved.info["config"]["model"] == config.model:
+        if saved.info["config"]["model"] == model:
             raise
         todo = "Networks of another shape need another run_dir="
         raise CheckpointError(error.what, where, todo) from error

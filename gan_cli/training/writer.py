@@ -19,9 +19,10 @@ from gan_cli.images import enlarge, write_png
 from gan_cli.rundir import hparams
 from gan_cli.rundir.rows import read_rows
 from gan_cli.system import console
-from gan_cli.system.errors import CheckpointError, DivergedError
+from gan_cli.system.errors import CheckpointError
 from gan_cli.system.files import write_file
 from gan_cli.system.text import clock
+from gan_cli.training.guard import Guard
 from gan_cli.training.loop import Progress
 
 log = logging.getLogger("gan_cli")
@@ -88,7 +89,7 @@ class Writer:
         run_dir: where to write. config_text: shown in TensorBoard. progress: where the run stands.
         total_steps: where it ends. log_every: steps between rows.
         before: ``log_every`` and ``sample_every`` of the session that saved the checkpoint; None for a new run.
-        remedy: what to do when a value is not finite.
+        guard: refuses a row with a value that is not finite.
         waited: seconds that the session has waited for data until now.
         told: hyper-parameters for TensorBoard's HParams tab. evaluated: names of the metrics that are evaluated.
 
@@ -105,7 +106,7 @@ class Writer:
         total_steps: int,
         log_every: int,
         before: tuple[int, int] | None,
-        remedy: str,
+        guard: Guard,
         waited: Callable[[], float],
         told: Mapping[str, str | float] | None = None,
         evaluated: Sequence[str] = (),
@@ -119,7 +120,7 @@ class Writer:
         (run_dir / "samples").mkdir(exist_ok=True)
         self._rewind_pictures(before)
         rows = self._rewind_rows(before)
-        self.earlier, self.remedy = rows, remedy
+        self.earlier, self.guard = rows, guard
         self.skipping = False  # whether updates were, as of the last row
         self.seen = dict.fromkeys(key for row in rows for key in row)  # all that was ever logged, in that order
         self.seconds = rows[-1].get("time/elapsed", 0.0) if rows else 0.0  # spent in earlier sessions
@@ -216,10 +217,7 @@ class Writer:
                         "warning: updates of %s up to step %d were skipped, not being finite: %.0f%%", who, last, 100 * share
                     )
         self.skipping = any(skipped.values())
-        lost = [key for key, value in means.items() if not math.isfinite(value)]
-        if lost:
-            what = f"training diverged: not finite at step {progress.step}: {', '.join(lost)}"
-            raise DivergedError(what, str(self.run_dir), f"{self.remedy}; no checkpoint of it was saved")
+        self.guard.refuse_non_finite(means, progress.step)
         if not keep_sums:
             self.sums = {}
         now = time.monotonic()

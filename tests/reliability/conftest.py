@@ -102,12 +102,13 @@ class Kind:
 
     def train(self, run_dir: Path, **changes: Any) -> str:
         """Start or continue it; how it was stopped, or an empty string if it came to its end."""
+        from gan_cli.app.commands import Command
         from gan_cli.system import signals
         from gan_cli.system.errors import PreemptedError
-        from gan_cli.training.session import train_run
+        from gan_cli.training.session import run
 
         try:
-            train_run(replace(self.config, **changes), run_dir, "", lambda path: f"gan-train run_dir={path}")
+            run(replace(self.config, **changes), run_dir, "", Command(("gan-train",)))
         except PreemptedError as error:
             return error.what
         finally:

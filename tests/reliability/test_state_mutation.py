@@ -56,7 +56,8 @@ def fresh(kind: Any) -> tuple[Any, Any]:
 
     game = build_game(kind.config, None)
     game.batches.close()
-    return snapshot(kind.config, game)
+    tensors, info = snapshot(game)
+    return tensors, {**info, "config": kind.config.as_dict()}
 
 
 def overwritten(config: Any) -> dict[str, str]:

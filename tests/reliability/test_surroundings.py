@@ -129,7 +129,7 @@ def test_a_signal_that_a_library_takes_for_its_own_failure(gan: Any, monkeypatch
         except BaseException as error:
             raise ImportError("initialization failed") from error
 
-    monkeypatch.setattr(gan_cli.training.session, "train_run", signalled)
+    monkeypatch.setattr(gan_cli.training.session, "run", signalled)
     for args in ([], ["-m", "seed=1,2"]):
         result = gan("gan-train", *args)
         assert result.code == 75 and "Traceback" not in result.err

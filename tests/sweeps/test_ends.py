@@ -76,7 +76,7 @@ def test_stopped_with_a_full_disk(gan: Any, monkeypatch: pytest.MonkeyPatch, tmp
         signals.received.append("SIGINT")
         raise DiskError("the checkpoint could not be written", "here", "Free some space")
 
-    monkeypatch.setattr("gan_cli.training.session.train_run", full)
+    monkeypatch.setattr("gan_cli.training.session.run", full)
     result = gan("gan-train", "-m", *TINY["dcgan"], "seed=0,1", "hydra.sweep.dir=s")
     assert (result.code, len(begun)) == (DiskError.exit_code, 1), result.err
     assert "could not be written" in result.errors[0] and "nothing is lost" not in result.err

@@ -1,0 +1,78 @@
+"""The end of a run whose values are no longer finite.
+
+Single updates that are not finite are skipped on the device, see :meth:`gan_cli.training.loop.Player.update`. Here the host
+refuses to go on: after too many of them, or when such a value has got into what a run logs or saves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gan_cli.rundir import checkpoint
+from gan_cli.system.errors import DivergedError
+from gan_cli.training.game import Game
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Refuses values that are not finite.
+
+    Args:
+        run_dir: of the run, for messages. remedy: settings to try.
+    """
+
+    run_dir: Path
+    remedy: str
+
+    def diverged(self, what: str, saved: str = "no checkpoint of it was saved") -> DivergedError:
+        """The error that ends the run."""
+        return DivergedError(f"training diverged: {what}", str(self.run_dir), f"{self.remedy}; {saved}")
+
+    def refuse_non_finite(self, values: Mapping[str, float | Tensor], step: int, group: str = "") -> None:
+        """Never write or save what is already lost.
+
+        Args:
+            values: means of a row, or the tensors of ``group``.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        lost = [key for key, value in values.items() if not is_finite(value)]
+        if lost:
+            names = f"{group} {lost[0]} is not finite at step {step}"
+            raise self.diverged(names if group else f"not finite at step {step}: {', '.join(lost)}")
+
+    def refuse_skipped_updates(self, game: Game, limit: int) -> None:
+        """Called while updates are skipped, or have been since the last row.
+
+        Raises:
+            DivergedError: ``limit`` or more in a row, or what is not finite has reached the statistics of a network.
+        """
+        counts = {"discriminator": int(game.discriminator.skipped), "generator": int(game.generator.skipped)}
+        if max(counts.values()) < limit:
+            self.refuse_non_finite(game.task.state_dict(), game.progress.step, "networks")
+            return
+        lost = []
+        for side, count in counts.items():
+            step, updates = game.progress.step, count
+            while updates > 0 and step > 0:  # back to the first of them
+                step -= 1
+                updates -= game.task.objective.turns(step) if side == "discriminator" else 1
+            if count:
+                lost.append(f"the {side}'s {getattr(game, side).not_finite()} since step {step + 1} ({count} in a row)")
+        present = checkpoint.steps(self.run_dir)
+        left = f"the last checkpoint is that of step {present[-1]}" if present else "there was no checkpoint yet"
+        raise self.diverged(f"not finite are {' and '.join(lost)}", left)
+
+
+def is_finite(value: float | Tensor) -> bool:
+    """Whether a number, or all of a tensor, is finite."""
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+    return math.isfinite(value)
