@@ -27,7 +27,7 @@ Loss = Callable[[Batch], tuple[Tensor, dict[str, Tensor]]]
 class Task(Protocol):
     """What two players minimise, and how it is looked at. All state is in parameters and buffers.
 
-    ``batch_keys``: what the data set must give. A task that is :class:`gan_cli.tasks.protocols.Scores` has D's
+    ``batch_keys``: what the data set must give. A task that is :class:`gan_cli.protocols.Scores` has D's
     overfitting watched, see :class:`gan_cli.training.overfitting.Overfitting`. One with ``one_pass = True`` uses the graph of one pass of G in both
     turns of a step, see :mod:`gan_cli.training.compiling`.
     """

@@ -61,14 +61,23 @@ class Translates(Protocol):
 
 
 @runtime_checkable
+class HasModes(Protocol):
+    """A task whose trained generator can be used in two ways.
+
+    Attributes:
+        sample_mode: ``paper``, with dropout and the batch norm statistics of each image, or ``eval``.
+    """
+
+    sample_mode: str
+
+
+@runtime_checkable
 class DrawsPoints(Protocol):
     """A task whose samples are points of a known density, not images.
 
-    Attributes:
-        density: of the data, with ``dim``.
+    The task has the density of the data as ``density``, with ``dim``. It is no attribute of the protocol, because
+    ``isinstance`` does not find submodules of an ``nn.Module`` from Python 3.12 on.
     """
-
-    density: Any
 
     def draw_points(self, points: Any) -> Tensor:
         """A picture of points, uint8 (C, H, W)."""
