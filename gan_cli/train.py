@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_cli.app import entry
 from gan_cli.app.commands import continue_command
 from gan_cli.config.training import check
-from gan_cli.sweeps import elsewhere
+from gan_cli.sweeps import worker_processes
 from gan_cli.sweeps.directory import continue_sweep
 from gan_cli.system import signals, torchrun
 from gan_cli.system.errors import ConfigError, PreemptedError
@@ -53,8 +53,8 @@ def app(cfg: DictConfig) -> float | None:
     place: AbstractContextManager[None] = nullcontext()
     if sweeping:
         run_dir = Path(hydra.sweep.dir) / job_name(str(hydra.job.override_dirname))
-        elsewhere.obey(run_dir.parent)
-        place = elsewhere.own_gpu(run_dir.parent, config.device, hydra.job.num)
+        worker_processes.obey(run_dir.parent)
+        place = worker_processes.own_gpu(run_dir.parent, config.device, hydra.job.num)
         if str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
             from gan_cli.sweeps.search import Options, reporter
 

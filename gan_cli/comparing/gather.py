@@ -21,7 +21,7 @@ from gan_cli.comparing.records import EvaluationRecord, RunRecord
 from gan_cli.config.metrics import VALUES
 from gan_cli.config.plain import flatten
 from gan_cli.rundir import evaluations, status
-from gan_cli.rundir.rows import read_rows
+from gan_cli.rundir.metrics_log import read_rows
 from gan_cli.system.errors import ConfigError, NotFoundError, UntrustedError
 from gan_cli.system.files import read_file, refuse_links
 from gan_cli.system.locks import is_locked
