@@ -31,7 +31,7 @@ test-all: $(READY) ## run all tests (about 15 minutes on 2 cores)
 
 soak: $(READY) ## prove what docs/reliability.md says, in full size (about an hour on 2 cores)
 	@GAN_CLI_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rP tests/reliability \
-		tests/test_compiling.py tests/test_distributed.py tests/sweeps/test_elsewhere.py
+		tests/test_compiling.py tests/test_distributed.py tests/sweeps/test_worker_processes.py
 
 bench: $(READY) ## measure the speed of every model beside plain loops and rewrite docs/speed.md (about 25 minutes on 2 cores)
 	@$(BIN)/python benchmarks/speed.py --write-docs && $(BIN)/python benchmarks/profile_step.py --write-docs

@@ -58,7 +58,7 @@ def report(config: EvalConfig, case: Case) -> None:
     if notes:  # what can be relied on comes first
         values = {k: values[k] for k in sorted(values, key=lambda key: not key.startswith("kid"))}
     print(case.title)
-    print("\n".join(evaluations.table(values, translates=evaluation.paired)))
+    print("\n".join(evaluations.metric_lines(values, translates=evaluation.paired)))
     if extractor is not None:
         accuracy = extractor.facts.get("classifier_accuracy")
         right = f", right on {100 * accuracy:.1f} % of the test images" if accuracy is not None else ""

@@ -13,7 +13,7 @@ from gan_cli.app import entry
 from gan_cli.config import schema
 from gan_cli.config.plain import to_plain
 from gan_cli.sampling.config import SampleConfig
-from gan_cli.sampling.output import Samples, allocate, refuse_taken, remove_numbered, write_npz, written
+from gan_cli.sampling.output import Samples, allocate, refuse_taken, remove_numbered, result_names, write_npz
 from gan_cli.system.errors import ConfigError, OutputError, failing_as
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def app(cfg: DictConfig) -> None:
             return
         if isinstance(run.task, DrawsPoints) and {"png", "gif"} & set(config.formats or []):
             raise ConfigError("png and gif are for images, this run draws points", "formats", "Choose from grid and npz")
-        refuse_taken(output, written(config, output))
+        refuse_taken(output, result_names(config, output))
         samples = draw(run, config)
         output.mkdir(parents=True, exist_ok=True)
         for kind in dict.fromkeys(config.formats or ["grid"]):
@@ -108,9 +108,9 @@ def chosen_classes(label: Any, run: Run) -> list[int] | None:
 
 
 def draw(run: Run, config: SampleConfig) -> Samples:
-    """``num_samples`` of them, on the CPU. Says how far it is, as :class:`gan_cli.metrics.features.Progress` does."""
+    """``num_samples`` of them, on the CPU. Says how far it is, as :class:`gan_cli.metrics.features.ProgressLine` does."""
     from gan_cli.images import to_uint8
-    from gan_cli.metrics.features import Progress
+    from gan_cli.metrics.features import ProgressLine
     from gan_cli.rundir.reload import draw_options
 
     for key in ("input", "direction", "mode"):
@@ -127,7 +127,7 @@ def draw(run: Run, config: SampleConfig) -> Samples:
 
     values = allocate(config.num_samples, drawn(0, 1, run.task.labels(1, classes)))
     labels = run.task.labels(config.num_samples, classes)
-    with Progress(config.num_samples, "images") as progress:
+    with ProgressLine(config.num_samples, "images") as progress:
         for start in range(0, config.num_samples, config.batch_size):
             stop = min(start + config.batch_size, config.num_samples)
             values[start:stop] = drawn(start, stop, None if labels is None else labels[start:stop])

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from gan_cli.app import entry
 from gan_cli.app.commands import Command
 from gan_cli.config.training import TrainConfig, check
-from gan_cli.sweeps import elsewhere
+from gan_cli.sweeps import worker_processes
 from gan_cli.sweeps.directory import continue_sweep
 from gan_cli.system import signals, torchrun
 from gan_cli.system.errors import ConfigError, PreemptedError
@@ -48,9 +48,9 @@ def app(cfg: DictConfig) -> float | None:
     if run_dir is not None or hydra.mode != RunMode.MULTIRUN:
         return session.run(config, run_dir, name, command, original=original)
     run_dir = Path(hydra.sweep.dir) / job_name(str(hydra.job.override_dirname))
-    elsewhere.obey(run_dir.parent)
+    worker_processes.obey(run_dir.parent)
     try:
-        with elsewhere.own_gpu(run_dir.parent, config.device, hydra.job.num):
+        with worker_processes.own_gpu(run_dir.parent, config.device, hydra.job.num):
             value = session.run(config, run_dir, name, command, report=reporter_of(hydra, run_dir), original=original)
         if signals.received:  # in the last step
             raise signals.Interrupted(signals.received[0])

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 from gan_cli.comparing import board, charts
-from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
+from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord, Summary
 from gan_cli.system import signals
 from gan_cli.system.errors import OutputError
 
 from .test_hparams import ask, metrics  # type: ignore[import-not-found]  # noqa: F401
 
 
-def run(home: Path, loss: str, seed: int, scale: float) -> Run:
+def run(home: Path, loss: str, seed: int, scale: float) -> RunRecord:
     path = home / f"loss={loss},seed={seed}"
     (path / "samples").mkdir(parents=True)
     pictures = {}
@@ -28,9 +28,9 @@ def run(home: Path, loss: str, seed: int, scale: float) -> Run:
         pictures[step] = path / "samples" / f"step-{step:08d}.png"
         Image.fromarray(np.full((32, 48), step * 10, np.uint8)).save(pictures[step])
     rows = [{"step": s, "images": 8 * s, "d/loss": scale * s + seed, "g/loss": 1.0, "time/elapsed": 1.0} for s in (10, 20)]
-    evaluations = [Evaluation(20, 160, {"fid": 10 * scale + seed}, "abc", {})]
+    evaluations = [EvaluationRecord(20, 160, {"fid": 10 * scale + seed}, "abc", {})]
     config = {"seed": seed, "loss": loss}
-    return Run(path, config, "complete", "", 20, 20, 160, rows, evaluations, pictures, 1.0)
+    return RunRecord(path, config, "complete", "", 20, 20, 160, rows, evaluations, pictures, 1.0)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_several_comparisons_and_odd_names(comparison: Comparison, tmp_path: Pat
 def test_curves_are_of_what_the_table_counts(comparison: Comparison) -> None:
     """No run that does not count, no evaluation by another protocol, no row of an evaluated metric, whatever measured it."""
     group = comparison.groups[0]
-    other = Evaluation(20, 160, {"fid": 900.0}, "other", {})
+    other = EvaluationRecord(20, 160, {"fid": 900.0}, "other", {})
     first = replace(group.runs[0], evaluations=[*group.runs[0].evaluations, other])
     first.rows[-1]["metric/fid"] = 800.0
     lost = replace(group.runs[1], path=Path("elsewhere") / group.runs[1].path.name, state="diverged")
@@ -156,7 +156,7 @@ def test_here_is_refused(comparison: Comparison, tmp_path: Path, monkeypatch: py
 
 def test_a_signal_leaves_nothing(comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "boards").mkdir()
-    monkeypatch.setattr(board, "table", lambda _: os.kill(os.getpid(), signal.SIGTERM) or "")
+    monkeypatch.setattr(board, "markdown_table", lambda _: os.kill(os.getpid(), signal.SIGTERM) or "")
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(signals.Interrupted):
         board.write([comparison], tmp_path / "boards" / "a")

@@ -224,13 +224,13 @@ def test_numbers(value: float, text: str) -> None:
 
 def test_a_table_of_everything() -> None:
     values = {**dict.fromkeys(VALUES, 0.5), "kid_std": 0.1, "fid/a long class": 3.0}
-    lines = evaluations.table(values, translates=True)
+    lines = evaluations.metric_lines(values, translates=True)
     assert len(lines) == 1 + len(VALUES) + 1 and len({line.rindex("  ") for line in lines}) <= 2
     rows = {line.split("  ")[0]: line for line in lines}
     assert (
         "0.5 +- 0.1" in rows["kid"] and rows["memorisation"].endswith("near 0.5") and rows["fid/a long class"].endswith("lower")
     )
-    assert rows["lpips"].endswith("lower") and evaluations.table({"lpips": 1.0}, translates=False)[1].endswith("higher")
+    assert rows["lpips"].endswith("lower") and evaluations.metric_lines({"lpips": 1.0}, translates=False)[1].endswith("higher")
 
 
 def test_hashes_of_plain_data() -> None:

@@ -137,7 +137,7 @@ def _write_comparison(comparison: Comparison, directory: Path, stop: Sequence[st
                         board.add_scalar(f"{BAND}/{key}/lower", point.low, images)
                         board.add_scalar(f"{BAND}/{key}/upper", point.high, images)
     with SummaryWriter(directory / OVERVIEW) as board:
-        board.add_text("comparison", table(comparison))
+        board.add_text("comparison", markdown_table(comparison))
         layout = {
             key: ["Margin", [key, f"{BAND}/{key}/lower", f"{BAND}/{key}/upper"]]
             if band
@@ -179,7 +179,7 @@ def _number(word: str) -> str | float:
         return word
 
 
-def table(comparison: Comparison) -> str:
+def markdown_table(comparison: Comparison) -> str:
     """Mean +- std (n) of every column, a row for each group, and the notes, as Markdown."""
     names = [column.name for column in comparison.columns]
     lines = [f"| {comparison.title} | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]

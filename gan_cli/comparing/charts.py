@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from gan_cli.comparing.html import number, text_of
-from gan_cli.comparing.records import Group, Run
+from gan_cli.comparing.records import Group, RunRecord
 
 MOST_POINTS = 160  # of a line; more are averaged
 HUGE = 1e30  # beyond it a value is a training that blew up, not a value
@@ -79,7 +79,7 @@ def finite(value: Any) -> float:
     return float(value)
 
 
-def counting(group: Group, column: str = "") -> list[Run]:
+def counting(group: Group, column: str = "") -> list[RunRecord]:
     """The runs of a group that the table counts: in a column, or in any if the group has no value of it."""
     found = [group.summaries[column]] if column in group.summaries else group.summaries.values()
     keys = {key for summary in found for key in summary.values}

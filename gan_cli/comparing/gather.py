@@ -17,11 +17,11 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from gan_cli.comparing.records import Evaluation, Run
+from gan_cli.comparing.records import EvaluationRecord, RunRecord
 from gan_cli.config.metrics import VALUES
 from gan_cli.config.plain import flatten
 from gan_cli.rundir import evaluations, status
-from gan_cli.rundir.rows import read_rows
+from gan_cli.rundir.metrics_log import read_rows
 from gan_cli.system.errors import ConfigError, NotFoundError, UntrustedError
 from gan_cli.system.files import read_file, refuse_links
 from gan_cli.system.locks import is_locked
@@ -63,7 +63,7 @@ def _ends(text: str) -> str:
     return text if len(text) <= LONGEST_NAME else f"{text[:40]}...{text[43 - LONGEST_NAME :]}"
 
 
-def gather(arguments: Sequence[Path]) -> tuple[list[Run], list[str]]:
+def gather(arguments: Sequence[Path]) -> tuple[list[RunRecord], list[str]]:
     """The runs that are, or lie below, these directories, and what there is to say about them, a line each.
 
     Raises:
@@ -151,7 +151,7 @@ def is_begun(run_dir: Path) -> bool:
     return any(os.path.lexists(run_dir / mark) for mark in MARKS)
 
 
-def read(run_dir: Path, notes: Notes) -> Run | None:
+def read(run_dir: Path, notes: Notes) -> RunRecord | None:
     """What can be read of a run; None, with a note, if it is not known what was trained."""
     info = newest_state(run_dir)
     config = read_config(run_dir, info, notes)
@@ -178,7 +178,7 @@ def read(run_dir: Path, notes: Notes) -> Run | None:
     state = state_of(run_dir, said)
     if state == "unknown" and step >= total > 0:
         state = "complete"  # a run of an earlier version
-    return Run(
+    return RunRecord(
         path=run_dir,
         config=config,
         state=state,
@@ -298,7 +298,7 @@ def _is_value(value: object) -> bool:
     return abs(value) < MOST_VALUE or (isinstance(value, float) and not math.isfinite(value))
 
 
-def evaluations_of(run_dir: Path, notes: Notes) -> list[Evaluation]:
+def evaluations_of(run_dir: Path, notes: Notes) -> list[EvaluationRecord]:
     """By step."""
     found = []
     for path in sorted((run_dir / "evaluations").glob("*.json")):
@@ -310,7 +310,7 @@ def evaluations_of(run_dir: Path, notes: Notes) -> list[Evaluation]:
             continue
         values = {k: float(v) for k, v in result["metrics"].items() if _is_value(v)}
         known = {k: v for k, v in values.items() if k.removesuffix("_std") in VALUES or k.startswith("fid/")}
-        found.append(Evaluation(step, images, known, evaluations.protocol_id(protocol), protocol))
+        found.append(EvaluationRecord(step, images, known, evaluations.protocol_id(protocol), protocol))
     return sorted(found, key=lambda evaluation: evaluation.step)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from gan_cli.comparing import naming, statistics
 from gan_cli.comparing.gather import finite, listed
-from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
+from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord, Summary
 from gan_cli.config.metrics import VALUES, direction, is_better
 from gan_cli.config.training import MAY_CHANGE
 from gan_cli.rundir import evaluations
@@ -47,7 +47,7 @@ class Question:
     protocol: str = ""
 
 
-def compare(runs: Sequence[Run], notes: Sequence[str] = (), question: Question | None = None) -> list[Comparison]:
+def compare(runs: Sequence[RunRecord], notes: Sequence[str] = (), question: Question | None = None) -> list[Comparison]:
     """A comparison for each data set, the largest first. ``notes``: on all of them, said with the first.
 
     Raises:
@@ -102,7 +102,7 @@ def is_called(column: str, name: str) -> bool:
     return name in (column, column.partition(AT_MARK)[0])
 
 
-def data_key(run: Run) -> tuple[str, str]:
+def data_key(run: RunRecord) -> tuple[str, str]:
     """What a run learned from, and how, as far as its config says; and where that lies."""
     node = {k: v for k, v in run.config.items() if k.startswith("dataset.")}
     fixed = {k: v for k, v in node.items() if k not in MAY_CHANGE and v is not None}
@@ -111,20 +111,20 @@ def data_key(run: Run) -> tuple[str, str]:
     return json.dumps([kind, fixed], sort_keys=True, default=str), json.dumps(place, sort_keys=True, default=str)
 
 
-def by_data(runs: Sequence[Run]) -> list[list[Run]]:
+def by_data(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Runs of the same data and kind of task together. The fingerprint decides where there is one: data can lie elsewhere."""
     prints: dict[tuple[str, str], str] = {}
     for run in runs:
         if run.data:
             prints.setdefault(data_key(run), run.data)
-    parts: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    parts: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for run in runs:
         key = data_key(run)
         parts[key[0], run.data or prints.get(key) or key[1]].append(run)
     return sorted(parts.values(), key=lambda part: -len(part))
 
 
-def titles_of(parts: Sequence[Sequence[Run]]) -> list[str]:
+def titles_of(parts: Sequence[Sequence[RunRecord]]) -> list[str]:
     """The name of each data set, and what sets it apart from another one of the same name."""
     names = [str(part[0].config.get("dataset._target_", "data")).rsplit(".", 1)[-1] for part in parts]
     configs = [
@@ -141,7 +141,7 @@ def titles_of(parts: Sequence[Sequence[Run]]) -> list[str]:
     return titles
 
 
-def as_made(runs: Sequence[Run]) -> list[Run]:
+def as_made(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """With the precision that the machine chose in each config, and what was changed while the run was trained.
 
     A run that does not say its precision takes that which all others had who asked for the same.
@@ -162,7 +162,7 @@ def as_made(runs: Sequence[Run]) -> list[Run]:
 class _Table:
     """One comparison on its way."""
 
-    def __init__(self, title: str, runs: Sequence[Run], question: Question) -> None:
+    def __init__(self, title: str, runs: Sequence[RunRecord], question: Question) -> None:
         self.title, self.question = title, question
         self.notes: list[str] = []
         self.groups = self._groups(runs)
@@ -170,7 +170,7 @@ class _Table:
         self.counted = {run.path for run in counting}
         self.translates = not str(runs[0].config.get("model.task._target_", "")).startswith("gan_cli.tasks.noise.")
 
-    def counting(self, group: Group) -> list[Run]:
+    def counting(self, group: Group) -> list[RunRecord]:
         """The runs of a group that go into means."""
         return [run for run in group.runs if run.path in self.counted]
 
@@ -204,8 +204,8 @@ class _Table:
             self.notes.append(f"the groups differ by more than their names say: {listed(unnamed)}")
         return Comparison(self.title, self.groups, columns, sort_by, question.at, naming.varied(configs), self.notes)
 
-    def _groups(self, runs: Sequence[Run]) -> list[Group]:
-        together: dict[str, list[Run]] = defaultdict(list)
+    def _groups(self, runs: Sequence[RunRecord]) -> list[Group]:
+        together: dict[str, list[RunRecord]] = defaultdict(list)
         for run in as_made(runs):
             together[json.dumps(naming.comparable(run.config), sort_keys=True, default=str)].append(run)
         changed = [run.path for run in runs if run.changes]
@@ -218,7 +218,7 @@ class _Table:
             found.append(Group(name or "all runs", settings, group))
         return found
 
-    def _without_chosen(self, runs: Sequence[Run]) -> Sequence[Run]:
+    def _without_chosen(self, runs: Sequence[RunRecord]) -> Sequence[RunRecord]:
         """Without the best trial of a search, where other seeds confirm it: its value is why it was chosen."""
         confirming = {run.path.parent for run in runs if not run.chosen}
         lucky = [run for run in runs if run.chosen and run.path.parent in confirming]
@@ -229,8 +229,8 @@ class _Table:
             )
         return [run for run in runs if run not in lucky]
 
-    def _one_of_each_seed(self, runs: Sequence[Run]) -> list[Run]:
-        by_seed: dict[Any, list[Run]] = defaultdict(list)
+    def _one_of_each_seed(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
+        by_seed: dict[Any, list[RunRecord]] = defaultdict(list)
         for run in runs:
             by_seed[run.config.get("seed", 0)].append(run)
         kept = []
@@ -277,7 +277,7 @@ class _Table:
             group.runs = [self._qualified(run) for run in group.runs]
         return order
 
-    def _qualified(self, run: Run) -> Run:
+    def _qualified(self, run: RunRecord) -> RunRecord:
         """With the protocol in the name of every value, so that nothing can mix them."""
 
         def name(key: str, pid: str) -> str:
@@ -355,7 +355,7 @@ class _Table:
             )
         return found
 
-    def _picked(self, run: Run, pid: str, picked_by: Mapping[str, Column]) -> Evaluation | None:
+    def _picked(self, run: RunRecord, pid: str, picked_by: Mapping[str, Column]) -> EvaluationRecord | None:
         found = [e for e in run.evaluations if e.protocol_id == pid]
         if self.question.at.isdecimal():
             found = [e for e in found if e.images == int(self.question.at)]
@@ -369,13 +369,13 @@ class _Table:
             return best
         return found[-1] if found else None
 
-    def _measured(self, group: Group, column: Column, picked_by: Mapping[str, Column]) -> dict[str, Evaluation]:
+    def _measured(self, group: Group, column: Column, picked_by: Mapping[str, Column]) -> dict[str, EvaluationRecord]:
         if not column.protocol_id:
             return {}
         picked = {str(run.path): self._picked(run, column.protocol_id, picked_by) for run in self.counting(group)}
         return {path: evaluation for path, evaluation in picked.items() if evaluation is not None}
 
-    def _values(self, group: Group, column: Column, measured: Mapping[str, Evaluation]) -> dict[str, float]:
+    def _values(self, group: Group, column: Column, measured: Mapping[str, EvaluationRecord]) -> dict[str, float]:
         values = {}
         for run in self.counting(group):
             if column.protocol_id:
@@ -480,12 +480,12 @@ class _Table:
             )
 
 
-def _states(runs: Sequence[Run]) -> str:
+def _states(runs: Sequence[RunRecord]) -> str:
     """``2 diverged, 1 pruned``."""
     return ", ".join(f"{n} {state}" for state, n in Counter(run.state for run in runs).items())
 
 
-def reached(run: Run) -> int:
+def reached(run: RunRecord) -> int:
     """How many images it was trained with, as far as is known."""
     return max([run.images, *(e.images for e in run.evaluations)])
 

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from gan_cli.comparing.records import Column, Group, Run
+from gan_cli.comparing.records import Column, Group, RunRecord
 from gan_cli.system.files import read_file
 
 STYLES = 8  # groups with a colour, dash and marker of their own; there is no ninth that can be told from them
@@ -47,7 +47,7 @@ class Room:
         self.pictures -= len(content)
         return f"data:image/png;base64,{base64.b64encode(content).decode()}", width, height
 
-    def config(self, run: Run) -> str | None:
+    def config(self, run: RunRecord) -> str | None:
         """The text of ``config.yaml``, or what is known of it; None if the page is full."""
         try:
             text = read_file(run.path / "config.yaml", CONFIG_LIMIT).decode("utf-8", "replace")

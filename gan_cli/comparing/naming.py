@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gan_cli.comparing.records import Run
+from gan_cli.comparing.records import RunRecord
 from gan_cli.config.groups import GROUPS
 from gan_cli.config.plain import is_among
 from gan_cli.config.training import MAY_CHANGE
-from gan_cli.system.text import short
+from gan_cli.system.text import short, snake_case
 
 # What makes no other result, what the means are over, and the data, which is compared by its content elsewhere. Runs of
 # another length are another group.
@@ -38,7 +38,7 @@ def text(value: Any) -> str:
     return short(json.dumps(value, default=str, separators=(",", ":")), 60)
 
 
-def overrides(run: Run) -> dict[str, str]:
+def overrides(run: RunRecord) -> dict[str, str]:
     """What the command of a run set, or the name of its directory says, without what changes no result."""
     try:
         words = shlex.split(run.command)
@@ -50,7 +50,7 @@ def overrides(run: Run) -> dict[str, str]:
     return {key: short(value, 60) for key, value in pairs if not is_among(key, SAME)}
 
 
-def settings(groups: Sequence[Sequence[Run]]) -> list[dict[str, str]]:
+def settings(groups: Sequence[Sequence[RunRecord]]) -> list[dict[str, str]]:
     """For each group what sets it apart from the others, ``{"loss": "hinge"}``: as it was typed, else from the configs."""
     if len(groups) < 2:
         return [{} for _ in groups]
@@ -93,7 +93,7 @@ def _apart(labels: Sequence[dict[str, str]]) -> bool:
     return len({json.dumps(label, sort_keys=True) for label in labels}) == len(labels)
 
 
-def _typed(groups: Sequence[Sequence[Run]], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]] | None:
+def _typed(groups: Sequence[Sequence[RunRecord]], configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]] | None:
     """By overrides, where some are known."""
     known: list[dict[str, str]] = []
     for runs in groups:
@@ -174,13 +174,9 @@ def node_label(config: Mapping[str, Any], node: str) -> str:
     """``wasserstein+gradient_penalty``: the classes of a node of the config in the words of the options."""
     if node == "model":
         target = str(config.get("model.generator._target_", "")).split(".")
-        return short(target[-2] if len(target) > 1 and target[-1] == "Generator" else _snake(target[-1]), 40) or "?"
+        return short(target[-2] if len(target) > 1 and target[-1] == "Generator" else snake_case(target[-1]), 40) or "?"
     if not any(is_among(key, {node}) for key in config):
         return "none"
     targets = [str(v).rsplit(".", 1)[-1] for k, v in config.items() if k.startswith(f"{node}.") and k.endswith("_target_")]
-    names = [_snake(name) for name in targets if name != "Objective"]
+    names = [snake_case(name) for name in targets if name != "Objective"]
     return short("+".join(names), 60) or "?"
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

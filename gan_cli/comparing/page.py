@@ -39,7 +39,7 @@ from gan_cli.comparing.html import (
     table,
     text_of,
 )
-from gan_cli.comparing.records import Column, Comparison, Group, Run, Summary
+from gan_cli.comparing.records import Column, Comparison, Group, RunRecord, Summary
 from gan_cli.comparing.text import measured, training
 from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import write_output
@@ -150,7 +150,7 @@ def _chapter(comparison: Comparison, ident: str, room: Room) -> str:
 """
 
 
-def _states(runs: list[Run]) -> list[str]:
+def _states(runs: list[RunRecord]) -> list[str]:
     """``4 complete``, ``1 diverged``."""
     order = dict.fromkeys(["complete", *sorted(run.state for run in runs)])
     return [f"{n} {state}" for state in order if (n := sum(run.state == state for run in runs))]
@@ -335,7 +335,7 @@ def _protocols(comparison: Comparison) -> str:
     return text
 
 
-def _series(run: Run, column: Column, x: str) -> dict[int, tuple[float, float]]:
+def _series(run: RunRecord, column: Column, x: str) -> dict[int, tuple[float, float]]:
     """Step -> (x, value). ``x``: ``images`` or ``time/elapsed``."""
     if not column.protocol_id:
         found = [(row["step"], finite(row.get(x)), finite(row[column.name])) for row in run.rows if column.name in row]
@@ -444,7 +444,7 @@ def _runs(comparison: Comparison, groups: list[Named], ident: str, room: Room) -
     return f"{text}<h4>Commands and configs</h4>\n{''.join(folds)}"
 
 
-def _run_row(comparison: Comparison, one: Named, run: Run, key: str, room: Room) -> str:
+def _run_row(comparison: Comparison, one: Named, run: RunRecord, key: str, room: Room) -> str:
     found = [one.group.summaries.get(column.name) for column in comparison.columns]
     values = [summary.values.get(str(run.path)) if summary is not None else None for summary in found]
     places = []
@@ -466,7 +466,7 @@ def _run_row(comparison: Comparison, one: Named, run: Run, key: str, room: Room)
     return row(f'{one.badge} <a href="#{key}">seed {run.seed}</a>', "".join(cells), "files")
 
 
-def _run_fold(one: Named, run: Run, key: str, room: Room) -> str:
+def _run_fold(one: Named, run: RunRecord, key: str, room: Room) -> str:
     """How a run was made, how to make it again, and its config."""
     again = shlex.join(["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")])
     parts = [f'<p class="warn">{text_of(run.message)}</p>\n' if run.message else ""]

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationRecord:
     """One file of ``evaluations/``.
 
     Attributes:
@@ -25,7 +25,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """What is on disk of a run.
 
     Attributes:
@@ -48,7 +48,7 @@ class Run:
     total_steps: int
     images: int
     rows: list[dict[str, Any]]
-    evaluations: list[Evaluation]
+    evaluations: list[EvaluationRecord]
     pictures: dict[int, Path]
     seconds: float
     command: str = ""
@@ -96,7 +96,7 @@ class Summary:
     n: int
     verdict: str = ""
     p: float | None = None
-    measured: dict[str, Evaluation] = field(default_factory=dict)
+    measured: dict[str, EvaluationRecord] = field(default_factory=dict)
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Group:
 
     name: str
     settings: dict[str, str]
-    runs: list[Run]
+    runs: list[RunRecord]
     summaries: dict[str, Summary] = field(default_factory=dict)
 
 
@@ -134,6 +134,6 @@ class Comparison:
     notes: list[str]
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunRecord]:
         """Of all groups."""
         return [run for group in self.groups for run in group.runs]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gan_cli.comparing.charts import finite
 from gan_cli.comparing.html import STYLES, Named, Room, count, fold, listed, note, text_of
-from gan_cli.comparing.records import Group, Run
+from gan_cli.comparing.records import Group, RunRecord
 
 SHARES = (0.25, 0.5, 1.0)  # of the images that all groups have seen
 MOST_OTHERS = 24  # pictures of other seeds
@@ -25,7 +25,7 @@ class Picture:
     path: Path
 
 
-def at_steps(run: Run, steps: Iterable[int], key: str) -> dict[int, float]:
+def at_steps(run: RunRecord, steps: Iterable[int], key: str) -> dict[int, float]:
     """A column of the rows that grows from 0, at steps: of their rows, else in proportion of the next (or last) row."""
     known = sorted((row["step"], value) for row in run.rows if row["step"] > 0 and math.isfinite(value := finite(row.get(key))))
     found = {}
@@ -35,12 +35,12 @@ def at_steps(run: Run, steps: Iterable[int], key: str) -> dict[int, float]:
     return found
 
 
-def pictures(run: Run) -> list[Picture]:
+def pictures(run: RunRecord) -> list[Picture]:
     """In the order of training; without those of which nobody knows how many images had been seen."""
     return [Picture(step, images, run.pictures[step]) for step, images in at_steps(run, sorted(run.pictures), "images").items()]
 
 
-def shown_run(group: Group) -> Run | None:
+def shown_run(group: Group) -> RunRecord | None:
     """The run that stands for a group: of those with pictures the first seed that was completed, or the first."""
     runs = sorted(
         (run for run in group.runs if run.pictures and pictures(run)), key=lambda run: (run.state != "complete", run.seed)
@@ -86,14 +86,14 @@ def section(groups: Sequence[Named], room: Room) -> str:
     return note(" ".join(said)) + "".join(rows) + _other_seeds(groups, {run.path for _, run, _ in shown}, room)
 
 
-def _cell(one: Named, run: Run, found: Sequence[Picture], goal: float, room: Room) -> str:
+def _cell(one: Named, run: RunRecord, found: Sequence[Picture], goal: float, room: Room) -> str:
     picture = nearest(found, goal)
     if picture is None:
         return f'<div class="none">no picture near {goal:,.0f} images; the last is of {found[-1].images:,.0f}</div>'
     return _figure(one, run, picture, room) or '<div class="none">left out: not a PNG file, or too large for this page</div>'
 
 
-def _figure(one: Named, run: Run, picture: Picture, room: Room, label: str = "") -> str:
+def _figure(one: Named, run: RunRecord, picture: Picture, room: Room, label: str = "") -> str:
     embedded = room.picture(picture.path)
     if embedded is None:
         return ""

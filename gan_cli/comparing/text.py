@@ -14,7 +14,7 @@ from typing import Any
 
 from gan_cli.comparing.gather import finite
 from gan_cli.comparing.groups import TAIL, counted
-from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
+from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord, Summary
 from gan_cli.comparing.statistics import LEVEL
 from gan_cli.system.text import number, override, short
 
@@ -112,7 +112,7 @@ def legend(comparison: Comparison) -> list[str]:
     return found
 
 
-def table(comparison: Comparison, width: int, unicode: bool) -> list[str]:
+def comparison_lines(comparison: Comparison, width: int, unicode: bool) -> list[str]:
     """For a terminal: in several parts where the columns do not fit in ``width``; long names go over several lines."""
     rows = [cells(comparison, group) for group in comparison.groups]
     top = heads(comparison, unicode)
@@ -148,7 +148,7 @@ def report(comparisons: Sequence[Comparison], width: int, unicode: bool) -> str:
     for comparison in comparisons:
         notes = [note for note in comparison.notes if note not in said]
         said |= dict.fromkeys(notes)
-        lines = [plain(headline(comparison)), "", *table(comparison, width, unicode), "", *legend(comparison)]
+        lines = [plain(headline(comparison)), "", *comparison_lines(comparison, width, unicode), "", *legend(comparison)]
         blocks.append("\n".join([*lines, *(f"note: {plain(note)}" for note in notes)]).rstrip())
     return "\n\n".join(blocks)
 
@@ -212,12 +212,12 @@ def as_csv(comparisons: Sequence[Comparison]) -> str:
     return out.getvalue()
 
 
-def run_value(group: Group, run: Run, name: str) -> float | None:
+def run_value(group: Group, run: RunRecord, name: str) -> float | None:
     """What a run adds to a mean, or None."""
     return group.summaries[name].values.get(str(run.path)) if name in group.summaries else None
 
 
-def measured(group: Group, run: Run) -> list[Evaluation]:
+def measured(group: Group, run: RunRecord) -> list[EvaluationRecord]:
     """The evaluations of a run that count: one for each protocol, none if its values are from training rows."""
     found = [summary.measured.get(str(run.path)) for summary in group.summaries.values()]
     return list({(e.protocol_id, e.step): e for e in found if e is not None}.values())
@@ -256,7 +256,7 @@ def _summary(summary: Summary) -> dict[str, Any]:
     return {"mean": summary.mean, "std": summary.std, "n": summary.n, "verdict": summary.verdict, "p": summary.p}
 
 
-def _run(one: Comparison, group: Group, run: Run) -> dict[str, Any]:
+def _run(one: Comparison, group: Group, run: RunRecord) -> dict[str, Any]:
     values = {column.name: run_value(group, run, column.name) for column in one.columns}
     return {
         "path": str(run.path),
@@ -274,7 +274,7 @@ def _run(one: Comparison, group: Group, run: Run) -> dict[str, Any]:
     }
 
 
-def training(run: Run) -> list[str]:
+def training(run: RunRecord) -> list[str]:
     """The words of the command that made a run, or none if it is not known, or is not one that a run records.
 
     It may be a stranger's and be copied into a shell: no other program, and none by its path.

@@ -19,7 +19,7 @@ from torch import Tensor
 from gan_cli.data.dataset import ImageDataset
 from gan_cli.evaluation.image_sets import Images, centre, cropped, of_dataset
 from gan_cli.metrics.cache import cached
-from gan_cli.metrics.features import Extractor, Features, Progress, extract
+from gan_cli.metrics.features import Extractor, Features, ProgressLine, extract
 from gan_cli.metrics.frechet import Gaussian, frechet_distance
 from gan_cli.metrics.inception_score import inception_score
 from gan_cli.metrics.kid import kernel_distance
@@ -128,7 +128,7 @@ class Evaluation:
         one_by_one = Comparisons(self, fake)
         values: dict[str, float] = {}
         if self.extractor is None:
-            with Progress(fake.n, f"{fake.what} images") as progress:
+            with ProgressLine(fake.n, f"{fake.what} images") as progress:
                 for start, batch in counted(one_by_one.watch()):
                     progress(start + len(batch))
         else:

@@ -166,7 +166,7 @@ def extract(extractor: Extractor, batches: Iterable[Tensor], n: int, *, device: 
     result = Features(torch.empty(0), None)
     done = 0
     plain = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # full float32 on a GPU as well
-    with plain, torch.random.fork_rng([device] if device.type == "cuda" else []), Progress(n, what) as progress:
+    with plain, torch.random.fork_rng([device] if device.type == "cuda" else []), ProgressLine(n, what) as progress:
         for batch in batches:
             values, logits = extractor(batch[: n - done].to(device, non_blocking=True))
             if done == 0:
@@ -188,7 +188,7 @@ def extract(extractor: Extractor, batches: Iterable[Tensor], n: int, *, device: 
     return result
 
 
-class Progress:
+class ProgressLine:
     """How many of ``n`` images are done: a bar on a terminal, a line now and then elsewhere. ``what``: in words."""
 
     def __init__(self, n: int, what: str) -> None:

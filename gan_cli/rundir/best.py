@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_cli.config.metrics import VALUES
-from gan_cli.rundir.rows import read_rows
+from gan_cli.rundir.metrics_log import read_rows
 from gan_cli.system.errors import ConfigError
 from gan_cli.system.files import read_file
 

@@ -60,7 +60,7 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def table(values: dict[str, float], translates: bool) -> list[str]:
+def metric_lines(values: dict[str, float], translates: bool) -> list[str]:
     """A line for each value, its spread beside it, and which direction is better."""
     shown = [key for key in values if not key.endswith("_std")]
     width = max([len("metric"), *map(len, shown)])

@@ -17,7 +17,7 @@ from gan_cli.config import schema
 from gan_cli.config.plain import is_among, to_plain
 from gan_cli.config.training import BEGINNING, MAY_CHANGE, TrainConfig, check_plain
 from gan_cli.rundir import checkpoint, status
-from gan_cli.rundir.rows import read_rows
+from gan_cli.rundir.metrics_log import read_rows
 from gan_cli.rundir.trust import DEEPEST, TRAINED, check_trusted
 from gan_cli.system import console
 from gan_cli.system.errors import CheckpointError, ConfigError, DataError, NewerError, NotFoundError

@@ -19,6 +19,7 @@ from gan_cli.config import groups
 from gan_cli.config.plain import Node, flatten, is_among
 from gan_cli.config.training import BEGINNING, MAY_CHANGE, optimizer_node
 from gan_cli.system.files import written
+from gan_cli.system.text import snake_case
 
 # As conf/loss calls what these classes make together.
 LOSSES = {
@@ -63,10 +64,10 @@ def names(config: dict[str, Any]) -> dict[str, Any]:
     """
     generator, loss = config["model"]["generator"], config["loss"]
     module, _, name = generator.get("a2b", generator)["_target_"].rpartition(".")
-    parts = [loss.get(part) for part in ("adversarial", "constraint", "penalty")] + list(
-        (loss.get("regularisers") or {}).values()
-    )
-    objective = "+".join(_snake(part["_target_"]) for part in parts if part) or _snake(loss["_target_"])
+    terms = (loss.get("regularisers") or {}).values()
+    parts = [*(loss.get(part) for part in ("adversarial", "constraint", "penalty")), *terms]
+    losses = [snake_case(_class_name(node["_target_"])) for node in parts if node]
+    objective = "+".join(losses) or snake_case(_class_name(loss["_target_"]))
     special = {
         "model": module.rpartition(".")[2] + ("" if name == "Generator" else f".{name}"),
         "dataset": config["dataset"]["_target_"].rpartition(".")[2],
@@ -74,12 +75,11 @@ def names(config: dict[str, Any]) -> dict[str, Any]:
         "optimizer": config["optimizer"]["_target_"].rpartition(".")[2],
     }
     nodes = {part.group: config.get(part.group) for part in groups.PARTS if part.in_hparams and part.group not in special}
-    return special | {group: _snake(node["_target_"]) for group, node in nodes.items() if node}
+    return special | {group: snake_case(_class_name(node["_target_"])) for group, node in nodes.items() if node}
 
 
-def _snake(target: str) -> str:
-    """``gan_cli.losses.NonSaturating`` -> ``non_saturating``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", target.rpartition(".")[2]).lower()
+def _class_name(target: str) -> str:
+    return target.rpartition(".")[2]
 
 
 def columns(logged: Iterable[str], evaluated: Iterable[str] = ()) -> list[str]:

@@ -30,7 +30,7 @@ class Samples:
     classes: int
 
 
-def written(config: SampleConfig, output: Path) -> list[str]:
+def result_names(config: SampleConfig, output: Path) -> list[str]:
     """The files that will be written for a run that draws from noise; of single samples those that are there already."""
     there = [path.name for path in output.glob("*.png") if re.fullmatch("[0-9]{5}|[1-9][0-9]{5,17}", path.stem)]
     names = {"grid": ["grid.png"], "npz": ["samples.npz"], "gif": ["interpolation.gif"]}

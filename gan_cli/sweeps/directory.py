@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from gan_cli.sweeps.elsewhere import STOP, own_mark
+from gan_cli.sweeps.worker_processes import STOP, own_mark
 from gan_cli.system.errors import OutputError
 from gan_cli.system.files import read_file, write_file
 from gan_cli.system.locks import locked

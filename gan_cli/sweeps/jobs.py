@@ -32,9 +32,9 @@ from gan_cli.config.training import MAY_CHANGE, TrainConfig, check
 from gan_cli.rundir import status
 from gan_cli.rundir.best import final_metric
 from gan_cli.sweeps import directory
-from gan_cli.sweeps.elsewhere import STOP, gpus
-from gan_cli.sweeps.lost import LOST, LostError, as_failed, as_failures, is_loss
-from gan_cli.sweeps.table import Watch, look
+from gan_cli.sweeps.lost_jobs import LOST, LostError, as_failed, as_failures, is_loss
+from gan_cli.sweeps.progress_table import Watch, look
+from gan_cli.sweeps.worker_processes import STOP, gpus
 from gan_cli.system import signals
 from gan_cli.system.errors import (
     CheckpointError,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gan_cli.images import enlarge, write_png
 from gan_cli.rundir import hparams
-from gan_cli.rundir.rows import read_rows
+from gan_cli.rundir.metrics_log import read_rows
 from gan_cli.system import console
 from gan_cli.system.errors import CheckpointError
 from gan_cli.system.files import write_file

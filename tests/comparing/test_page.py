@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from gan_cli.comparing import html, page, samples, text
-from gan_cli.comparing.records import Column, Comparison, Evaluation, Group, Run, Summary
+from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord, Summary
 from gan_cli.system.errors import OutputError
 
 EVIL = "<script>alert('x')</script>\u202e&\"'</style>"
@@ -39,7 +39,7 @@ def png(side: int = 8, grey: int = 128) -> bytes:
 
 def make_run(
     folder: Path, loss: str, seed: int, *, offset: float = 0.0, steps: int = 100, images: int = 8, **changes: Any
-) -> Run:
+) -> RunRecord:
     """A run of a group, with what a page reads of it on the disk. ``images``: seen in a step."""
     path = folder / f"loss={loss},seed={seed}"
     (path / "samples").mkdir(parents=True)
@@ -52,7 +52,7 @@ def make_run(
         for step in range(10, steps + 1, 10)
     ]
     evaluations = [
-        Evaluation(
+        EvaluationRecord(
             step, step * images, {"fid": 30 - step / 10 + seed + offset, "precision": step / 200}, "1a2b3c4d", {"resize": 32}
         )
         for step in (50, 100)
@@ -64,7 +64,7 @@ def make_run(
         **{"command": f"gan-train loss={loss} seed={seed}", "cwd": "somewhere"},
         "config": {"loss": loss, "seed": seed, "batch_size": 8, "loss.n_critic": len(loss)},
     }
-    return Run(path, **(values | changes))
+    return RunRecord(path, **(values | changes))
 
 
 def summarised(groups: list[Group], columns: list[Column] = COLUMNS) -> list[Group]:

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import pytest
 from omegaconf import OmegaConf
 
-from gan_cli.sweeps import directory, elsewhere, jobs, lost
-from gan_cli.sweeps.table import Watch
+from gan_cli.sweeps import directory, jobs, lost_jobs, worker_processes
+from gan_cli.sweeps.progress_table import Watch
 from gan_cli.system import signals
 from gan_cli.system.errors import ConfigError, DiskError, PeerError, PreemptedError, PrunedError
 
@@ -62,7 +62,7 @@ def test_a_job_whose_sweep_is_gone_is_not_begun(monkeypatch: pytest.MonkeyPatch,
     before = signal.getsignal(signal.SIGINT)
     try:
         with pytest.raises(SystemExit) as ended:
-            elsewhere.obey(tmp_path)
+            worker_processes.obey(tmp_path)
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.value.code == PreemptedError.exit_code
@@ -97,21 +97,21 @@ class Job:
 
 
 def test_what_is_said_of_jobs_that_a_signal_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(jobs.places, "continue_sweep", lambda: "gan-train -m")
+    monkeypatch.setattr(jobs.directory, "continue_sweep", lambda: "gan-train -m")
     monkeypatch.setattr(signals, "received", ["SIGTERM"])
     grid: Any = jobs.Jobs()
     grid.directory = tmp_path
     saved = PreemptedError("stopped", "a", "Continue")
     refused, full = ConfigError("no such value", "b", "Correct it"), DiskError("no space", "b", "Free some")
-    ends = lost.as_failed(saved), lost.as_failed(refused), lost.as_failed(full)
+    ends = lost_jobs.as_failed(saved), lost_jobs.as_failed(refused), lost_jobs.as_failed(full)
     grid.signalled = 11.0
     error = grid._stopped([Job("a"), Job("b"), Job("c")], ends, 0.0)
     assert isinstance(error, PreemptedError), "what failed before the signal had nothing to save"
     grid.signalled = 9.0
     error = grid._stopped([Job("a"), Job("b"), Job("c")], ends, 0.0)
     assert isinstance(error, DiskError) and "could not save: c (" in str(error)
-    gone = lost.as_failed(lost.LostError("its process is gone", "b", "Repeat it"))
-    for ends in ([], [lost.as_failed(saved), gone]):
+    gone = lost_jobs.as_failed(lost_jobs.LostError("its process is gone", "b", "Repeat it"))
+    for ends in ([], [lost_jobs.as_failed(saved), gone]):
         error = grid._stopped([Job("a"), Job("b", lost=True)], ends, 0.0)
         assert type(error) is PeerError and "could not save: b (" in str(error), "it is not launched again"
 
@@ -119,7 +119,7 @@ def test_what_is_said_of_jobs_that_a_signal_ended(monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A sweep whose jobs are called as they are typed, all lost when ``bad`` ones are among a batch that is launched."""
-    monkeypatch.setattr(jobs.places, "continue_sweep", lambda: "gan-train -m")
+    monkeypatch.setattr(jobs.directory, "continue_sweep", lambda: "gan-train -m")
 
     class Sweep(jobs.Jobs):
         bad: ClassVar[set[str]] = set()
@@ -135,11 +135,11 @@ def grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
             for job in batch:
                 job.lost = job in batch[:2]  # two workers
             if self.bad & {job.name for job in batch[:2]}:
-                raise lost.LostError("a worker was killed", "here", "Repeat it")
+                raise lost_jobs.LostError("a worker was killed", "here", "Repeat it")
             if self.bad & {job.name for job in batch}:  # the first two came to their end before
                 self.finished.update({job.name: "pruned" for job in batch[:2]})
-                raise lost.LostError("a worker was killed", "here", "Repeat it")
-            return [lost.as_failed(PrunedError("hopeless", job.name, "")) for job in batch]
+                raise lost_jobs.LostError("a worker was killed", "here", "Repeat it")
+            return [lost_jobs.as_failed(PrunedError("hopeless", job.name, "")) for job in batch]
 
     sweep: Any = Sweep()
     sweep.bad, sweep.finished, sweep.launches = set(), {}, []

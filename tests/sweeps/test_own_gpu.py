@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from gan_cli.sweeps import elsewhere, jobs
+from gan_cli.sweeps import jobs, worker_processes
 
 
 @pytest.fixture
@@ -16,29 +16,29 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What CUDA is told to use, one after the other, on a machine with two GPUs."""
     found: list[int] = []
     monkeypatch.setenv("GAN_CLI_SWEEP", "elsewhere:1")
-    monkeypatch.setattr(elsewhere.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(worker_processes.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
     return found
 
 
 def test_each_job_takes_one_that_is_free(chosen: list[int], tmp_path: Path) -> None:
-    first, second = (elsewhere.own_gpu(tmp_path, device, 7) for device in ("auto", "cuda"))
-    with first, second, elsewhere.own_gpu(tmp_path, "auto", 9):  # none is free: it shares one
+    first, second = (worker_processes.own_gpu(tmp_path, device, 7) for device in ("auto", "cuda"))
+    with first, second, worker_processes.own_gpu(tmp_path, "auto", 9):  # none is free: it shares one
         pass
-    with elsewhere.own_gpu(tmp_path, "auto", 10):
+    with worker_processes.own_gpu(tmp_path, "auto", 10):
         pass
     assert chosen == [0, 1, 9 % 2, 0]
 
 
 def test_a_job_without_a_choice_takes_none(chosen: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with elsewhere.own_gpu(tmp_path, "cpu", 0):
+    with worker_processes.own_gpu(tmp_path, "cpu", 0):
         pass
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with elsewhere.own_gpu(tmp_path, "auto", 0):
+    with worker_processes.own_gpu(tmp_path, "auto", 0):
         pass
     monkeypatch.delenv("GAN_CLI_SWEEP")  # in the process that sweeps
-    with elsewhere.own_gpu(tmp_path, "auto", 0):
+    with worker_processes.own_gpu(tmp_path, "auto", 0):
         pass
     assert not chosen and not list(tmp_path.iterdir())
 

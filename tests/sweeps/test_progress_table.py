@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gan_cli.sweeps.table import Job, Watch, clock, look, remaining, summary, table
+from gan_cli.sweeps.progress_table import Job, Watch, clock, look, remaining, summary, table
 from gan_cli.system.locks import locked
 
 
@@ -76,7 +76,7 @@ def test_words() -> None:
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """What is logged, by a watch that looks all the time."""
-    monkeypatch.setattr("gan_cli.sweeps.table.LOOK", 0.01)
+    monkeypatch.setattr("gan_cli.sweeps.progress_table.LOOK", 0.01)
     monkeypatch.setattr(logging.getLogger("gan_cli"), "propagate", True)
     caplog.set_level(logging.INFO, logger="gan_cli")
     return caplog
@@ -127,7 +127,7 @@ def test_a_log_has_the_table_now_and_then(
     tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of jobs elsewhere nothing else may be said for hours."""
-    monkeypatch.setattr("gan_cli.sweeps.table.EVERY", 0.05)
+    monkeypatch.setattr("gan_cli.sweeps.progress_table.EVERY", 0.05)
     for apart, least in ((True, 4), (False, 2)):
         said.clear()
         watch = Watch(tmp_path, ["a"], apart=apart)
@@ -146,7 +146,7 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_each_job_that_runs_has_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr("gan_cli.sweeps.table.LOOK", 0.01)
+    monkeypatch.setattr("gan_cli.sweeps.progress_table.LOOK", 0.01)
     job(tmp_path / "a", "running", 50, 10.0)
     with locked(tmp_path / "a"):
         watch = Watch(tmp_path, ["a", "b"], apart=True)
