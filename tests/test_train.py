@@ -400,10 +400,10 @@ def test_divergence(save_every: int, train: Any, read: Any, tmp_path: Path) -> N
 
 
 def test_optimized_metric(train: Any, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_cli import train
+    from gan_cli import train as command
 
-    app, returned = train.app, []
-    monkeypatch.setattr(train, "app", lambda cfg: returned.append(app(cfg)))
+    app, returned = command.app, []
+    monkeypatch.setattr(command, "app", lambda cfg: returned.append(app(cfg)))
     for _ in range(2):  # trained, and finished before
         train("total_steps=2", "run_dir=r", "optimized_metric=d/loss")
     assert returned == [read.rows(tmp_path / "r")[-1]["d/loss"]] * 2
