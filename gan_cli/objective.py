@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli.ranges import Count, NonNegative, Positive, PositiveInt
-from gan_cli.schedules import Schedule
 
 Logs = dict[str, Tensor]
+Schedule = Callable[[int], Any]  # images that D has seen -> value of a setting, see gan_cli.schedules.Ramp
 PlayerName = Literal["discriminator", "generator"]
 
 
@@ -278,6 +278,11 @@ class Objective(nn.Module):
         self.discriminator_weight, self.critic_norm, self.augment = discriminator_weight, critic_norm, augment
         own = {"penalty": Penalty(penalty)} if penalty is not None else {}
         self.regularisers = nn.ModuleDict(own | dict(regularisers or {}))
+
+    @property
+    def penalty(self) -> Callable[..., Tensor] | None:
+        """The penalty, or None."""
+        return dict(self.terms())["penalty"].penalty if "penalty" in self.regularisers else None  # type: ignore[return-value]
 
     def turns(self, step: int) -> int:
         """Discriminator updates in ``step``, counted from 0."""

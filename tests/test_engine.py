@@ -20,8 +20,9 @@ from gan_cli.objective import Objective, WeightClip
 from gan_cli.penalties import GradientPenalty
 from gan_cli.schedules import Constant
 from gan_cli.tasks.noise import NoiseToImage
+from gan_cli.tasks.task import Batch
 from gan_cli.training.ema import EMA
-from gan_cli.training.loop import Batch, Player, Progress, frozen, train
+from gan_cli.training.loop import Player, Progress, frozen, train
 
 N, BATCH = 10, 4  # batches run across the ends of epochs
 PIXELS = torch.randint(256, (N, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -53,27 +54,17 @@ class Game:
         self.progress = Progress()
         options = {"schedule": Constant(), "lr": 0.1, **player}
         lr = options.pop("lr")
-        self.g = Player(
-            "g",
-            self.generator,
-            torch.optim.Adam(self.generator.parameters(), lr=lr),
-            self.recorded("G", self.task.generator_loss),
-            **options,
-        )
-        self.d = Player(
-            "d",
-            self.critic,
-            torch.optim.Adam(self.critic.parameters(), lr=lr, betas=(0.5, 0.9)),
-            self.recorded("D", self.task.discriminator_loss),
-            constraint=self.objective.constraint,
-            **options,
-        )
+        g, d = torch.optim.Adam(self.generator.parameters(), lr=lr), torch.optim.Adam(self.critic.parameters(), lr, (0.5, 0.9))
+        self.g = Player("generator", self.task, self.generator, g, **options)
+        self.d = Player("discriminator", self.task, self.critic, d, constraint=self.objective.constraint, **options)
+        for who, player in (("G", self.g), ("D", self.d)):
+            player.loss_and_gradient = self.recorded(who, player.plain_loss_and_gradient)
 
-    def recorded(self, who: str, loss: Callable[[Batch], Any]) -> Callable[[Batch], Any]:
-        def call(batch: Batch) -> Any:
+    def recorded(self, who: str, loss: Callable[..., Any]) -> Callable[..., Any]:
+        def call(batch: Batch, *more: Any) -> Any:
             self.turns.append((who, batch))
             self.at_turn(who)
-            return loss(batch)
+            return loss(batch, *more)
 
         return call
 

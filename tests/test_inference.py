@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli.tasks import inference
-from gan_cli.tasks.inference import with_dropout
+from gan_cli.tasks.inference import with_own_noise
 
 N = 150
 KINDS = {
@@ -23,7 +23,7 @@ KINDS = {
 
 
 def drawn(layer: nn.Module, x: Tensor, seed: int = 0, start: int = 0) -> Tensor:
-    return with_dropout(nn.Sequential(nn.Identity(), layer).eval(), x, None, seed, start)
+    return with_own_noise(nn.Sequential(nn.Identity(), layer).eval(), x, None, seed, start)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,14 +61,14 @@ def test_every_layer_and_call_draws_its_own() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.stack([self.a(x), self.b(x), self.a(x)], dim=1)
 
-    one, two, three = with_dropout(Twice(), torch.ones(8, 50), None, 0, 0).unbind(1)
+    one, two, three = with_own_noise(Twice(), torch.ones(8, 50), None, 0, 0).unbind(1)
     assert not torch.equal(one, two) and not torch.equal(one, three) and not torch.equal(two, three)
 
 
 def test_nothing_is_left_behind() -> None:
     network = nn.Sequential(nn.Dropout(0.5), nn.Dropout(1.0)).eval()
     state = torch.get_rng_state()
-    assert torch.equal(with_dropout(network, torch.ones(3, 9), None, 0, 0), torch.zeros(3, 9))
+    assert torch.equal(with_own_noise(network, torch.ones(3, 9), None, 0, 0), torch.zeros(3, 9))
     assert torch.equal(torch.get_rng_state(), state)
     assert not any(module.training or module._forward_hooks for module in network.modules())
 
@@ -76,7 +76,7 @@ def test_nothing_is_left_behind() -> None:
 def test_nothing_is_left_behind_by_a_failure() -> None:
     network: Any = nn.Sequential(nn.Dropout(0.5), nn.Linear(2, 2)).eval()
     with pytest.raises(RuntimeError, match="shape"):
-        with_dropout(network, torch.ones(3, 9), None, 0, 0)
+        with_own_noise(network, torch.ones(3, 9), None, 0, 0)
     assert not network[0]._forward_hooks
 
 
@@ -90,5 +90,5 @@ def test_networks_with_labels() -> None:
             return self.drop(z) * label[:, None]
 
     x, label = torch.ones(5, 40), torch.arange(5)
-    whole = with_dropout(Labelled(), x, label, 3, 10)
-    assert torch.equal(with_dropout(Labelled(), x[2:4], label[2:4], 3, 12), whole[2:4])
+    whole = with_own_noise(Labelled(), x, label, 3, 10)
+    assert torch.equal(with_own_noise(Labelled(), x[2:4], label[2:4], 3, 12), whole[2:4])

@@ -16,6 +16,8 @@ from gan_cli.objective import Objective, WeightClip
 from gan_cli.penalties import GradientPenalty
 from gan_cli.tasks.noise import NoiseToImage
 
+from .tiny import turns  # type: ignore[import-not-found]
+
 DIM, N, CLASSES = 5, 6, 3
 IMAGES = torch.rand(N, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 LABELS = torch.tensor([0, 2, 1, 1, 0, 2])
@@ -72,7 +74,7 @@ def play_alone(task: NoiseToImage, n_critic: int) -> list[Tensor]:
     """One step: the latents that G was given."""
     task.generator.z.clear()
     for turn in turns_of(task, n_critic):
-        (task.discriminator_loss if turn == "D" else task.generator_loss)(BATCH)
+        (turns(task).discriminator if turn == "D" else turns(task).generator)(BATCH)
     return list(task.generator.z)
 
 
@@ -121,10 +123,10 @@ def test_one_pass_for_both_turns_is_the_same() -> None:
         for seed in (1, 2):
             torch.manual_seed(seed)
             task.zero_grad()
-            loss, _ = task.discriminator_loss(BATCH)
+            loss, _ = turns(task).discriminator(BATCH)
             loss.backward()
             assert all(p.grad is None for p in task.generator.parameters())
-            loss, _ = task.generator_loss(BATCH)
+            loss, _ = turns(task).generator(BATCH)
             loss.backward()
             gradients += [p.grad for p in task.parameters() if p.grad is not None]
         assert len(task.generator.z) == (2 if once else 4)
@@ -153,7 +155,7 @@ def test_the_loss_is_that_of_separate_passes(adversarial: Any, norm: str) -> Non
     make_norm = {"none": lambda: None, "layer": lambda: nn.LayerNorm(6), "batch": lambda: nn.BatchNorm1d(6)}[norm]
     task = make_task(make_norm(), {"adversarial": adversarial})
     reference = copy.deepcopy(task)
-    loss, logs = task.discriminator_loss(BATCH)
+    loss, logs = turns(task).discriminator(BATCH)
     loss.backward()
 
     fake = reference.generator(task.generator.z[0]).detach()
@@ -171,13 +173,13 @@ def test_the_loss_is_that_of_separate_passes(adversarial: Any, norm: str) -> Non
 @pytest.mark.parametrize(("norm", "passes"), [(None, [2 * N]), (nn.LayerNorm(6), [2 * N]), (nn.BatchNorm1d(6), [N, N])])
 def test_batch_norm_sees_real_and_generated_images_apart(norm: nn.Module | None, passes: list[int]) -> None:
     task = make_task(norm)
-    task.discriminator_loss(BATCH)
+    turns(task).discriminator(BATCH)
     assert [len(images) for images in task.discriminator.images] == passes
 
 
 def test_the_generators_loss() -> None:
     task = make_task()
-    loss, logs = task.generator_loss(BATCH)
+    loss, logs = turns(task).generator(BATCH)
     logits = task.discriminator(task.generator.inner(task.generator.z[0]))
     torch.testing.assert_close(loss, -torch.log(torch.sigmoid(logits)).mean())
     assert set(logs) == {"g/loss"} and not logs["g/loss"].requires_grad
@@ -192,7 +194,7 @@ def test_the_penalty_is_added_and_logged() -> None:
             return critic(real).mean() * 0 + 3
 
     task = make_task(objective={"adversarial": Wasserstein(), "penalty": Constant()})
-    loss, logs = task.discriminator_loss(BATCH)
+    loss, logs = turns(task).discriminator(BATCH)
     real, fake = task.discriminator.layers(IMAGES), task.discriminator.layers(task.generator.inner(task.generator.z[0]))
     torch.testing.assert_close(loss, fake.mean() - real.mean() + 3)
     assert logs["d/penalty"].item() == 3 and not any(v.requires_grad for v in logs.values())
@@ -204,8 +206,8 @@ def test_labels_reach_both_networks_beside_their_images(norm: nn.Module | None) 
     penalty = None if norm is not None else GradientPenalty()
     task = make_task(norm, {"penalty": penalty}, num_classes=CLASSES)
     assert task.batch_keys == ("image", "label")
-    task.discriminator_loss(BATCH)
-    task.generator_loss(BATCH)
+    turns(task).discriminator(BATCH)
+    turns(task).generator(BATCH)
     assert len(task.generator.labels) == 2
     assert all(torch.equal(label, LABELS) for label in task.generator.labels)
     for images, label in zip(task.discriminator.images, task.discriminator.labels, strict=True):
@@ -217,8 +219,8 @@ def test_labels_reach_both_networks_beside_their_images(norm: nn.Module | None) 
 def test_an_unconditional_task_ignores_labels() -> None:
     task = make_task()
     assert task.batch_keys == ("image",)
-    task.discriminator_loss(BATCH)
-    task.generator_loss({"image": IMAGES})
+    turns(task).discriminator(BATCH)
+    turns(task).generator({"image": IMAGES})
     assert set(task.generator.labels) == set(task.discriminator.labels) == {None}
     assert task.labels(9) is None
 

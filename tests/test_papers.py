@@ -25,11 +25,13 @@ from gan_cli.data.dataset import ArrayDataset, Jitter, TranslationDataset
 from gan_cli.losses import LeastSquares, Minimax, NonSaturating, Wasserstein
 from gan_cli.networks import cgan, dcgan, mlp, patchgan, resnet, resnet_translator, unet
 from gan_cli.networks.layers import Maxout
-from gan_cli.objective import Objective, WarmUp
+from gan_cli.objective import Critic, Objective, WarmUp
 from gan_cli.penalties import GradientPenalty
 from gan_cli.tasks.unpaired import ImagePool
 from gan_cli.training.build import Game, build_game
 from gan_cli.training.loop import Player, train
+
+from .tiny import turns  # type: ignore[import-not-found]
 
 NORM = nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm
 WEIGHTED = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
@@ -448,9 +450,9 @@ def test_optimizers_batches_and_schedules(preset: str) -> None:
             assert optimizer.defaults[name] == wanted
             given = optimizer_node(config.optimizer, side)[name]
             assert (tuple(given) if isinstance(given, list) else given) == wanted
-        player = Player("g", network, optimizer, lambda batch: pytest.fail("not to be called"), schedule)
+        player = Player("generator", None, network, optimizer, schedule)
         for done in (0.0, 0.25, 0.5, 0.75, 1 - 1 / steps):
-            player.set_learning_rate(round(done * steps))
+            player.follow_schedules(round(done * steps), 0)
             factor = 1.0 if falls is None or done <= falls else (1 - done) / (1 - falls)
             assert optimizer.param_groups[0]["lr"] == pytest.approx(lr * factor, rel=1e-6)
 
@@ -509,20 +511,20 @@ def play(
     """Who moved in ``steps`` steps of the one loop, and the logs of the last; ``look`` is called before every move."""
     moves: list[str] = []
     logs: dict[str, Tensor] = {}
-    own = {"D": (players.discriminator, players.discriminator.loss), "G": (players.generator, players.generator.loss)}
-    for who, (player, loss) in own.items():
+    own = {"D": players.discriminator, "G": players.generator}
+    for who, player in own.items():
 
-        def watched(batch: dict[str, Tensor], who: str = who, loss: Any = loss) -> Any:
+        def watched(batch: dict[str, Tensor], *more: Any, who: str = who, loss: Any = player.plain_loss_and_gradient) -> Any:
             moves.append(who)
             look(who, batch)
-            return loss(batch)
+            return loss(batch, *more)
 
-        player.loss = watched
+        player.loss_and_gradient = watched
     train(
         players, total_steps=players.progress.step + steps, seed=0, after_step=lambda new: bool(logs.update(new)) or True,
     )  # fmt: skip
-    for player, loss in own.values():
-        player.loss = loss
+    for player in own.values():
+        player.loss_and_gradient = player.plain_loss_and_gradient
     return "".join(moves), logs
 
 
@@ -775,12 +777,16 @@ def test_wgan_gp_penalty_in_closed_form(norms: list[float]) -> None:
     assert result.item() == pytest.approx(10 * sum((norm - 1) ** 2 for norm in norms) / 2, abs=1e-5)
 
 
+def turn_of(objective: Objective) -> Any:
+    return objective.turn(0, 0, torch.device("cpu"))
+
+
 def test_wgan_gp_critic_loss() -> None:
     """Algorithm 1, line 7: D(x~) - D(x) + lambda (||grad D(x^)|| - 1)^2, for D(x) = <w, x>."""
     torch.manual_seed(0)
     objective = build(composed("experiment=wgan_gp_mnist").loss, "loss")
     w, real, fake = torch.randn(1, 4, 4), torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4)
-    loss, logs = objective.discriminator_loss(lambda x: (x * w).flatten(1).sum(1), real, fake, separately=False)
+    loss, logs = objective.discriminator_loss(Critic(lambda x: (x * w).flatten(1).sum(1)), real, fake, turn_of(objective))
     difference, penalty = ((fake - real).mean(0) * w).sum(), 10 * (w.norm() - 1) ** 2
     torch.testing.assert_close(loss, difference + penalty)
     torch.testing.assert_close((logs["d/wasserstein"], logs["d/penalty"]), (-difference, penalty))
@@ -810,7 +816,7 @@ def test_pix2pix_discriminator_sees_pairs() -> None:
     judged: list[Tensor] = []
     task.generator.register_forward_hook(lambda _m, _i, output: fakes.append(output.detach()))
     task.discriminator.register_forward_pre_hook(lambda _m, inputs: judged.append(inputs[0]))
-    loss, _ = task.discriminator_loss(batch)
+    loss, _ = turns(task).discriminator(batch)
     assert torch.equal(torch.cat(judged)[:, :1], batch["source"].repeat(2, 1, 1, 1))
     assert torch.equal(torch.cat(judged)[:, 1:], torch.cat([batch["target"], fakes[0]]))
     loss.backward()
@@ -822,11 +828,11 @@ def test_pix2pix_the_discriminators_loss_is_halved() -> None:
     """Section 3.3: "we divide the objective by 2 while optimizing D"."""
     objective = build(composed("experiment=pix2pix_facades").loss, "loss")
     real, fake = torch.randn(2, 1, 30, 30), torch.randn(2, 1, 30, 30)
-    loss, _ = objective.discriminator_loss(lambda x: x, real, fake, separately=False)
+    loss, _ = objective.discriminator_loss(Critic(lambda x: x), real, fake, turn_of(objective))
     d_real, d_fake = torch.sigmoid(real), torch.sigmoid(fake)
     torch.testing.assert_close(loss, -(torch.log(d_real).mean() + torch.log(1 - d_fake).mean()) / 2)
     torch.testing.assert_close(
-        objective.generator_loss(lambda x: x, real, fake, separately=False), -torch.log(d_fake).mean()
+        objective.generator_loss(Critic(lambda x: x), real, fake, turn_of(objective), None, ())[0], -torch.log(d_fake).mean()
     )  # "maximize log D(x, G(x, z))", not halved
 
 
@@ -835,8 +841,8 @@ def test_pix2pix_generator_loss() -> None:
     task, batch = game("model=pix2pix", *PIX2PIX).task, pair_batch()
     fakes: list[Tensor] = []
     task.generator.register_forward_hook(lambda _m, _i, output: fakes.append(output.detach()))
-    task.discriminator_loss(batch)
-    loss, logs = task.generator_loss(batch)
+    turns(task).discriminator(batch)
+    loss, logs = turns(task).generator(batch)
     assert len(fakes) == 1, "both moves of a step are about one G(x)"
     assert set(logs) == {"g/loss", "g/adversarial", "g/l1"}
     torch.testing.assert_close(logs["g/l1"], (batch["target"] - fakes[0]).abs().sum() / fakes[0].numel())
@@ -931,16 +937,17 @@ def test_cyclegan_least_squares() -> None:
     objective = build(composed("experiment=cyclegan_horse2zebra").loss, "loss")
     assert isinstance(objective.adversarial, LeastSquares)
     real, fake = torch.randn(2, 1, 30, 30), torch.randn(2, 1, 30, 30)
-    loss, _ = objective.discriminator_loss(lambda x: x, real, fake, separately=False)
+    loss, _ = objective.discriminator_loss(Critic(lambda x: x), real, fake, turn_of(objective))
     torch.testing.assert_close(loss, ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2)
-    torch.testing.assert_close(objective.generator_loss(lambda x: x, real, fake, separately=False), ((fake - 1) ** 2).mean())
+    loss, _, _ = objective.generator_loss(Critic(lambda x: x), real, fake, turn_of(objective), None, ())
+    torch.testing.assert_close(loss, ((fake - 1) ** 2).mean())
 
 
 def test_cyclegan_generator_loss() -> None:
     """Equation 3 with lambda 10, and section 5.2's identity loss with weight 0.5 lambda."""
     task = game("model=cyclegan", *CYCLEGAN).task
     a, b = pair_batch().values()
-    loss, logs = task.generator_loss({"a": a, "b": b})
+    loss, logs = turns(task).generator({"a": a, "b": b})
     assert set(logs) == {"g/loss", "g/adversarial", "g/cycle", "g/identity"}
     torch.testing.assert_close(loss.detach(), logs["g/adversarial"] + 10 * logs["g/cycle"] + 5 * logs["g/identity"])
     g, f = task.generator.a2b, task.generator.b2a  # the paper's names

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gan_cli.losses import Wasserstein
+from gan_cli.objective import Critic, Objective, Turn
 from gan_cli.penalties import GradientPenalty
 
 SHAPE = (6, 2, 3, 4)
@@ -132,17 +134,15 @@ def test_it_runs_in_float32_under_autocast() -> None:
 
     def critic(x: Tensor) -> Tensor:
         logits = layer(x.flatten(1))
-        seen.extend((x.dtype, logits.dtype))
+        seen.append(logits.dtype)
         return logits
 
     real, fake = images()
-    values = []
-    for enabled in (True, False):
+    objective, values = Objective(Wasserstein(), GradientPenalty()), []
+    for given in (fake, fake, fake.bfloat16()):
         torch.manual_seed(1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            values.append(GradientPenalty()(critic, real, fake))
-    assert set(seen) == {torch.float32} and values[0].dtype == torch.float32
-    assert torch.equal(*values)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert GradientPenalty()(critic, real, fake.bfloat16()).dtype == torch.float32
-    assert set(seen) == {torch.float32}
+        with torch.autocast("cpu", torch.bfloat16, enabled=bool(values)):
+            _, logs = objective.discriminator_loss(Critic(critic), real, given, Turn(("penalty",)))
+        values.append(logs["d/penalty"])
+    assert seen == [torch.float32, torch.float32, torch.bfloat16, torch.float32, torch.bfloat16, torch.float32]
+    assert torch.equal(values[0], values[1]) and values[2].dtype == torch.float32

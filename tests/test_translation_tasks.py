@@ -26,6 +26,8 @@ from gan_cli.tasks.unpaired import ImagePool, UnpairedTranslation
 from gan_cli.training.ema import EMA
 from gan_cli.training.loop import Player, Progress, frozen, train
 
+from .tiny import turns  # type: ignore[import-not-found]
+
 C, H, N = 2, 8, 3
 Batch = dict[str, Tensor]
 Task = PairedTranslation | UnpairedTranslation
@@ -114,27 +116,19 @@ def play(task: Task, steps: int, look: Callable[[str], None] = lambda who: None,
     stream = Stream(task)
 
     def watched(who: str, loss: Any) -> Any:
-        def call(given: Batch) -> Any:
+        def call(given: Batch, *more: Any) -> Any:
             moves.append((who, given))
             look(who)
-            return loss(given)
+            return loss(given, *more)
 
         return call
 
     g, d = (
-        Player(
-            who.lower(),
-            network,
-            torch.optim.Adam(network.parameters(), lr=0.01),
-            watched(who, loss),
-            Constant(),
-            precision=precision,
-        )
-        for who, network, loss in (
-            ("G", task.generator, task.generator_loss),
-            ("D", task.discriminator, task.discriminator_loss),
-        )
+        Player(name, task, network, torch.optim.Adam(network.parameters(), lr=0.01), Constant(), precision=precision)
+        for name, network in (("generator", task.generator), ("discriminator", task.discriminator))
     )
+    for who, player in (("G", g), ("D", d)):
+        player.loss_and_gradient = watched(who, player.plain_loss_and_gradient)
     game = SimpleNamespace(
         task=task, generator=g, discriminator=d, ema=EMA(task.generator, 0), batches=stream, progress=Progress()
     )
@@ -155,8 +149,8 @@ def same_gradients(loss: Tensor, expected: Tensor, network: nn.Module, reference
 def test_pix2pix_losses() -> None:
     """Isola et al. 2017, equations 1 to 4, in float64."""
     task, given = paired(l1_weight=7.0), of(paired())
-    d_loss, d_logs = task.discriminator_loss(given)
-    g_loss, g_logs = task.generator_loss(given)
+    d_loss, d_logs = turns(task).discriminator(given)
+    g_loss, g_logs = turns(task).generator(given)
 
     def d(x: Tensor, y: Tensor) -> Tensor:
         first, last = task.discriminator.layers[0], task.discriminator.layers[3]
@@ -191,7 +185,7 @@ def test_cyclegan_losses(identity_weight: float, first: str) -> None:
     """Zhu et al. 2017, equations 1 to 3 with section 4's squares, and section 5.2's identity loss."""
     task = unpaired(cycle_weight=3.0, identity_weight=identity_weight, objective={"first": first})
     given = of(task)
-    moves = {"G": task.generator_loss, "D": task.discriminator_loss}
+    moves = {"G": turns(task).generator, "D": turns(task).discriminator}
     results = {who: moves[who](given) for who in ("GD" if first == "generator" else "DG")}
     a, b = given.values()
     weights = copy.deepcopy(task)
@@ -226,14 +220,14 @@ def test_cyclegan_losses(identity_weight: float, first: str) -> None:
 def test_without_the_identity_term_no_image_of_the_target_domain_is_translated_for_it() -> None:
     for weight, passes in ((0.0, [N, N]), (0.5, [2 * N, N])):
         task = unpaired(identity_weight=weight)
-        task.generator_loss(of(task))
+        turns(task).generator(of(task))
         assert [len(x) for x in task.generator.a2b.given] == [len(x) for x in task.generator.b2a.given] == passes
 
 
 def test_batch_norm_in_a_translator_does_not_mix_the_domains() -> None:
     task = unpaired(middle=lambda: nn.BatchNorm2d(C))
     given = of(task)
-    task.generator_loss(given)
+    turns(task).generator(given)
     assert [len(x) for x in task.generator.a2b.given] == [N] * 3  # a, b, and b's translation
     assert torch.equal(task.generator.a2b.given[0], given["a"]) and torch.equal(task.generator.a2b.given[1], given["b"])
 
@@ -254,12 +248,12 @@ def test_gradients_reach_only_the_player_whose_turn_it_is(kind: int, first: str)
 
     for who in "GD" if first == "generator" else "DG":
         if who == "D":
-            task.discriminator_loss(of(task))[0].backward()
+            turns(task).discriminator(of(task))[0].backward()
             g, d = moved()
             assert not any(g) and all(d)
         else:
             with frozen(task.discriminator):
-                task.generator_loss(of(task))[0].backward()
+                turns(task).generator(of(task))[0].backward()
             g, d = moved()
             assert all(g) and not any(d)
 
@@ -268,8 +262,8 @@ def test_gradients_reach_only_the_player_whose_turn_it_is(kind: int, first: str)
 def test_the_images_themselves_get_no_gradient(kind: int) -> None:
     task = both(penalty=GradientPenalty())[kind]
     given = of(task)
-    task.discriminator_loss(given)[0].backward()
-    task.generator_loss(given)[0].backward()
+    turns(task).discriminator(given)[0].backward()
+    turns(task).generator(given)[0].backward()
     assert all(not v.requires_grad and v.grad is None for v in given.values())
 
 
@@ -325,7 +319,6 @@ def test_cyclegan_the_fakes_of_each_turn(first: str, n_critic: int) -> None:
         if who == "D":
             assert torch.equal(x[:N], given[key])
     assert len(seen) == 2 * len(moves) == 4 * (n_critic + 1)
-    assert task._fakes is None
 
 
 @pytest.mark.parametrize("kind", [0, 1])
@@ -334,9 +327,9 @@ def test_joint_and_separate_passes_agree(kind: int, adversarial: Any) -> None:
     results = []
     for separately in (False, True):
         task = both(adversarial=adversarial)[kind]
-        assert not task.separately
-        task.separately = separately
-        d_loss, logs = task.discriminator_loss(of(task))
+        assert not task.mixes_samples
+        task.mixes_samples = separately
+        d_loss, logs = turns(task).discriminator(of(task))
         d_loss.backward()
         judges = [m for m in task.modules() if isinstance(m, Judge)]
         assert [len(x) for m in judges for x in m.given] == ([N, N] if separately else [2 * N]) * len(judges)
@@ -347,8 +340,8 @@ def test_joint_and_separate_passes_agree(kind: int, adversarial: Any) -> None:
 def test_batch_norm_in_the_discriminator_means_separate_passes() -> None:
     tasks: list[Task] = [paired(norm=nn.BatchNorm2d(4)), unpaired(norm=lambda: nn.BatchNorm2d(4))]
     for task in tasks:
-        assert task.separately
-        task.discriminator_loss(of(task))
+        assert task.mixes_samples
+        turns(task).discriminator(of(task))
         assert all([len(x) for x in m.given] == [N, N] for m in task.modules() if isinstance(m, Judge))
 
 
@@ -371,12 +364,12 @@ class Relativistic:
 def test_a_relativistic_loss_sees_the_real_images() -> None:
     task = paired(objective={"adversarial": Relativistic()}, l1_weight=0.0)
     x, y = (given := of(task)).values()
-    loss, _ = task.generator_loss(given)
+    loss, _ = turns(task).generator(given)
     d, fake = task.discriminator.layers, task.generator.made[0]
     torch.testing.assert_close(loss, F.softplus(d(torch.cat([x, y], 1)) - d(torch.cat([x, fake], 1))).mean())
     two = unpaired(objective={"adversarial": Relativistic()}, cycle_weight=0.0)
     a, b = (given := of(two)).values()
-    loss, _ = two.generator_loss(given)
+    loss, _ = turns(two).generator(given)
     d_a, d_b = two.discriminator.a.layers, two.discriminator.b.layers
     fake_b, fake_a = two.generator.a2b.made[0][:N], two.generator.b2a.made[0][:N]
     torch.testing.assert_close(loss, F.softplus(d_b(b) - d_b(fake_b)).mean() + F.softplus(d_a(a) - d_a(fake_a)).mean())
@@ -393,9 +386,9 @@ def test_bf16_gives_losses_in_float32(kind: int, first: str) -> None:
     results = {}
     for precision in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
-        turns = [task.generator_loss, task.discriminator_loss]
+        moves = [turns(task).generator, turns(task).discriminator]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision is torch.bfloat16):
-            results[precision] = [turn(of(task)) for turn in (turns if first == "generator" else turns[::-1])]
+            results[precision] = [move(of(task)) for move in (moves if first == "generator" else moves[::-1])]
     assert made == {torch.float32, torch.bfloat16}
     for (loss, logs), (exact, _) in zip(results[torch.bfloat16], results[torch.float32], strict=True):
         assert {loss.dtype, *(v.dtype for v in logs.values())} == {torch.float32}
@@ -421,7 +414,7 @@ def test_the_gradient_penalty_of_pix2pix_is_about_the_target_only() -> None:
     seen: list[Tensor] = []
     task.discriminator = Linear()
     given = of(task)
-    loss, logs = task.discriminator_loss(given)
+    loss, logs = turns(task).discriminator(given)
     w = task.discriminator.weight[C:]
     torch.testing.assert_close(logs["d/penalty"], (10 * (w.norm() - 1) ** 2).detach())
     difference = ((task.generator.made[0] - given["target"]).mean(0) * w).sum()
@@ -471,8 +464,8 @@ def test_what_the_pool_returned_does_not_change_later() -> None:
 
 def test_each_domain_has_its_pool() -> None:
     task = unpaired(pool_size=2 * N)
-    task.generator_loss(of(task))
-    task.discriminator_loss(of(task))
+    turns(task).generator(of(task))
+    turns(task).discriminator(of(task))
     assert (task.pool_a.filled.item(), task.pool_b.filled.item()) == (N, N)
     torch.testing.assert_close(task.pool_a.images[:N], task.generator.b2a.made[0][:N])
     torch.testing.assert_close(task.pool_b.images[:N], task.generator.a2b.made[0][:N])
