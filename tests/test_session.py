@@ -1,4 +1,4 @@
-"""What a session does beside the steps, and when, with a clock and an evaluation of the test's own."""
+"""A session beside the steps: what is due when, and what ends it, with a clock and an evaluation of the test's own."""
 
 from __future__ import annotations
 
