@@ -90,18 +90,18 @@ def joined(device: Callable[[], torch.device]) -> Iterator[None]:
         return
     group = _group = _join()
     try:
-        try:
-            _connect(group, device())
-            yield
-        except PreemptedError:
-            _part(group)
-            if group.rank > 0:
-                sys.exit(PreemptedError.exit_code)
-            raise
+        _connect(group, device())
+        yield
         _part(group)
+    except PreemptedError:
+        _part(group)
+        if group.rank > 0:
+            sys.exit(PreemptedError.exit_code)
+        raise
+    except SystemExit:
+        raise
     except BaseException as error:
-        if not isinstance(error, PreemptedError | SystemExit):
-            _last_words(group, error)
+        _last_words(group, error)
         raise
     finally:
         _group = None

@@ -280,14 +280,14 @@ class Session:
             if before.has_picture(saved.step):
                 self.writer.picture(self.draw())  # TensorBoard dropped it with what came after
 
-    def after_step(self, logs: Mapping[str, Tensor]) -> bool:
+    def after_step(self, logs: dict[str, Tensor]) -> bool:
         """Do what is due after a step; return whether to go on.
 
         The order matters. A measurement and an evaluation come before the row, which holds their values. A run that has
         diverged ends after its row, which shows it, and before a checkpoint of it. The processes agree on a signal after the
         row: one that comes later waits for the next step. The checkpoint comes last, since it holds the state of all this.
         """
-        self.writer.add(dict(logs))
+        self.writer.add(logs)
         step, max_hours = self.progress.step, self.config.max_hours
         due = self.plan.due(step)
         if max_hours is not None and self.clock() - self.started > max_hours * 3600:

@@ -120,7 +120,7 @@ def test_other_commands_end_as_the_shell_expects(program: str, arg: str, tmp_pat
 
 
 def test_a_signal_that_a_library_takes_for_its_own_failure(gan: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import gan_cli.trainer
+    import gan_cli.training.session
 
     def signalled(*args: Any, **keywords: Any) -> None:
         try:
