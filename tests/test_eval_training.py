@@ -357,16 +357,16 @@ def test_the_best_value_goes_to_the_sweeper(train: Any, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["eval_every=5"], r"no evaluation in 4 steps \(eval_every=5\)\. Set eval_every=4 or less"),
-        (["eval_every=0"], r"0 is not a whole number >= 1 or null \(eval_every\)"),
-        (["optimized_metric=metric/fid"], r"metric/fid is measured only if there are evaluations.*eval_every=4"),
-        (["eval_every=2", "metrics=[kid]", "optimized_metric=metric/fid"], r"give no 'fid' \(optimized_metric\).*metric/kid"),
-        (["eval_every=2", "metrics=[prdc]", "optimized_metric=metric/lpips"], r"give no 'lpips'.*metric/coverage"),
+        (["eval_every=5"], r"4 steps \(eval_every=5\)\..*eval_every=4"),
+        (["eval_every=0"], r"0.*>= 1.*\(eval_every\)"),
+        (["optimized_metric=metric/fid"], r"metric/fid.*eval_every=4"),
+        (["eval_every=2", "metrics=[kid]", "optimized_metric=metric/fid"], r"'fid' \(optimized_metric\).*metric/kid"),
+        (["eval_every=2", "metrics=[prdc]", "optimized_metric=metric/lpips"], r"'lpips'.*metric/coverage"),
         (["eval_every=2", "metrics=[psnr]"], r"psnr compares images with their targets"),
         (["eval_every=2", "metrics=[accuracy]"], r"no class is"),
-        (["eval_every=2", "metrics=[fdi]"], r"'fdi' is not an option \(metrics\[0\]\).*Did you mean: fid\?"),
-        (["eval_every=2", "num_samples=1"], r"fid needs at least 2 images|kid needs at least 2 images"),
-        (["eval_every=2", "features=own"], r"features has no option 'own'"),
+        (["eval_every=2", "metrics=[fdi]"], r"'fdi'.*\(metrics\[0\]\).*fid"),
+        (["eval_every=2", "num_samples=1"], r"2 images|kid.*2 images"),
+        (["eval_every=2", "features=own"], r"'own'"),
     ],
 )
 def test_refused(args: list[str], message: str, gan: Any, tmp_path: Path) -> None:
