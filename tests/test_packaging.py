@@ -79,10 +79,6 @@ def test_wheel_has_everything(installed: Path) -> None:
     assert not [name for name in files if name.startswith(("tests", "conf/", "scripts", "docs"))]
 
 
-def test_wheel_is_small(wheel: Path) -> None:
-    assert wheel.stat().st_size < 440_000
-
-
 def test_console_scripts(installed: Path) -> None:
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
     text = entry_points.read_text()

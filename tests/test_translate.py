@@ -318,7 +318,7 @@ def test_what_gan_sample_did_not_write_it_does_not_write_over(sample: Any, here:
     before = {name: (here / "mine" / name).read_bytes() for name in ("cat.png", "dog.png")}
     for given, name in (("mine/cat.jpg", "cat.png"), ("mine/sub", "dog.png")):
         result = sample("cyc_rgb", f"input={given}", "output=mine", code=2)
-        assert f"a result would take the place of {name}" in result.errors[0]
+        assert f" {name} (output)" in result.errors[0]
     assert {name: (here / "mine" / name).read_bytes() for name in before} == before
 
 
@@ -332,7 +332,7 @@ def test_no_file_of_another_is_written_over(sample: Any, here: Path) -> None:
             kind = {"png": "png", "npz": "npz", "gif": "gif"}[name[-3:]]
             kind = "grid" if name in ("grid.png", "sheets/000.png") else kind
             result = sample(run, "output=mine", f"formats={kind}", "num_samples=2", code=2)
-            assert f"would take the place of {name}" in result.errors[0]
+            assert f" {name} (output)" in result.errors[0]
             assert (here / "mine" / name).read_bytes() == b"mine"
 
 
@@ -658,6 +658,6 @@ def test_a_name_that_is_misspelt(clothes: Path, gan: Any) -> None:
     result = gan("gan-sample", f"run_dir={clothes}/run", "label=Sneeker")
     assert result.code == 2
     (line,) = result.err.splitlines()
-    assert line.startswith("gan-sample: error: 'Sneeker' is not a class of this run (label). Choose from 0 to 9, or by name: ")
-    assert line.endswith("Did you mean: Sneaker?")
+    assert line.startswith("gan-sample: error: 'Sneeker' ") and " (label). " in line
+    assert line.endswith("Sneaker?")
     assert "Ankle boot" in line
