@@ -36,8 +36,8 @@ soak: $(READY) ## prove what docs/reliability.md says, in full size (about an ho
 bench: $(READY) ## measure the speed of every model beside plain loops and rewrite docs/speed.md (about 25 minutes on 2 cores)
 	@$(BIN)/python benchmarks/speed.py --write-docs && $(BIN)/python benchmarks/profile_step.py --write-docs
 
-lint: $(READY) ## check style and formatting
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(READY) ## check style, formatting and the floors of imports
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo 2>&1
 
 type: $(READY) ## check types
 	@$(BIN)/mypy

@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_module
 
 import gan_cli.config
+from gan_cli.config import groups
 from gan_cli.config.plain import differences
 from gan_cli.config.training import TrainConfig
 from gan_cli.rundir.trust import TRAINED, check_trusted
@@ -21,8 +22,7 @@ from .conftest import TINY, quick  # type: ignore[import-not-found]
 from .tiny import config_of, play  # type: ignore[import-not-found]
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = ["augment", "dataset", "experiment", "features", "launcher", "loss", "model", "optimizer"]
-GROUPS += ["protocol", "schedule", "sweep"]
+GROUPS = [*groups.GROUPS, "experiment", "launcher", "protocol", "sweep"]
 SWEEPERS = "hydra"  # a folder of groups of Hydra's own
 EVALUATION = {"features", "protocol"}  # of gan-eval only
 ALL_OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))

@@ -80,7 +80,8 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         evaluations: dict[int, dict[str, float]] | None = None,
         rows: list[dict[str, Any]] | None = None,
     ) -> Path:
-        from gan_cli.rundir import evaluations
+        from gan_cli.rundir.evaluations import protocol_id
+        from gan_cli.rundir.evaluations import write as write_evaluation
 
         path = tmp_path / "runs" / name
         path.mkdir(parents=True)
@@ -101,7 +102,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         found = evaluations or ({} if fid is None else {steps: {"fid": fid, "fid_std": 0.1, "is": 10 - fid}})
         for step, values in found.items():
             said = {**PROTOCOL, **(protocol or {}), "step": step, "images": 8 * step}
-            evaluations.write(path / "evaluations" / f"step-{step:08d}-{evaluations.protocol_id(said)}.json", values, said)
+            write_evaluation(path / "evaluations" / f"step-{step:08d}-{protocol_id(said)}.json", values, said)
         return path
 
     return write

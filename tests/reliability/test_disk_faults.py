@@ -23,7 +23,7 @@ from .processes import TINY, Command, failing, half_written, newest, watching
 SOAK = "GAN_CLI_SOAK" in os.environ
 pytestmark = pytest.mark.usefixtures("no_process_left")
 ERRNOS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
-TRIALS = 100 if SOAK else 6
+TRIALS = [100] if SOAK else [2, pytest.param(6, marks=pytest.mark.slow)]
 RUN = [*TINY["dcgan"], "total_steps=6", "save_every=2", "log_every=1", "sample_every=3", "gif=true"]
 CLONE_NEWNS, MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 1, 32, 4096, 16384, 1 << 18
 
@@ -90,9 +90,10 @@ def operations(cwd: Path) -> list[str]:
     return seen
 
 
-def test_any_operation_fails(tmp_path: Path, whole: Path, started: Path, read: Any) -> None:
-    seen, rng, ended, last = operations(tmp_path), random.Random(0), Counter[int](), range(TRIALS // 2, TRIALS)
-    places = sorted(rng.sample(range(len(seen)), TRIALS // 2)) * 2
+@pytest.mark.parametrize("trials", TRIALS)
+def test_any_operation_fails(trials: int, tmp_path: Path, whole: Path, started: Path, read: Any) -> None:
+    seen, rng, ended, last = operations(tmp_path), random.Random(0), Counter[int](), range(trials // 2, trials)
+    places = sorted(rng.sample(range(len(seen)), trials // 2)) * 2
     for k, at in enumerate(places):
         run_dir, number, times = tmp_path / f"r{k}", ERRNOS[k % len(ERRNOS)], 1 + 2 * (k % 2)
         if k in last:  # a run that goes on: there is something to lose
@@ -112,8 +113,8 @@ def test_any_operation_fails(tmp_path: Path, whole: Path, started: Path, read: A
         assert half_written(run_dir) == [], where
         read.assert_same(whole, run_dir)
         shutil.rmtree(run_dir)
-    print(f"{TRIALS} injected disk errors, exit codes {dict(ended)}: no checkpoint lost, all ended identical when repeated")
-    assert sum(ended.values()) == TRIALS and ended[74] > 0
+    print(f"{trials} injected disk errors, exit codes {dict(ended)}: no checkpoint lost, all ended identical when repeated")
+    assert sum(ended.values()) == trials and ended[74] > 0
 
 
 def mount(kind: str, target: Path, flags: int, options: str = "") -> None:

@@ -13,16 +13,28 @@ import torch
 from gan_cli.rundir import checkpoint
 from gan_cli.system.errors import DiskError
 
+from ..conftest import train_tiny  # type: ignore[import-not-found]
+
 FEW = ["save_every=2", "log_every=2", "sample_every=2", "run_dir=r"]
 
 
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 2 steps."""
+    home: Path = tmp_path_factory.mktemp("two_steps")
+    train_tiny(home, "total_steps=2", *FEW)
+    return home / "r"
+
+
 @pytest.fixture
-def begun(train: Any, tmp_path: Path) -> Any:
-    """Trains 2 steps, then continues with more settings to step 4."""
+def begun(two_steps: Path, train: Any, tmp_path: Path) -> Any:
+    """Begins with a run of 2 steps, then continues with more settings to step 4."""
 
     def go_on(*args: str, code: int = 0, first: tuple[str, ...] = ()) -> Any:
-        if not (tmp_path / "r").exists():
+        if not (tmp_path / "r").exists() and first:
             train("total_steps=2", *FEW, *first)
+        elif not (tmp_path / "r").exists():
+            shutil.copytree(two_steps, tmp_path / "r")
         return train("total_steps=4", *FEW, *first, *args, code=code)
 
     return go_on

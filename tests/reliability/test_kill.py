@@ -19,7 +19,7 @@ from .processes import TINY, Command, half_written, newest
 
 SOAK = "GAN_CLI_SOAK" in os.environ
 pytestmark = pytest.mark.usefixtures("no_process_left")
-KILLS = 25 if SOAK else 4  # of each chain
+KILLS = [25] if SOAK else [1, pytest.param(4, marks=pytest.mark.slow)]  # of each chain
 KINDS = ("folder", "dcgan", "cyclegan", "wgan_gp")
 CHAINS = 8 if SOAK else 1
 LIFE = 6.0 if SOAK else 0.6  # seconds: the longest that a process lives, start of torch included
@@ -97,10 +97,11 @@ def chain(home: Path, kind: str, args: list[str], kills: int, seed: int, read: A
     return counts
 
 
-def test_kill_9(tmp_path: Path, data_root: Path, read: Any) -> None:
+@pytest.mark.parametrize("kills", KILLS)
+def test_kill_9(kills: int, tmp_path: Path, data_root: Path, read: Any) -> None:
     kinds = {kind: [f"dataset.root={data_root / 'photos'}"] if kind == "folder" else [] for kind in KINDS}
     jobs = [
-        (tmp_path / str(k), kind, args, KILLS, k, read) for k, (kind, args) in enumerate([*kinds.items()] * 2) if k < CHAINS
+        (tmp_path / str(k), kind, args, kills, k, read) for k, (kind, args) in enumerate([*kinds.items()] * 2) if k < CHAINS
     ]
     with ThreadPoolExecutor(2 if SOAK else 1) as pool:
         found = list(pool.map(lambda job: chain(*job), jobs))
@@ -110,5 +111,5 @@ def test_kill_9(tmp_path: Path, data_root: Path, read: Any) -> None:
         f"{total['kills']} kills, {total['in a save']} of them in a save; worst loss {total['worst loss']} steps of"
         f" {SAVE_EVERY} between saves; {total['completed']} runs completed, all identical to one never stopped"
     )
-    assert total["kills"] == KILLS * CHAINS
+    assert total["kills"] == kills * CHAINS
     assert total["in a save"] >= (20 if SOAK else 0)

@@ -15,7 +15,9 @@ FINISHED = 5 if SOAK else 1  # resumed runs of each kind that go on to the end
 HOPS = 20 if SOAK else 3
 NAMES = list(KINDS)
 each_kind = pytest.mark.parametrize("name", NAMES)
-some_kinds = pytest.mark.parametrize("name", NAMES if SOAK else ["cyclegan", "photos, 2 workers"])
+some_kinds = pytest.mark.parametrize(
+    "name", NAMES if SOAK else ["cyclegan", pytest.param("photos, 2 workers", marks=pytest.mark.slow)]
+)
 pytestmark = pytest.mark.usefixtures("unsynced")
 
 
@@ -59,6 +61,7 @@ def test_killed_then_run_to_the_end(name: str, kinds: Any, read: Any, tmp_path: 
         ]
 
 
+@pytest.mark.slow
 @some_kinds
 def test_shorter_then_longer(name: str, kinds: Any, read: Any, tmp_path: Path) -> None:
     kind = kinds(name)

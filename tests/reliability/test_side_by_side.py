@@ -15,7 +15,7 @@ SOAK = "GAN_CLI_SOAK" in os.environ
 pytestmark = pytest.mark.usefixtures("no_process_left")
 STARTS = 20 if SOAK else 3
 PAIRS = 20 if SOAK else 1
-SAMPLINGS = 100 if SOAK else 10
+SAMPLINGS = [100] if SOAK else [3, pytest.param(10, marks=pytest.mark.slow)]
 LONG = [*TINY["dcgan"], "total_steps=100000", "save_every=1", "keep_checkpoints=1"]
 
 
@@ -58,7 +58,8 @@ def test_a_kill_frees_the_directory(tmp_path: Path) -> None:
     assert all_end([second]) == [75] and f"continues from step {before}" in second.text
 
 
-def test_sampling_while_a_training_writes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("samplings", SAMPLINGS)
+def test_sampling_while_a_training_writes(samplings: int, tmp_path: Path) -> None:
     from gan_cli import load_run
 
     args = [*TINY["dcgan"], "save_every=1", "log_every=1000", "sample_every=1000"]
@@ -66,11 +67,11 @@ def test_sampling_while_a_training_writes(tmp_path: Path) -> None:
     command = Command(tmp_path, *args, "total_steps=100000", "keep_checkpoints=1", "run_dir=r")
     assert command.until(lambda: reached(tmp_path / "r")), command.text
     seen: dict[int, torch.Tensor] = {}
-    for _ in range(SAMPLINGS):
+    for _ in range(samplings):
         run = load_run(tmp_path / "r")
         images = run.sample(4)
         if run.step <= 40:
             assert torch.equal(images, load_run(tmp_path / "whole", step=run.step).sample(4)), run.step
         assert torch.equal(images, seen.setdefault(run.step, images)), run.step
     assert not command.ended and all_end([command]) == [75]
-    print(f"{SAMPLINGS} samplings of {len(seen)} checkpoints while they were written and rotated")
+    print(f"{samplings} samplings of {len(seen)} checkpoints while they were written and rotated")

@@ -24,7 +24,7 @@ from .processes import TINY, Command, half_written, newest, reached, watching
 SOAK = "GAN_CLI_SOAK" in os.environ
 pytestmark = pytest.mark.usefixtures("no_process_left")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-TRIALS = 50 if SOAK else 3  # signals in a running program
+TRIALS = [50] if SOAK else [1, pytest.param(3, marks=pytest.mark.slow)]  # signals in a running program
 EARLY = 20 if SOAK else 0  # and while Python and torch start
 KINDS = ("dcgan", "folder", "cyclegan", "wgan_gp") if SOAK else ("folder",)
 STEPS = 200 if SOAK else 20
@@ -114,16 +114,17 @@ def stopped_again_and_again(
     return counts
 
 
-def test_at_random_times(tmp_path: Path, data_root: Path, finish: Any) -> None:
-    share = [(TRIALS + k) // len(KINDS) for k in range(len(KINDS))]
+@pytest.mark.parametrize("trials", TRIALS)
+def test_at_random_times(trials: int, tmp_path: Path, data_root: Path, finish: Any) -> None:
+    share = [(trials + k) // len(KINDS) for k in range(len(KINDS))]
     jobs = [
-        (tmp_path / kind, overrides(kind, data_root), trials, EARLY // len(KINDS), k, finish)
-        for k, (kind, trials) in enumerate(zip(KINDS, share, strict=True))
+        (tmp_path / kind, overrides(kind, data_root), part, EARLY // len(KINDS), k, finish)
+        for k, (kind, part) in enumerate(zip(KINDS, share, strict=True))
     ]
     with ThreadPoolExecutor(2 if SOAK else 1) as pool:
         total = sum(pool.map(lambda job: stopped_again_and_again(*job), jobs), Counter[str]())
-    print(f"{total['signals']} of {TRIALS} signals left a run that goes on; {dict(total)}; all ended identical")
-    assert total["signals"] >= TRIALS
+    print(f"{total['signals']} of {trials} signals left a run that goes on; {dict(total)}; all ended identical")
+    assert total["signals"] >= trials
 
 
 @pytest.mark.parametrize("number", SIGNALS if SOAK else [signal.SIGINT])
@@ -177,6 +178,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("operation", "at", "moment"), PLACES if SOAK else PLACES[2:3])
 def test_while_it_saves(operation: str, at: int, moment: str, tmp_path: Path, finish: Any) -> None:
     args, number = [*TINY["dcgan"], *OFTEN], signal.SIGUSR1

@@ -18,6 +18,9 @@ from .conftest import KINDS, SOAK  # type: ignore[import-not-found]
 STEP, LATER = (13, 15) if SOAK else (4, 6)  # between them lie a row and a picture
 EACH = 10_000 if SOAK else 1  # tensors of every group
 SOME = tuple(KINDS) if SOAK else ("spectral norm", "cyclegan")
+some_kinds = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == SOME[0] else pytest.mark.slow) for name in SOME]
+)
 Item = tuple[str, ...]  # ("tensors", group, key), or ("info", key) or ("info", key, key)
 
 # What a run goes on without, just as it was: it is written for people and other programs.
@@ -95,7 +98,7 @@ def outcome(kind: Any, run: Path, stop_at: Any) -> tuple[str, list[str]]:
     return ", ".join(kind.lost(run, LATER)), notes
 
 
-@pytest.mark.parametrize("name", SOME)
+@some_kinds
 def test_nothing_taken_out_goes_on_as_if_it_were_there(name: str, kinds: Any, forge: Any, stop_at: Any, tmp_path: Path) -> None:
     kind = kinds(name)
     found: list[Item] = []
@@ -119,7 +122,7 @@ def test_nothing_taken_out_goes_on_as_if_it_were_there(name: str, kinds: Any, fo
     assert unnoticed == []
 
 
-@pytest.mark.parametrize("name", SOME)
+@some_kinds
 def test_nothing_is_saved_in_vain(name: str, kinds: Any, forge: Any, stop_at: Any, tmp_path: Path) -> None:
     import torch
 

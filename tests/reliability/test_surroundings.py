@@ -17,7 +17,8 @@ import pytest
 from ..conftest import TINY  # type: ignore[import-not-found]
 
 SOAK = "GAN_CLI_SOAK" in os.environ
-SIGNALLED, WITHIN = (10, 3.0) if SOAK else (3, 1.0)  # number, seconds
+SIGNALLED = [10] if SOAK else [1, pytest.param(3, marks=pytest.mark.slow)]
+WITHIN = 3.0 if SOAK else 1.0  # seconds
 BIN = Path(sys.executable).parent
 TRAIN = " ".join(["gan-train", *TINY["dcgan"], "total_steps=2", "run_dir=run"])
 SURROUNDINGS = {  # command of a shell, exit code, lines on stderr that are allowed
@@ -94,9 +95,10 @@ def signalled(cwd: Path, numbers: list[int], seconds: float, *args: str) -> tupl
     return process.returncode, err.decode().splitlines()
 
 
-def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signals", SIGNALLED)
+def test_a_signal_before_the_first_step(signals: int, tmp_path: Path) -> None:
     draw = random.Random(3)
-    for k in range(SIGNALLED):
+    for k in range(signals):
         number, seconds = draw.choice([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]), draw.uniform(0, WITHIN)
         command = ["gan-train", *TINY["dcgan"], "total_steps=100000", f"run_dir={k}"]
         code, err = signalled(tmp_path, [number], seconds, *command)
@@ -106,7 +108,7 @@ def test_a_signal_before_the_first_step(tmp_path: Path) -> None:
             assert err[0].startswith(f"gan-train: interrupted by {number.name} before a step was made, nothing is lost. "), told
         else:  # the loop had begun
             assert err[-1].startswith("gan-train: stopped at step ") and number.name in err[-1], told
-    print(f"{SIGNALLED} signals within {WITHIN:g} s of the start: all resumable")
+    print(f"{signals} signals within {WITHIN:g} s of the start: all resumable")
 
 
 @pytest.mark.parametrize(("program", "arg"), [("gan-sample", "run_dir=no"), ("gan-eval", "run_dir=no")])

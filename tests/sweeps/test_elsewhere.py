@@ -23,8 +23,9 @@ LAUNCHERS = {"joblib": ["launcher=joblib", "hydra.launcher.n_jobs=2"], "submitit
 JOBS = {"joblib": "seed=0,1,2", "submitit": "seed=0,1"}  # which begins all at once
 SOAK = "GAN_CLI_SOAK" in os.environ
 ENDS = [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGINT, True)]  # a signal, and whether all processes get it
+QUICK = ("joblib", *ENDS[1])  # what make test keeps
 # One sweep's end of each kind, and Ctrl-C for both: only there do the jobs get the signal too.
-ENDED = [("submitit", *ENDS[0]), ("joblib", *ENDS[1]), *((launcher, *ENDS[2]) for launcher in LAUNCHERS)]
+ENDED = [("submitit", *ENDS[0]), QUICK, *((launcher, *ENDS[2]) for launcher in LAUNCHERS)]
 ALL_ENDED = [(launcher, *end) for launcher in LAUNCHERS for end in ENDS]
 # submitit waits 15 seconds for the result of a process that was killed.
 IMPATIENT = "from submitit.core.core import Job; Job._results_timeout_s = 1; from gan_cli.train import main; main()"
@@ -91,7 +92,11 @@ def alive(sweep: Path) -> list[str]:
 
 
 @linux
-@pytest.mark.parametrize(("launcher", "number", "to_group"), ALL_ENDED if SOAK else ENDED, indirect=["launcher"])
+@pytest.mark.parametrize(
+    ("launcher", "number", "to_group"),
+    [pytest.param(*case, marks=[] if case == QUICK else pytest.mark.slow) for case in (ALL_ENDED if SOAK else ENDED)],
+    indirect=["launcher"],
+)
 def test_the_sweep_ends_and_all_jobs_with_it(launcher: str, number: int, to_group: bool, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     with started(tmp_path, sweep_of(launcher, *LONG)) as process:
@@ -111,6 +116,7 @@ def test_the_sweep_ends_and_all_jobs_with_it(launcher: str, number: int, to_grou
     assert all((sweep / name / "checkpoints" / f"step-{step:08d}").is_dir() for name, (_, step) in ended.items())
 
 
+@pytest.mark.slow
 @linux
 def test_a_killed_worker_ends_no_other_job(launcher: str, tmp_path: Path) -> None:
     """joblib's workers die together, so all go on from their checkpoints; submitit's stand alone."""
@@ -135,6 +141,7 @@ def test_a_killed_worker_ends_no_other_job(launcher: str, tmp_path: Path) -> Non
         assert "seed=0: its process is gone: killed" in said and "seed=0  failed" in said
 
 
+@pytest.mark.slow
 @linux
 def test_ctrl_c_while_the_processes_start(launcher: str, tmp_path: Path) -> None:
     with started(tmp_path, sweep_of(launcher, *LONG)) as process:
@@ -147,6 +154,7 @@ def test_ctrl_c_while_the_processes_start(launcher: str, tmp_path: Path) -> None
     assert code == 75 and "Traceback" not in said, said
 
 
+@pytest.mark.slow
 def test_a_failing_job_says_why(launcher: str, tmp_path: Path) -> None:
     """In the directory that follows from the overrides, where submitit's own files go too."""
     args = ["-m", *TINY["dcgan"], *LAUNCHERS[launcher], "batch_size=8,100000", "total_steps=1"]

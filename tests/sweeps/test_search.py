@@ -6,7 +6,6 @@ import errno
 import logging
 import math
 import os
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,20 +37,8 @@ from gan_cli.sweeps.jobs import Outcome
 from gan_cli.sweeps.search import Options, Search, direction_of, may_end_otherwise, reporter, spread, verdict
 from gan_cli.sweeps.space import Space, read_space, written
 
+stored = pytest.mark.usefixtures("storage")
 OPTIONS = Options("tpe", 15, 1, 0, None, None, None, {}, "median", 3, 0, 0, False)
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect = sqlite3.connect
-
-    def quick(*args: Any, **keywords: Any) -> sqlite3.Connection:
-        connection = connect(*args, **keywords)
-        if "damaged" not in str(args[0]):
-            connection.execute("PRAGMA synchronous=OFF")
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", quick)
 
 
 def space(*arguments: str) -> Space:
@@ -184,6 +171,7 @@ def test_the_direction(metric: str | None, wanted: str | None, expected: str) ->
             direction_of(metric, wanted)
 
 
+@stored
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 @pytest.mark.parametrize("kills", [[1], [4, 2, 9]])
 def test_killed_and_continued_it_asks_for_what_it_would_have_asked_for(sampler: str, kills: list[int], tmp_path: Path) -> None:
@@ -201,6 +189,7 @@ def test_killed_and_continued_it_asks_for_what_it_would_have_asked_for(sampler: 
     assert len(set(whole.seen)) > 10 and parts == whole.seen
 
 
+@stored
 def test_batches_too(tmp_path: Path) -> None:
     """A batch that was killed is run again as a whole, before anything is told."""
     whole, first, second = Objective(bowl), Objective(bowl, 12), Objective(bowl)
@@ -214,6 +203,7 @@ def test_batches_too(tmp_path: Path) -> None:
     assert first.seen + second.seen == whole.seen and len(whole.seen) == 15
 
 
+@stored
 def test_killed_while_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial without a directory has not begun."""
     whole = Objective(bowl)
@@ -230,6 +220,7 @@ def test_killed_while_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run.seen == whole.seen
 
 
+@stored
 def test_a_finished_search_says_so_and_more_trials_continue_it(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     run = Objective(bowl)
     search(tmp_path, run, n_trials=4).optimise()
@@ -239,6 +230,7 @@ def test_a_finished_search_says_so_and_more_trials_continue_it(tmp_path: Path, s
     assert len(run.seen) == 6
 
 
+@stored
 @pytest.mark.parametrize(
     "bad",
     [
@@ -254,6 +246,7 @@ def test_a_trial_without_a_value_fails_and_the_search_goes_on(bad: Outcome, tmp_
     assert {t.params["n"] for t in found.trials("FAIL")} == {"1"} and found.best().params["n"] != "1"
 
 
+@stored
 @pytest.mark.parametrize("kind", [ConfigError, TooLargeError])
 def test_nothing_but_failures_stop_it(kind: type[GanError], tmp_path: Path) -> None:
     """A memory that others fill should not use up all trials."""
@@ -266,6 +259,7 @@ def test_nothing_but_failures_stop_it(kind: type[GanError], tmp_path: Path) -> N
     search(tmp_path, Objective(bowl)).optimise()
 
 
+@stored
 @pytest.mark.parametrize("between", [ended("diverged", error=DivergedError("a", "b", "c")), ended("pruned"), ended(value=1.0)])
 def test_memory_that_is_filled_later_stops_it_too(between: Outcome, tmp_path: Path) -> None:
     """Five in a row are hardly the values of five trials, whatever came before."""
@@ -276,6 +270,7 @@ def test_memory_that_is_filled_later_stops_it_too(between: Outcome, tmp_path: Pa
     assert len(run.seen) == 11 and stopped.value.exit_code == 71
 
 
+@stored
 def test_a_space_of_which_most_is_refused_is_searched(tmp_path: Path) -> None:
     """Unless all of it is: something else is wrong."""
     refused = ended("failed", error=ConfigError("a", "b", "c"))
@@ -288,6 +283,7 @@ def test_a_space_of_which_most_is_refused_is_searched(tmp_path: Path) -> None:
     assert len(broken.seen) == 5
 
 
+@stored
 def test_failed_trials_are_tried_again_if_that_is_asked_for(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     """Not those that diverged. What is asked for later does not depend on it."""
     for name in ("whole", "parts"):
@@ -315,6 +311,7 @@ def test_failed_trials_are_tried_again_if_that_is_asked_for(tmp_path: Path, said
     assert len(rest.seen) == 1 and "no trial failed that could end otherwise" in said.text
 
 
+@stored
 def test_killed_while_a_failed_trial_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = Objective(
         lambda values: ended("failed", error=ConfigError("a", "b", "c")) if len(failing.seen) == 2 else bowl(values)
@@ -335,6 +332,7 @@ PASSING = [kind("a", "b", "c") for kind in (NotFoundError, DiskError, OutputErro
 ]
 
 
+@stored
 @pytest.mark.parametrize("error", PASSING)
 def test_a_failure_that_may_pass_ends_the_search_and_the_trial_goes_on(
     error: Exception | None, tmp_path: Path, said: pytest.LogCaptureFixture
@@ -371,6 +369,7 @@ def test_only_what_is_too_large_for_memory_is_put_down_to_a_trial(error: Excepti
     assert may_end_otherwise(ended("failed", error=known)) is not own
 
 
+@stored
 def test_a_confirmation_that_failed_for_a_reason_that_may_pass_is_no_answer(tmp_path: Path) -> None:
     run = Objective(lambda values: ended("failed", error=DiskError("a", "b", "c")) if "seed" in values else bowl(values))
     found = search(tmp_path, run, n_trials=2, confirm=2)
@@ -380,6 +379,7 @@ def test_a_confirmation_that_failed_for_a_reason_that_may_pass_is_no_answer(tmp_
     assert stopped.value.exit_code == DiskError.exit_code
 
 
+@stored
 def test_all_diverged(tmp_path: Path) -> None:
     found = search(tmp_path, Objective(lambda values: ended("diverged")), n_trials=4)
     found.optimise()
@@ -387,6 +387,7 @@ def test_all_diverged(tmp_path: Path) -> None:
         found.best()
 
 
+@stored
 def test_what_was_stopped_goes_on(tmp_path: Path) -> None:
     run = Objective(lambda values: ended("preempted", error=PreemptedError("a", "b", "c")))
     with pytest.raises(SweepError) as stopped:
@@ -397,6 +398,7 @@ def test_what_was_stopped_goes_on(tmp_path: Path) -> None:
     assert again.seen[0] == run.seen[0] and len(again.seen) == 2
 
 
+@stored
 @pytest.mark.parametrize("n_jobs", [1, 4])
 def test_the_same_values_are_not_trained_twice(n_jobs: int, tmp_path: Path) -> None:
     """Nor twice at a time, in one directory."""
@@ -409,6 +411,7 @@ def test_the_same_values_are_not_trained_twice(n_jobs: int, tmp_path: Path) -> N
     assert len(found.trials()) == 15 and all(t.state.name == kinds[t.params["n"]] for t in found.trials())
 
 
+@stored
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -429,6 +432,7 @@ def test_a_study_of_something_else(change: dict[str, Any], what: str, tmp_path: 
         search(tmp_path, run, *change.pop("arguments", ()), **change)
 
 
+@stored
 def test_settings_that_change_no_result_may_change(tmp_path: Path) -> None:
     run = Objective(bowl)
     search(tmp_path, run, *BOWL, "threads=1", n_trials=1).optimise()
@@ -459,6 +463,7 @@ def test_a_sweep_directory_that_cannot_be_written(tmp_path: Path) -> None:
         search(tmp_path, Objective(bowl), storage=f"sqlite:///{tmp_path}/shared.db")
 
 
+@stored
 @pytest.mark.parametrize("bad", [ended("diverged"), ended(value=1.0)])
 def test_a_trial_that_somebody_else_ended(bad: Outcome, tmp_path: Path) -> None:
     def meddle(values: dict[str, str]) -> Outcome:
@@ -495,6 +500,7 @@ def test_any_name_of_a_directory(tmp_path: Path) -> None:
     assert [path.name for path in odd.iterdir()] == ["optuna.db"]
 
 
+@stored
 def test_hopeless_trials_are_pruned_by_the_median(tmp_path: Path) -> None:
     """In steps of the training; a step is reported once, and one that was resumed is judged as it was."""
     options = {"pruner_warmup_steps": 20, "n_trials": 8}
@@ -528,6 +534,7 @@ def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> p
     return caplog
 
 
+@stored
 def test_the_best_trial_is_confirmed(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     """With seeds that no trial used, side by side with the default."""
 
@@ -546,6 +553,7 @@ def test_the_best_trial_is_confirmed(tmp_path: Path, said: pytest.LogCaptureFixt
     assert "the seeds support that the best trial is better, by 8" in said.text
 
 
+@stored
 def test_a_confirmation_with_losses_says_so(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     run = Objective(
         lambda values: ended("diverged") if values.get("seed") in ("1", "2") else ended(value=float(values.get("x", 3)))

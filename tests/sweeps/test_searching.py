@@ -27,6 +27,11 @@ LOSS = ["optimized_metric=g/loss", "hydra.sweeper.direction=minimize"]
 RATES = "optimizer.lr=tag(log,interval(1e-5,1e-2))"
 
 
+def slow(*case: Any) -> Any:
+    """Parameters of a test that only make test-all runs."""
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 def trials(sweep: Path) -> list[Any]:
     return optuna.load_study(study_name="search", storage=f"sqlite:///{sweep}/optuna.db").trials
 
@@ -48,7 +53,7 @@ def test_a_search_that_is_repeated(train: Any, tmp_path: Path) -> None:
     assert "run_dir=NEW" in command and "hydra" not in command and "-m" not in command.split()
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*") if path.name == "status.json"}
     again = train(*args)
-    assert "3 of 3 trials are finished, there is nothing to try" in again.err and "best trial:" in again.err
+    assert "3 of 3 trials" in again.err and f"{best.number}, g/loss" in again.err
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*") if path.name == "status.json"}
 
 
@@ -88,15 +93,17 @@ def test_a_pruned_run_says_so_and_can_be_continued_by_hand(train: Any, gan: Any,
     assert read.steps(run_dir)[-1] == 4
 
 
+@pytest.mark.slow
 def test_diverged_trials_fail_and_the_search_goes_on(train: Any, tmp_path: Path) -> None:
     args = ["optimizer=sgd", "optimizer.lr=1e20,1e-4", "hydra.sweeper.n_trials=5", "hydra.sweeper.seed=1", "total_steps=6"]
     result = train(*BASE, *LOSS, *args)
     states = {t.params["optimizer.lr"]: t.state.name for t in trials(tmp_path / "s")}
     assert states == {"1e+20": "FAIL", "0.0001": "COMPLETE"}
-    assert len([line for line in result.errors if "training diverged" in line]) == 1
+    assert len([line for line in result.errors if "diverged" in line]) == 1
     assert re.search(r"search: 5 trials: \d complete, 0 pruned, \d failed", result.err)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_in_use_is_tried_again_by_the_same_command(train: Any, tmp_path: Path) -> None:
     """An old copy of it still runs after kill -9, as jobs of a cluster do."""
     args = [*BASE, *LOSS, "optimizer.lr=1e-4,1e-3", "hydra.sweeper.n_trials=2"]
@@ -105,12 +112,13 @@ def test_a_run_that_is_in_use_is_tried_again_by_the_same_command(train: Any, tmp
             (tmp_path / "s" / name).mkdir(parents=True)
             stack.enter_context(locked(tmp_path / "s" / name))
         refused = train(*args, code=73)
-    assert len(refused.errors) == 1 and "is in use by process" in refused.errors[0] and "Traceback" not in refused.err
+    assert len(refused.errors) == 1 and str(os.getpid()) in refused.errors[0] and "Traceback" not in refused.err
     assert [t.state.name for t in trials(tmp_path / "s")] == ["RUNNING"]
     train(*args)
     assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
 
 
+@pytest.mark.slow
 def test_data_that_is_not_there_buries_no_trial(train: Any, data_root: Path, tmp_path: Path) -> None:
     args = [*BASE, *LOSS, RATES, "hydra.sweeper.n_trials=2", "dataset=mnist", "dataset.download=false"]
     mounted = tmp_path / "data"
@@ -121,10 +129,11 @@ def test_data_that_is_not_there_buries_no_trial(train: Any, data_root: Path, tmp
     assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
 
 
+@pytest.mark.slow
 def test_another_seed_of_the_sampler_is_another_search(train: Any, gan: Any, tmp_path: Path) -> None:
     train(*BASE, *LOSS, RATES, "hydra.sweeper.n_trials=1")
     result = gan("gan-train", *TINY, *BASE, *LOSS, RATES, "hydra.sweeper.n_trials=1", "hydra.sweeper.seed=7")
-    assert result.code == 2 and "the study was begun with another hydra.sweeper.seed: 0, not 7" in result.errors[0]
+    assert result.code == 2 and "hydra.sweeper.seed: 0, not 7" in result.errors[0]
 
 
 @pytest.fixture
@@ -145,13 +154,14 @@ def test_an_experiment_that_was_edited_is_another_search(train: Any, conf: Path,
     before = file.read_text()
     file.write_text(before.replace("4", "6") + "\nloss:\n  n_critic: 3\n")
     refused = train(*MINE, "hydra.sweeper.n_trials=2", code=2)
-    assert "was begun with another config: loss.n_critic: 1 -> 3; total_steps: 4 -> 6 (s/optuna.db). Undo" in refused.errors[0]
+    assert "loss.n_critic: 1 -> 3; total_steps: 4 -> 6 (s/optuna.db). " in refused.errors[0]
     assert len(refused.errors) == 1 and len(trials(tmp_path / "s")) == 1
     file.write_text(before + "\nworkers: 0\n")  # changes no result
     train(*MINE, "hydra.sweeper.n_trials=2")
     assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
 
 
+@pytest.mark.slow
 def test_an_option_that_was_edited_is_another_search(train: Any, conf: Path, tmp_path: Path) -> None:
     """One that was refused may be mended: nothing was trained with it."""
     args = [*MINE, "loss=hinge,mine"]
@@ -163,9 +173,10 @@ def test_an_option_that_was_edited_is_another_search(train: Any, conf: Path, tmp
     train(*args, "hydra.sweeper.n_trials=2")
     file.write_text(before + "\nn_critic: 3\n")
     refused = train(*args, "hydra.sweeper.n_trials=3", code=2)
-    assert "was begun with another config of loss=mine: loss.n_critic: 1 -> 3" in refused.errors[0]
+    assert "loss=mine: loss.n_critic: 1 -> 3" in refused.errors[0]
 
 
+@pytest.mark.slow
 def test_an_experiment_that_is_edited_while_it_is_searched(
     train: Any, conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,10 +191,11 @@ def test_an_experiment_that_is_edited_while_it_is_searched(
 
     monkeypatch.setattr(Search, "_tell", edit)
     refused = train(*MINE, "hydra.sweeper.n_trials=3", code=2)
-    assert "another config: total_steps: 4 -> 6" in refused.errors[0]
+    assert "total_steps: 4 -> 6" in refused.errors[0]
     assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE", "RUNNING"]
 
 
+@pytest.mark.slow
 def test_a_study_of_an_older_version_goes_on(train: Any, stop_at: Any, conf: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """It does not say of which config it is: then the runs do, and none of them is lost."""
     stop_at(3, signal.SIGINT)
@@ -195,18 +207,18 @@ def test_a_study_of_an_older_version_goes_on(train: Any, stop_at: Any, conf: Pat
     before = file.read_text()
     file.write_text(before + "\nloss:\n  n_critic: 3\n")
     refused = train(*MINE, "hydra.sweeper.n_trials=2", code=2)
-    assert "the run was started with another config: loss.n_critic: 1 -> 3" in refused.errors[0]
+    assert "loss.n_critic: 1 -> 3" in refused.errors[0]
     assert [t.state.name for t in trials(tmp_path / "s")] == ["RUNNING"]
     file.write_text(before)
     train(*MINE, "hydra.sweeper.n_trials=2")
     assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 2
     file.write_text(before.replace("4", "6"))
-    assert "another config: total_steps: 4 -> 6" in train(*MINE, "hydra.sweeper.n_trials=3", code=2).errors[0]
+    assert "total_steps: 4 -> 6" in train(*MINE, "hydra.sweeper.n_trials=3", code=2).errors[0]
 
 
 def test_an_evaluation_is_what_is_optimised_and_reported(train: Any, tmp_path: Path) -> None:
-    evaluated = ["eval_every=2", "metrics=[fid]", "num_samples=64", "optimized_metric=metric/fid"]
-    train(*BASE, *evaluated, RATES, "hydra.sweeper.n_trials=1")
+    evaluated = ["model=pix2pix", "eval_every=2", "metrics=[psnr]", "num_samples=4", "optimized_metric=metric/psnr"]
+    train(*BASE, *evaluated, RATES, "hydra.sweeper.n_trials=1", tiny="pix2pix")
     (trial,) = trials(tmp_path / "s")
     assert list(trial.intermediate_values) == [2] and trial.state.name == "COMPLETE"
     best = json.loads((tmp_path / "s" / trial.user_attrs["directory"] / "best.json").read_text())
@@ -214,32 +226,34 @@ def test_an_evaluation_is_what_is_optimised_and_reported(train: Any, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("args", "what"),
+    ("args", "named"),
     [
-        ([*LOSS], "there is nothing to search"),
-        ([RATES], "a search needs to know what to optimise (optimized_metric)"),
-        ([RATES, "optimized_metric=g/loss"], "which direction of g/loss is better?"),
-        ([RATES, *LOSS, "hydra.sweeper.direction=up"], "'up' is not an option (hydra.sweeper.direction)"),
-        ([RATES, *LOSS, "hydra.sweeper.n_trials=0"], "0 is not a whole number >= 1 (hydra.sweeper.n_trials)"),
-        ([RATES, *LOSS, "hydra.sweeper.sampler=cmaes"], "'cmaes' is not an option (hydra.sweeper.sampler)"),
-        ([RATES, *LOSS, "hydra.sweeper.n_trial=3"], "unknown key 'hydra.sweeper.n_trial'"),
-        ([*LOSS, "optimizer.lr=interval(1,0)"], "the interval from 1 to 0 is empty"),
-        ([*LOSS, "optimizer.lr=interval(-1,1)"], "-1 is not a number > 0"),
-        ([*LOSS, "optimizer.lrr=interval(0,1)"], "unknown key 'optimizer.lrr'"),
-        ([*LOSS, "loss=hinge,hinges"], "loss has no option 'hinges'"),
-        ([*LOSS, RATES, "seed=0,1"], "the best seed is no finding (seed)"),
+        ([*LOSS], []),
+        slow([RATES], ["optimized_metric"]),
+        slow([RATES, "optimized_metric=g/loss"], ["g/loss", "direction"]),
+        ([RATES, *LOSS, "hydra.sweeper.direction=up"], ["'up'", "hydra.sweeper.direction"]),
+        slow([RATES, *LOSS, "hydra.sweeper.n_trials=0"], ["0", "hydra.sweeper.n_trials"]),
+        slow([RATES, *LOSS, "hydra.sweeper.sampler=cmaes"], ["'cmaes'", "hydra.sweeper.sampler"]),
+        slow([RATES, *LOSS, "hydra.sweeper.n_trial=3"], ["'hydra.sweeper.n_trial'"]),
+        slow([*LOSS, "optimizer.lr=interval(1,0)"], ["1", "0", "optimizer.lr"]),
+        ([*LOSS, "optimizer.lr=interval(-1,1)"], ["-1", "optimizer.lr"]),
+        ([*LOSS, "optimizer.lrr=interval(0,1)"], ["'optimizer.lrr'"]),
+        slow([*LOSS, "loss=hinge,hinges"], ["loss", "'hinges'"]),
+        ([*LOSS, RATES, "seed=0,1"], ["(seed)"]),
     ],
 )
-def test_what_is_wrong_is_one_line_and_makes_nothing(args: list[str], what: str, gan: Any, tmp_path: Path) -> None:
+def test_what_is_wrong_is_one_line_and_makes_nothing(args: list[str], named: list[str], gan: Any, tmp_path: Path) -> None:
     result = gan("gan-train", *BASE, *args)
-    assert result.code == 2 and len(result.errors) == 1 and what in result.errors[0], result.err
+    assert result.code == 2 and len(result.errors) == 1, result.err
+    assert [text for text in named if text not in result.errors[0]] == [], result.err
     assert "Traceback" not in result.err and not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_another_search_space(train: Any, gan: Any, tmp_path: Path) -> None:
     train(*BASE, *LOSS, RATES, "hydra.sweeper.n_trials=1")
     result = gan("gan-train", *TINY, *BASE, *LOSS, "optimizer.lr=1e-4,1e-3", "hydra.sweeper.n_trials=2")
-    assert result.code == 2 and "the study was begun with another search space: optimizer.lr: " in result.errors[0]
+    assert result.code == 2 and "optimizer.lr: " in result.errors[0]
     assert len(trials(tmp_path / "s")) == 1
 
 
@@ -250,12 +264,13 @@ def test_without_optuna(gan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert result.code == 2 and "pip install 'gan_cli[sweep]'" in result.errors[0] and not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_the_best_trial_is_confirmed_and_repeated_nothing_is(train: Any, tmp_path: Path) -> None:
     args = [*BASE, *LOSS, "seed=0", "optimizer.lr=1e-4,1e-3", "hydra.sweeper.n_trials=2", "hydra.sweeper.confirm=2"]
     first = train(*args)
     names = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
     assert {"seed=1", "seed=2", "optimizer.lr=0.0001"} <= set(names) and len([n for n in names if "seed=" in n]) == 4
-    assert "confirmed by the last row of each run with seeds 1, 2, which no trial used:" in first.err and "n=2" in first.err
+    assert "seeds 1, 2" in first.err and "n=2" in first.err
     again = train(*args)
     assert "run directory:" not in again.err
     lines = [[line for line in out.err.splitlines() if "n=2" in line or "seeds" in line] for out in (first, again)]
@@ -267,6 +282,7 @@ def test_the_preset_is_a_search(gan: Any) -> None:
     assert result.code == 0 and "OptunaSweeper" in result.out and "n_trials: 30" in result.out
 
 
+@pytest.mark.slow
 def test_through_joblib_two_at_a_time(train: Any, read: Any, tmp_path: Path) -> None:
     """The same as two after each other."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
