@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from gan_cli.objective import Turn
 from gan_cli.training import compiling
 from gan_cli.training.compiling import choose_compile, disagreement
 
@@ -148,11 +149,11 @@ def test_a_wrong_result_is_not_used(train: Any, monkeypatch: pytest.MonkeyPatch,
     """As a compiler that loses a term would give."""
 
     def wrong(function: Any, **keywords: object) -> Any:
-        def run(batch: Any) -> Any:
-            loss, logs = function(batch)
+        def run(*args: Any) -> Any:
+            found = function(*args)
             for parameter in function.__self__.network.parameters():
                 parameter.grad.mul_(1.1)
-            return loss, logs
+            return found
 
         return run
 
@@ -188,7 +189,7 @@ def test_auto(wanted: Any, device: str, began: Any, chosen: bool, reason: str) -
 
 
 def test_auto_does_not_compile_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling.distributed, "world", lambda: 2)
+    monkeypatch.setattr(compiling.processes, "world", lambda: 2)
     saved: Any = SimpleNamespace(info={"machine": {"device": "cpu", "compiled": True}})
     assert choose_compile("auto", torch.device("cpu"), saved) == (False, "several processes; compile=true tries it")
 
@@ -197,10 +198,12 @@ def test_results_of_a_replayed_graph_are_copied(monkeypatch: pytest.MonkeyPatch)
     loss, value, begun = torch.tensor(1.0), torch.tensor(2.0), []
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
     for first in (True, False):
-        kept, logs = compiling._replayed(lambda batch: (loss, {"key": value}), first=first)({})
+        replayed = compiling._replayed(lambda *_: (loss, {"key": value}, {"fake": value}), first=first)
+        kept, logs, made = replayed({}, None, Turn())
+        assert made is not None
         loss.fill_(5)
         value.fill_(5)
-        assert (float(kept), float(logs["key"])) == (1, 2)
+        assert (float(kept), float(logs["key"]), float(made["fake"])) == (1, 2, 2)
         loss.fill_(1)
         value.fill_(2)
     assert begun == [True]
