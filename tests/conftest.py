@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shlex
 import signal
 import sys
@@ -68,6 +69,26 @@ read_configs_once()
 
 
 @dataclass(frozen=True)
+class ErrorLine:
+    """``gan-train: error: <what> (<where>). <what to do>.`` taken apart. Its words may change, its keys and values not."""
+
+    line: str
+    what: str
+    where: str
+    todo: str
+
+    @classmethod
+    def read(cls, line: str) -> ErrorLine:
+        form = re.fullmatch(r"gan-\w+: error: (.+?) \(([^()]*(?:\([^()]*\)[^()]*)*)\)\. (.+[.?])", line)
+        assert form is not None, line
+        return cls(line, *form.groups())
+
+    def names(self, *values: object) -> bool:
+        """Whether all of these keys, values, files and options are in the line."""
+        return all(str(value) in self.line for value in values)
+
+
+@dataclass(frozen=True)
 class Result:
     """How a command ended."""
 
@@ -78,6 +99,12 @@ class Result:
     @property
     def errors(self) -> list[str]:
         return [line for line in self.err.splitlines() if ": error: " in line]
+
+    @property
+    def error(self) -> ErrorLine:
+        """The only one."""
+        (line,) = self.errors
+        return ErrorLine.read(line)
 
     @property
     def continue_command(self) -> list[str]:

