@@ -49,7 +49,7 @@ def environment(**more: str) -> dict[str, str]:
 def test_in(name: str, tmp_path: Path) -> None:
     command, code, lines = SURROUNDINGS[name]
     result = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
+        ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300,
         start_new_session=True,
     )  # fmt: skip
     assert result.returncode == code, result.stderr
@@ -88,7 +88,7 @@ def signalled(cwd: Path, numbers: list[int], seconds: float, *args: str) -> tupl
         time.sleep(seconds)
         for number in numbers:
             process.send_signal(number)
-        err = process.communicate(timeout=60)[1]
+        err = process.communicate(timeout=300)[1]
     finally:
         process.kill()
         process.wait()
