@@ -155,7 +155,7 @@ def test_a_file_that_breaks_later_is_one_clear_error(folder: Path, workers: int)
     dataset = image_folder(root=str(folder), image_size=8, memory_gb=0)
     (folder / "class0" / "4.png").write_text("<html>")
     batches = Batches(dataset, batch_size=10, seed=0, device=CPU, workers=workers)
-    with pytest.raises(DataError, match=r"cannot be read: not an image of a known format .*4\.png.*on_bad_image=skip") as error:
+    with pytest.raises(DataError, match=r"4\.png.*on_bad_image=skip") as error:
         next(batches)
     assert "\n" not in str(error.value)
     batches.close()
@@ -218,7 +218,7 @@ def test_processes_that_cannot_be_started_are_one_clear_error(folder: Path, monk
         return fork()
 
     monkeypatch.setattr(os, "fork", fail)
-    with pytest.raises(MemoryFullError, match=r"Resource temporarily unavailable \(workers\)\. .*workers=0"):
+    with pytest.raises(MemoryFullError, match="workers=0"):
         next(stream(folder))
     assert len(forks) == 2 and not multiprocessing.active_children()
 
