@@ -115,8 +115,13 @@ def harm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return install
 
 
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("side", ["discriminator", "generator"])
+@pytest.mark.parametrize(
+    ("side", "what"),
+    [
+        *[("discriminator", "loss"), ("generator", "gradient")],
+        *[pytest.param(*case, marks=pytest.mark.slow) for case in (("discriminator", "gradient"), ("generator", "loss"))],
+    ],
+)
 def test_some_skipped_updates_end_no_run(side: str, what: str, harm: Any, train: Any, read: Any, tmp_path: Path) -> None:
     harm(side, what, range(2, 4))
     result = train(*ROWS, "total_steps=8", "run_dir=r")

@@ -15,6 +15,7 @@ from gan_cli.system.errors import DiskError
 
 from ..conftest import train_tiny  # type: ignore[import-not-found]
 
+slow = pytest.mark.slow
 FEW = ["save_every=2", "log_every=2", "sample_every=2", "run_dir=r"]
 
 
@@ -46,7 +47,7 @@ def test_what_does_no_harm_is_noted(begun: Any) -> None:
     assert "from step" not in result.err
 
 
-@pytest.mark.parametrize("allowed", ["ema.half_life", "ema"])
+@pytest.mark.parametrize("allowed", ["ema.half_life", pytest.param("ema", marks=slow)])
 def test_what_is_allowed_by_name_is_recorded(allowed: str, begun: Any, read: Any, tmp_path: Path) -> None:
     refused = begun("ema.half_life=5", code=2)
     assert "ema.half_life: 10000.0 -> 5.0 (r)" in refused.errors[0]
@@ -58,6 +59,7 @@ def test_what_is_allowed_by_name_is_recorded(allowed: str, begun: Any, read: Any
     assert "from step" not in begun("ema.half_life=5").err  # finished, and the setting is the run's now
 
 
+@slow
 def test_another_name_allows_nothing(begun: Any, read: Any, tmp_path: Path) -> None:
     assert "batch_size: 8 -> 4" in begun("batch_size=4", "allow_change=[optimizer,data]", code=2).errors[0]
     assert read.steps(tmp_path / "r") == [2]
@@ -96,6 +98,7 @@ def test_milestones_stay(train: Any, read: Any, tmp_path: Path) -> None:
     assert read.steps(tmp_path / "r") == [3, 4, 7, 13]
 
 
+@slow
 def test_milestones_do_not_count_among_the_newest(train: Any, read: Any, tmp_path: Path) -> None:
     train("keep_checkpoints=2", "save_every=4", "milestones=[7]", "total_steps=12", "run_dir=r")
     assert read.steps(tmp_path / "r") == [7, 8, 12]
@@ -158,6 +161,7 @@ def test_a_name_that_is_no_key(begun: Any) -> None:
     assert "'optimzer.lr'" in line and "optimizer.lr?" in line
 
 
+@slow
 def test_a_learning_rate_is_that_of_both_players(begun: Any, read: Any, tmp_path: Path) -> None:
     refused = begun("optimizer.lr=1e-5", code=2)
     assert refused.errors[0].endswith("allow_change=[optimizer.lr].")
@@ -174,7 +178,10 @@ def test_status_of_a_run_whose_checkpoints_are_all_damaged(begun: Any, tmp_path:
     assert (found["state"], found["exit_code"], found["step"]) == ("failed", 76, 4)
 
 
-@pytest.mark.parametrize("name", [".metrics.jsonl.tmp", ".status.json.tmp", ".writing-0", ".best.json.tmp"])
+@pytest.mark.parametrize(
+    "name",
+    [".metrics.jsonl.tmp", *(pytest.param(name, marks=slow) for name in (".status.json.tmp", ".writing-0", ".best.json.tmp"))],
+)
 def test_a_planted_temporary_is_not_followed(name: str, begun: Any, tmp_path: Path) -> None:
     begun(first=())
     (tmp_path / "victim").write_text("mine")
