@@ -64,7 +64,8 @@ def test_in(name: str, tmp_path: Path) -> None:
 
 MAIN = """
 import os, sys
-from gan_cli import signals, train, sample, eval
+from gan_cli import train, sample, eval
+from gan_cli.system import signals
 handle = signals._handle
 def ready(handler):
     before = handle(handler)
@@ -120,8 +121,6 @@ def test_other_commands_end_as_the_shell_expects(program: str, arg: str, tmp_pat
 
 
 def test_a_signal_that_a_library_takes_for_its_own_failure(gan: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import gan_cli.trainer
-
     def signalled(*args: Any, **keywords: Any) -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -129,7 +128,7 @@ def test_a_signal_that_a_library_takes_for_its_own_failure(gan: Any, monkeypatch
         except BaseException as error:
             raise ImportError("initialization failed") from error
 
-    monkeypatch.setattr(gan_cli.training.session, "run", signalled)
+    monkeypatch.setattr("gan_cli.training.session.run", signalled)
     for args in ([], ["-m", "seed=1,2"]):
         result = gan("gan-train", *args)
         assert result.code == 75 and "Traceback" not in result.err
