@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test soak bench lint type tensorboard clean distclean
+.PHONY: help install train test test-all soak bench lint type tensorboard clean distclean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 install: $(READY) ## make .venv and install gan_cli into it, editable, with what development needs
 
@@ -22,8 +23,11 @@ $(READY): pyproject.toml
 train: $(READY) ## train the default, DCGAN on the embedded digits (about 3 minutes on 2 cores)
 	@$(BIN)/gan-train
 
-test: $(READY) ## run the test suite
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+test: $(READY) ## run the quick tests: every promise of the documents once (3 to 5 minutes on 2 cores)
+	@$(PYTEST) -m 'not slow' --durations=15
+
+test-all: $(READY) ## run all tests (about 15 minutes on 2 cores)
+	@$(PYTEST)
 
 soak: $(READY) ## prove what docs/reliability.md says, in full size (about an hour on 2 cores)
 	@GAN_CLI_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rP tests/reliability \
@@ -32,8 +36,8 @@ soak: $(READY) ## prove what docs/reliability.md says, in full size (about an ho
 bench: $(READY) ## measure the speed of every model beside plain loops and rewrite docs/speed.md (about 25 minutes on 2 cores)
 	@$(BIN)/python benchmarks/speed.py --write-docs && $(BIN)/python benchmarks/profile_step.py --write-docs
 
-lint: $(READY) ## check style and formatting
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(READY) ## check style, formatting and the floors of imports
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo 2>&1
 
 type: $(READY) ## check types
 	@$(BIN)/mypy

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from gan_cli.app import entry
 from gan_cli.config.plain import to_plain
+from gan_cli.evaluation.config import EvalConfig, check, chosen_protocol
 from gan_cli.rundir import evaluations
 from gan_cli.system.errors import MemoryFullError, of_system
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_cli.evaluation.case import Case
-from gan_cli.evaluation.config import EvalConfig, check, chosen_protocol
 
 log = logging.getLogger("gan_cli")
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli.ranges import Count, NonNegative, Positive, PositiveInt
-from gan_cli.schedules import Schedule
 
 Logs = dict[str, Tensor]
+Schedule = Callable[[int], Any]  # images that D has seen -> value of a setting, see gan_cli.schedules.Ramp
 PlayerName = Literal["discriminator", "generator"]
 
 

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from gan_cli.compute import processes
-from gan_cli.objective import DiscriminatorPass, Outputs, Regulariser
+from gan_cli.objective import DiscriminatorPass, Outputs, Regulariser, Schedule
 from gan_cli.ranges import NonNegative, Positive, PositiveInt
-from gan_cli.schedules import Schedule
 
 
 class GradientPenalty:
     """WGAN-GP: weight * E[(||grad D(x_hat)||_2 - target)^2] (Gulrajani et al. 2017, equation 3).
 
     x_hat lies on a straight line between a real and a generated image, at a place drawn uniformly for each sample. The
-    norm is over all axes but the batch's. Runs in float32 whatever the precision of the rest.
+    norm is over all axes but the batch's. The objective runs it in float32 whatever the precision of the rest.
     """
 
     per_sample = True  # undefined where the critic mixes samples, as batch norm does

@@ -2,7 +2,7 @@
 
 A constructor that says ``lr: Positive`` needs no check of its own: :mod:`gan_cli.config.schema` reads the annotation and
 refuses
-``lr=-1`` or ``lr=nan`` before anything is built. This module must not import torch: it is on the path of ``--help``.
+``lr=-1`` or ``lr=nan`` before anything is built.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,9 @@ PositiveInt = Annotated[int, Range(ge=1)]
 Channels = Annotated[int, Range(ge=1, le=4)]  # of an image
 ConditionChannels = Annotated[int, Range(ge=0, le=64)]
 ImageSize = Annotated[int, Range(ge=4, le=2048)]  # side in pixels
+GreyOrRGB = Literal[1, 3]  # channels of an image that is read from a file
+Fit = Literal["pad", "resize", "crop"]  # how an image becomes square
+OnBadImage = Literal["error", "skip"]
 # What costs memory or time to build has an upper bound, far beyond any use: the config may be a stranger's.
 Width = Annotated[int, Range(ge=1, le=65536)]  # units or channels of a layer
 Hidden = Annotated[Sequence[Width], Items(64)]  # one layer after the other

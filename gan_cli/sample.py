@@ -12,14 +12,14 @@ from omegaconf import DictConfig
 from gan_cli.app import entry
 from gan_cli.config import schema
 from gan_cli.config.plain import to_plain
+from gan_cli.sampling.config import SampleConfig
+from gan_cli.sampling.output import Samples, allocate, refuse_taken, remove_numbered, write_npz, written
 from gan_cli.system.errors import ConfigError, OutputError, failing_as
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_cli.rundir.reload import Run
-from gan_cli.sampling.config import SampleConfig
-from gan_cli.sampling.output import Samples, allocate, refuse_taken, remove_numbered, write_npz, written
 
 log = logging.getLogger("gan_cli")
 GRID_LIMIT = 100  # images that a grid shows at most
@@ -37,6 +37,7 @@ def app(cfg: DictConfig) -> None:
     import torch
 
     from gan_cli.compute.device import default_threads
+    from gan_cli.protocols import DrawsPoints
     from gan_cli.rundir.reload import load_run
 
     torch.set_num_threads(config.threads or default_threads())
@@ -48,7 +49,7 @@ def app(cfg: DictConfig) -> None:
 
             translate(run, config, output)
             return
-        if hasattr(run.task, "draw_points") and {"png", "gif"} & set(config.formats or []):
+        if isinstance(run.task, DrawsPoints) and {"png", "gif"} & set(config.formats or []):
             raise ConfigError("png and gif are for images, this run draws points", "formats", "Choose from grid and npz")
         refuse_taken(output, written(config, output))
         samples = draw(run, config)

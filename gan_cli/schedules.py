@@ -7,12 +7,10 @@ single settings: ``images seen -> value``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from gan_cli.ranges import Finite, Finites, Fraction, PositiveInt
-
-Schedule = Callable[[int], Any]  # images that D has seen -> value of a setting
 
 
 class Constant:

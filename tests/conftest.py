@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gzip
 import importlib
 import io
@@ -15,7 +14,7 @@ import signal
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,13 +52,14 @@ def read_configs_once() -> None:
     """Parse each file of ``gan_cli.conf`` once in this process, which is a quarter of what composing a config takes."""
     Plugins.instance()
     source = SourcesRegistry.instance().resolve("pkg")
-    load, parsed = source.load_config, dict[tuple[str, str], ConfigResult]()
+    load, parsed = source.load_config, dict[tuple[str, str], bytes]()
 
     def load_config(self: ConfigSource, config_path: str) -> ConfigResult:
         key = (self.path, config_path)
         if key not in parsed:
-            parsed[key] = load(self, config_path)
-        return copy.deepcopy(parsed[key])
+            parsed[key] = pickle.dumps(load(self, config_path))
+        result: ConfigResult = pickle.loads(parsed[key])  # three times as fast as a deep copy
+        return result
 
     source.load_config = load_config  # type: ignore[method-assign]
 
@@ -156,6 +156,20 @@ def train_tiny(cwd: Path, *args: object, tiny: str = "dcgan", code: int = 0) -> 
 def train(tmp_path: Path) -> Callable[..., Result]:
     """See :func:`train_tiny`."""
     return lambda *args, **keywords: train_tiny(tmp_path, *args, **keywords)
+
+
+def quick(values: Iterable[Any], *kept: Any) -> list[Any]:
+    """Parameters of a test of which ``make test`` has only ``kept``. Those of a mapping are called by their keys."""
+    assert set(kept) <= set(values), "a parameter that is not there"
+    named = values.items() if isinstance(values, Mapping) else [(None, value) for value in values]
+    return [
+        pytest.param(
+            *(value if isinstance(value, tuple) else (value,)),
+            id=name,
+            marks=() if (value if name is None else name) in kept else pytest.mark.slow,
+        )
+        for name, value in named
+    ]
 
 
 class Reader:

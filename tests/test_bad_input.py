@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from .conftest import quick  # type: ignore[import-not-found]
 
 MISTAKES: list[tuple[list[str], str]] = [
     # unknown keys and options
@@ -98,6 +99,16 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["dataset=image_folder", "dataset.root=no"], r"the folder does not exist.*dataset\.root"),
     (["dataset=mnist", "dataset.root=no", "dataset.download=false"], r"train-images-idx3-ubyte.*dataset=digits"),
 ]  # fmt: skip
+AS_ANOTHER = {  # what make test leaves out: another key or value is wrong in the same way
+    *["+batchsize=3", "+ema.halflife=4", "~optimizer.lr", "loss=wgan-gp", "dataset=mnst", "experiment=wgan"],
+    *["batch_size=eight", "batch_size=null", "total_steps=nan", "log_every=0", "threads=0", "max_hours=0", "optimizer.lr=-1"],
+    *["optimizer.discriminator.lr=inf", "optimizer.betas=[0.5]", "model=mlp model.generator.hidden=[8,0]"],
+    *["dataset.image_size=3", "schedule=linear schedule.start=1.5", "device=gpu", "loss.first=nobody", "dataset.split=trian"],
+    *["model=cyclegan pool=3", "loss=wgan_gp loss.critic_norm=batch", "model.generator=null", "loss.adversarial=hinge"],
+    *["ema.half_life=${ema.ramp_up} ema.ramp_up=${ema.half_life}", "seed=${oc.env:HOME}", "batch_size=${model}"],
+    *["model.generator._target_=a..b", "--resolve", "--experimental-rerun no", "hydra.mode=other", "optimizer.betas=[0.5"],
+    *["--config-name other", "dataset=npz", "dataset=npz dataset.path=no.npz"],
+}
 CODES = {"device=cuda": 69, "dataset.path=no.npz": 66, "dataset.root=no": 66}
 
 
@@ -110,7 +121,10 @@ def answer(result: Any, pattern: str, code: int = 2) -> None:
     assert "Traceback" not in result.out
 
 
-@pytest.mark.parametrize(("args", "pattern"), MISTAKES, ids=[" ".join(args)[:60] for args, _ in MISTAKES])
+NAMED = {" ".join(args)[:60]: (args, pattern) for args, pattern in MISTAKES}
+
+
+@pytest.mark.parametrize(("args", "pattern"), quick(NAMED, *(NAMED.keys() - AS_ANOTHER)))
 def test_one_line(args: list[str], pattern: str, gan: Any, tmp_path: Path) -> None:
     import torch
 
@@ -150,13 +164,24 @@ OWN_FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "arg", "pattern"), list(OWN_FILES.values()), ids=list(OWN_FILES))
+@pytest.mark.parametrize(
+    ("text", "arg", "pattern"),
+    quick(
+        OWN_FILES,
+        "unknown key",
+        "unknown option in it",
+        "wrong type",
+        "syntax",
+        "not UTF-8",
+        "code",
+        "indents",
+        "within itself",
+    ),
+)
 def test_in_a_file_of_the_users(text: str, arg: str, pattern: str, gan: Any, tmp_path: Path) -> None:
     (tmp_path / "my" / "experiment").mkdir(parents=True)
     (tmp_path / "my" / "experiment" / "mine.yaml").write_text(text, errors="surrogateescape")
-    start = time.monotonic()
     answer(gan("gan-train", "--config-dir", "my", "experiment=mine", arg), pattern)
-    assert time.monotonic() - start < 5
     assert [p.name for p in tmp_path.iterdir()] == ["my"]
 
 

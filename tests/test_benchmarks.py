@@ -195,6 +195,7 @@ def test_profile_takes_every_operation_for_one_kind() -> None:
     assert all(found["kinds"][kind] > 0 for kind in ("products", "elementwise and norms", "optimizer, average, clipping"))
 
 
+@pytest.mark.slow
 def test_bench_writes_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     markers = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\n" for name in ("machine", "models", "use"))
     (tmp_path / "speed.md").write_text(f"# Speed\n{markers}end\n")

@@ -16,6 +16,7 @@ import torch
 from gan_cli.training import compiling
 from gan_cli.training.compiling import choose_compile, disagreement
 
+from .conftest import quick  # type: ignore[import-not-found]
 from .test_presets import PRESETS, run_twice, tiny  # type: ignore[import-not-found]
 
 SOAK = "GAN_CLI_SOAK" in os.environ  # every preset with the real backend: a C++ compiler needs up to a minute for each
@@ -68,7 +69,7 @@ def distance(a: dict[str, Any], b: dict[str, Any], group: str) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(first))
 
 
-@pytest.mark.parametrize("name", PRESETS if SOAK else KINDS)
+@pytest.mark.parametrize("name", PRESETS if SOAK else quick(KINDS, "wgan_gp_mnist", "pix2pix_facades"))
 def test_the_same_training(name: str, data_root: Path, train: Any, read: Any, tmp_path: Path, traced: list[int]) -> None:
     """Nothing is compiled after the trial, or a step would wait for a minute, for a function that was not checked."""
     if SOAK and name.startswith("cyclegan"):
@@ -88,6 +89,7 @@ def test_the_same_training(name: str, data_root: Path, train: Any, read: Any, tm
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("name", ["gan_fashion_mnist", *(["cyclegan_facades"] if SOAK else [])])
 def test_goes_on_as_if_never_stopped(
@@ -161,6 +163,7 @@ def test_a_wrong_result_is_not_used(train: Any, monkeypatch: pytest.MonkeyPatch,
     assert "the compiled gradient of D differs by 10.0%" in line
 
 
+@pytest.mark.slow
 def test_the_trial_leaves_no_trace(train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Batch norm and image pools change in a forward pass."""
     monkeypatch.setattr(torch, "compile", lambda function, **keywords: function)

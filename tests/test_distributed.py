@@ -18,7 +18,7 @@ import pytest
 
 from gan_cli.rundir import status
 
-from .conftest import TINY  # type: ignore[import-not-found]
+from .conftest import TINY, quick  # type: ignore[import-not-found]
 from .several import ROWS, layers, train_all  # type: ignore[import-not-found]
 from .test_presets import PRESETS, tiny  # type: ignore[import-not-found]
 
@@ -29,9 +29,12 @@ SOME = [
     *["pix2pix_facades", "cyclegan_horse2zebra", "theory_1d"],
 ]
 CHOSEN = PRESETS if SOAK else SOME
+QUICK = ["dcgan_digits", "cgan_mnist"]
+chosen = CHOSEN if SOAK else quick(CHOSEN, *QUICK)
 STEPS = 6
 EVERY = ["batch_size=4", "log_every=1", "save_every=3", f"sample_every={STEPS}", "gif=false"]
-PATIENCE = 120.0  # seconds for anything to happen
+PATIENCE = 240.0  # seconds for anything to happen; a loaded machine needs some of them
+ALIKE = 8  # steps after which rounding, which a training multiplies, has not changed its losses yet
 
 
 def torchrun(count: int = 2) -> list[str]:
@@ -42,16 +45,18 @@ def torchrun(count: int = 2) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    """Runs by one process and by two, each in a directory."""
+def pairs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """Runs by one process and by two, each in a directory. Those of slow tests only if there are any to run."""
+    every = any(item.path == request.path and item.get_closest_marker("slow") for item in request.session.items)
     home = tmp_path_factory.mktemp("pairs")
     runs = {}
-    for preset in CHOSEN:
+    for preset in CHOSEN if every or SOAK else QUICK:
         args = [arg for arg in tiny(preset, data_root) if not arg.startswith("batch_size=")]
         runs[preset] = [f"experiment={preset}", *args, *EVERY, f"total_steps={STEPS}"]
     dcgan = runs["dcgan_digits"]
     runs |= {"bf16": [*dcgan, "precision=bf16"], "apart": [*dcgan, "sync_batch_norm=false"], "resumed": dcgan}
-    runs["files"] = [*runs["cyclegan_horse2zebra"], "dataset.memory_gb=0", "workers=1"]
+    if "cyclegan_horse2zebra" in runs:
+        runs["files"] = [*runs["cyclegan_horse2zebra"], "dataset.memory_gb=0", "workers=1"]
     (home / "runs.json").write_text(json.dumps(runs))
     here = os.getcwd()
     os.chdir(home)
@@ -62,7 +67,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
             try:
                 layers("one")
                 train_all(runs, "one")
-                said, _ = two.communicate(timeout=300)
+                said, _ = two.communicate(timeout=2 * PATIENCE)
             finally:
                 two.kill()
     finally:
@@ -75,7 +80,7 @@ def kept(home: Path, name: str) -> tuple[Any, list[Any]]:
     return np.load(home / f"{name}-one.0.npz"), [np.load(home / f"{name}-two.{rank}.npz") for rank in range(2)]
 
 
-@pytest.mark.parametrize("preset", [*CHOSEN, "files"])
+@pytest.mark.parametrize("preset", [*chosen, pytest.param("files", marks=pytest.mark.slow)])
 def test_the_same_data_in_the_same_order(preset: str, pairs: Path) -> None:
     one, two = kept(pairs, preset)
     batches = [key for key in one.files if key[:5].isdecimal()]
@@ -84,7 +89,7 @@ def test_the_same_data_in_the_same_order(preset: str, pairs: Path) -> None:
         assert np.array_equal(one[key], np.concatenate([rank[key] for rank in two])), key
 
 
-@pytest.mark.parametrize("name", [*CHOSEN, "bf16", "apart"])
+@pytest.mark.parametrize("name", [*chosen, "bf16", "apart"])
 def test_every_process_has_the_same_networks(name: str, pairs: Path) -> None:
     _, (first, second) = kept(pairs, name)
     state = [key for key in first.files if not key[:5].isdecimal()]
@@ -92,7 +97,7 @@ def test_every_process_has_the_same_networks(name: str, pairs: Path) -> None:
     assert [key for key in state if first[key].tobytes() != second[key].tobytes()] == []
 
 
-@pytest.mark.parametrize("preset", CHOSEN)
+@pytest.mark.parametrize("preset", chosen)
 def test_the_same_losses_and_weights(preset: str, pairs: Path, read: Any) -> None:
     """To rounding, relative to the largest of a tensor.
 
@@ -248,7 +253,7 @@ class Training:
             time.sleep(0.01)
         self.find()
 
-    def ended(self, seconds: float = 20.0) -> None:
+    def ended(self, seconds: float = PATIENCE) -> None:
         """Wait until it and its processes have ended."""
         end = time.monotonic() + seconds
         self.process.wait(seconds)
@@ -289,13 +294,20 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="lo
 DCGAN = [*TINY["dcgan"], "log_every=1", "sample_every=100000", "save_every=2"]
 
 
+ENDS = [(0, signal.SIGKILL), (1, signal.SIGTERM), (None, signal.SIGKILL)]  # a rank, or torchrun
+ENDS = [(1, signal.SIGKILL), *ENDS] if SOAK else ENDS
+
+
 @needs_proc
-def test_whatever_ends_it_it_goes_on(start: Any, train: Any, read: Any, tmp_path: Path) -> None:
-    """Killed, stopped twice, then finished by one process: as if there had been one process all along."""
+@pytest.mark.parametrize("ends", quick({"stopped": ENDS[-2:-1], "killed, stopped twice": ENDS}, "stopped"))
+def test_whatever_ends_it_it_goes_on(
+    ends: list[tuple[int | None, int]], start: Any, train: Any, read: Any, tmp_path: Path
+) -> None:
+    """Finished by one process: as if there had been one process all along.
+
+    How many steps there are depends on the machine, so losses are compared only of the first ones.
+    """
     run, step = tmp_path / "run", 0
-    ends = [(0, signal.SIGKILL), (1, signal.SIGTERM), (None, signal.SIGKILL)]  # a rank, or torchrun
-    if SOAK:
-        ends.insert(0, (1, signal.SIGKILL))
 
     def later() -> bool:
         return (run / "checkpoints").exists() and bool(read.steps(run)) and read.steps(run)[-1] > step
@@ -326,10 +338,11 @@ def test_whatever_ends_it_it_goes_on(start: Any, train: Any, read: Any, tmp_path
     ones, twos = read.rows(tmp_path / "alone"), read.rows(run)
     assert [row["step"] for row in ones] == [row["step"] for row in twos] == [*range(1, step + 3)]
     for key in ("d/loss", "g/loss"):
-        assert [row[key] for row in twos] == pytest.approx([row[key] for row in ones], rel=1e-3), key
+        assert [row[key] for row in twos[:ALIKE]] == pytest.approx([row[key] for row in ones[:ALIKE]], rel=1e-3), key
 
 
 @needs_proc
+@pytest.mark.slow
 def test_a_full_disk_ends_all(start: Any, read: Any, tmp_path: Path) -> None:
     training = start(*DCGAN, "total_steps=100000", before="ulimit -f 8; ")
     training.until(lambda: training.process.poll() is not None or bool(training.said))
@@ -339,6 +352,7 @@ def test_a_full_disk_ends_all(start: Any, read: Any, tmp_path: Path) -> None:
     assert (status.read(tmp_path / "run") or {})["exit_code"] == 74
 
 
+@pytest.mark.slow
 @needs_proc
 def test_what_one_process_alone_meets_it_says(start: Any, tmp_path: Path) -> None:
     (tmp_path / "my_losses.py").write_text(
@@ -365,12 +379,12 @@ def test_what_one_process_alone_meets_it_says(start: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["batch_size=7"], "batch_size=7 cannot be divided among 2 processes (batch_size). Set batch_size=8, or"),
-        (["-m", "seed=0,1"], "several processes cannot sweep together (-m under torchrun). Leave out -m and"),
-        (["lrr=1"], "unknown key 'lrr' (lrr). Did you mean: optimizer.lr?"),
+        (["batch_size=7"], ["batch_size=7", "(batch_size)", "batch_size=8"]),
+        pytest.param(["-m", "seed=0,1"], ["(-m under torchrun)"], marks=pytest.mark.slow),
+        pytest.param(["lrr=1"], ["'lrr' (lrr)", "optimizer.lr"], marks=pytest.mark.slow),
     ],
 )
-def test_a_mistake_is_said_once(args: list[str], expected: str, tmp_path: Path) -> None:
+def test_a_mistake_is_said_once(args: list[str], expected: list[str], tmp_path: Path) -> None:
     """Before torch is imported, so torchrun, which takes seconds, is left out."""
     said, codes = [], []
     for rank in range(2):
@@ -378,10 +392,10 @@ def test_a_mistake_is_said_once(args: list[str], expected: str, tmp_path: Path) 
         master = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
         command = [sys.executable, "-m", "gan_cli.train", *args]
         ended = subprocess.run(
-            command, cwd=tmp_path, env=ENVIRONMENT | several | master, capture_output=True, text=True, timeout=60
+            command, cwd=tmp_path, env=ENVIRONMENT | several | master, capture_output=True, text=True, timeout=PATIENCE
         )
         said.append(ended.stdout + ended.stderr)
         codes.append(ended.returncode)
     assert codes == [2, 2]
-    assert expected in said[0] and len(said[0].splitlines()) == 1 and said[1] == ""
+    assert all(text in said[0] for text in expected) and len(said[0].splitlines()) == 1 and said[1] == ""
     assert list(tmp_path.iterdir()) == []

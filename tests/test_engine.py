@@ -20,7 +20,7 @@ from gan_cli.objective import Objective, WeightClip
 from gan_cli.penalties import GradientPenalty
 from gan_cli.schedules import Constant
 from gan_cli.tasks.noise import NoiseToImage
-from gan_cli.tasks.protocols import Batch
+from gan_cli.tasks.task import Batch
 from gan_cli.training.ema import EMA
 from gan_cli.training.loop import Player, Progress, frozen, train
 

@@ -31,7 +31,7 @@ from gan_cli.metrics.kid import kernel_distance
 from gan_cli.metrics.lpips import NETS
 from gan_cli.metrics.weights import WeightFile
 
-from .conftest import CACHE, Result, train_tiny  # type: ignore[import-not-found]
+from .conftest import CACHE, Result, quick, train_tiny  # type: ignore[import-not-found]
 
 FAST = ["features=classifier", "features.epochs=4", "num_samples=60", "threads=1"]
 PIXELS = """
@@ -207,6 +207,7 @@ def test_other_metrics_are_added(run: Path, evaluate: Any) -> None:
     assert second.notes == [note for note in second.notes if "not to be compared" not in note]
 
 
+@pytest.mark.slow
 def test_values_from_another_number_of_threads_are_kept(run: Path, evaluate: Any) -> None:
     first = evaluate("run_dir=run", "metrics=[fid]")
     content = json.loads(first.path.read_text())
@@ -220,15 +221,18 @@ def test_values_from_another_number_of_threads_are_kept(run: Path, evaluate: Any
 
 @pytest.mark.parametrize(
     ("arg", "key"),
-    [
-        ("num_samples=61", "num_samples is 60 there, 61 here"),
-        ("seed=1", "seed is 0 there, 1 here"),
-        ("split=test", "reference_split is train there, test here"),
-        ("ema=false", "weights is EMA there, raw here"),
-        ("crop=28", "crop is None there, 28 here"),
-        ("num_real=500", "reference_size is 1442 there, 500 here"),
-        ("features.epochs=1", "features_hash is "),
-    ],
+    quick(
+        [
+            ("num_samples=61", "num_samples is 60 there, 61 here"),
+            ("seed=1", "seed is 0 there, 1 here"),
+            ("split=test", "reference_split is train there, test here"),
+            ("ema=false", "weights is EMA there, raw here"),
+            ("crop=28", "crop is None there, 28 here"),
+            ("num_real=500", "reference_size is 1442 there, 500 here"),
+            ("features.epochs=1", "features_hash is "),
+        ],
+        *[("num_samples=61", "num_samples is 60 there, 61 here"), ("ema=false", "weights is EMA there, raw here")],
+    ),
 )
 def test_another_protocol_is_another_file(arg: str, key: str, run: Path, evaluate: Any) -> None:
     first = evaluate("run_dir=run", "metrics=[fid]")
@@ -247,6 +251,7 @@ def test_another_step_is_measured_in_the_same_way(run: Path, evaluate: Any) -> N
     assert not any("not to be compared" in note for note in second.notes)
 
 
+@pytest.mark.slow
 def test_another_checkpoint_of_the_same_step_replaces_its_values(run: Path, train: Any, evaluate: Any) -> None:
     first = evaluate("run_dir=run", "metrics=[kid]")
     assert first.metrics
@@ -268,6 +273,7 @@ def test_into_another_folder(run: Path, evaluate: Any) -> None:
     assert "no TensorBoard scalars" in evaluate("run_dir=run", "metrics=[fid]").said.err
 
 
+@pytest.mark.slow
 def test_a_file_that_is_none_of_its_own_is_replaced(run: Path, evaluate: Any) -> None:
     first = evaluate("run_dir=run", "metrics=[fid]")
     good = first.path.read_text()
@@ -280,6 +286,7 @@ def test_a_file_that_is_none_of_its_own_is_replaced(run: Path, evaluate: Any) ->
 # The numbers
 
 
+@pytest.mark.slow
 def test_the_same_numbers_again(run: Path, evaluate: Any) -> None:
     args = ["run_dir=run", "metrics=[fid,kid,is]"]
     first = evaluate(*args).metrics
@@ -300,7 +307,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(one) + np.trace(two) - 2 * roots.sum())
 
 
-@pytest.mark.parametrize(("seed", "ema"), [(0, True), (3, False)])
+@pytest.mark.parametrize(("seed", "ema"), quick([(0, True), (3, False)], (3, False)))
 def test_the_numbers_are_those_of_the_definitions(seed: int, ema: bool, run: Path, evaluate: Any) -> None:
     found = evaluate("run_dir=run", f"seed={seed}", f"ema={str(ema).lower()}").metrics
     node = {"_target_": "gan_cli.metrics.classifier.Classifier", "epochs": 4}
@@ -389,6 +396,7 @@ def test_images_of_a_few_classes_only(evaluate: Any, tmp_path: Path) -> None:
     assert "without the classes of fewer than two samples: 2, 3, 4, 5, 6, 7, 8, 9" in found.said.err
 
 
+@pytest.mark.slow
 def test_a_reference_of_a_run_may_be_another(run: Path, evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     save_npz(tmp_path / "real.npz", "train")
     args = [*pixels, "run_dir=run", "metrics=[fid]"]
@@ -408,6 +416,7 @@ def test_images_of_another_size_are_scaled_if_that_is_said(evaluate: Any, gan: A
     assert found.protocol["image_size"] == 24 and found.metrics["fid"] < 0.01
 
 
+@pytest.mark.slow
 def test_grey_and_colour(evaluate: Any, gan: Any, pixels: list[str], tmp_path: Path) -> None:
     save_npz(tmp_path / "grey.npz", "test")
     with np.load(tmp_path / "grey.npz") as file:
@@ -438,6 +447,7 @@ def test_memorisation(run: Path, evaluate: Any, tmp_path: Path) -> None:
     assert evaluate("run_dir=run", "metrics=[memorisation]").path.with_suffix(".png").exists()
 
 
+@pytest.mark.slow
 def test_memorisation_of_a_set_without_parts(evaluate: Any, tmp_path: Path) -> None:
     save_npz(tmp_path / "data.npz", "train", slice(0, 400))
     save_npz(tmp_path / "copies.npz", "train", slice(0, 100))
@@ -448,6 +458,7 @@ def test_memorisation_of_a_set_without_parts(evaluate: Any, tmp_path: Path) -> N
     assert copies.path.with_suffix(".png").exists()
 
 
+@pytest.mark.slow
 def test_memorisation_of_cropped_images(run: Path, evaluate: Any, tmp_path: Path) -> None:
     save_npz(tmp_path / "copies.npz", "train", slice(0, 50))
     found = evaluate("fake=copies.npz", "dataset=digits", "metrics=[memorisation]", "crop=20")
@@ -544,6 +555,7 @@ def test_lpips_of_pairs_is_a_distance(paired: Path, evaluate: Any, lpips: list[s
     assert set(evaluate(*args, "mode=eval").metrics) == {"lpips"}, "without dropout there is one result per image"
 
 
+@pytest.mark.slow
 def test_lpips_within_classes_only(train: Any, gan: Any, evaluate: Any, lpips: list[str]) -> None:
     train("model=cgan", "total_steps=1", "run_dir=run", tiny="cgan")
     assert evaluate("run_dir=run", "metrics=[lpips]", *lpips, "num_samples=20").metrics["lpips"] >= 0
@@ -581,14 +593,14 @@ def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monke
     assert {key: other.protocol[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("arg", ["num_samples=12", "features=classifier", "split=train", "crop=30"])
+@pytest.mark.parametrize("arg", quick(["num_samples=12", "features=classifier", "split=train", "crop=30"], "crop=30"))
 def test_a_named_protocol_is_kept_or_not_named(arg: str, gan: Any, trained: Path, tmp_path: Path) -> None:
     result = gan("gan-eval", f"run_dir={trained}", "protocol=lucic2018", arg)
     (line,) = result.errors
     assert result.code == 2 and "protocol=lucic2018 is a rule as it stands" in line and arg.split("=")[0] in line
 
 
-@pytest.mark.parametrize("size", [28, 32])
+@pytest.mark.parametrize("size", quick([28, 32], 28))
 def test_images_are_fitted_as_the_reference_is(
     size: int, evaluate: Any, pixels: list[str], data_root: Path, tmp_path: Path
 ) -> None:
@@ -651,6 +663,7 @@ def test_own_features_that_are_not_there(arg: str, message: str, run: Path, gan:
     assert result.code == 2 and re.search(message, *result.errors), result
 
 
+@pytest.mark.slow
 def test_own_features_with_other_arguments_are_others(run: Path, evaluate: Any, pixels: list[str]) -> None:
     args = [*pixels, "run_dir=run", "metrics=[fid]"]
     four = evaluate(*args, "cache=one")
@@ -666,6 +679,7 @@ def test_own_features_that_are_edited_are_others(run: Path, evaluate: Any, pixel
     assert after.path != before.path and after.metrics["fid"] == pytest.approx(25 * before.metrics["fid"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_folders_of_files_of_the_same_names_and_sizes(evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -686,6 +700,7 @@ def test_a_run_that_is_not_finished(train: Any, evaluate: Any, gan: Any) -> None
     assert "not finished" not in evaluate("run_dir=run", "metrics=[fid]", "step=1").said.err
 
 
+@pytest.mark.slow
 def test_data_that_lies_elsewhere_now(train: Any, evaluate: Any, gan: Any, data_root: Path, tmp_path: Path) -> None:
     shutil.copytree(data_root / "MNIST", tmp_path / "here" / "MNIST")
     train("dataset=mnist", "dataset.root=here", "dataset.download=false", "total_steps=1", "run_dir=run")

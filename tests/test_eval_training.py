@@ -15,7 +15,7 @@ from gan_cli import load_run
 from gan_cli.config.metrics import direction
 from gan_cli.training import evaluation
 
-from .conftest import train_tiny  # type: ignore[import-not-found]
+from .conftest import quick, train_tiny  # type: ignore[import-not-found]
 
 CLASSIFIER = ["features=classifier", "features.epochs=1"]
 EVERY = [*CLASSIFIER, "log_every=3", "sample_every=4", "save_every=5", "num_samples=40"]
@@ -83,6 +83,7 @@ def test_it_changes_nothing_of_the_training(watched: Path, train: Any, read: Any
     assert one == two
 
 
+@pytest.mark.slow
 def test_nor_of_a_translation(train: Any, read: Any, tmp_path: Path) -> None:
     args = [*PAIRS, "total_steps=6", "num_samples=10"]
     train(*args, "run_dir=watched", "eval_every=2", "metrics=[psnr]", tiny="pix2pix")
@@ -116,7 +117,7 @@ def test_results_rows_and_curves(watched: Path, read: Any) -> None:
     assert re.search(r"evaluation of step 2: .*kid \S+.* \(best so far\)", log)
 
 
-@pytest.mark.parametrize("kind", ["noise", "pairs"])
+@pytest.mark.parametrize("kind", quick(["noise", "pairs"], "noise"))
 def test_gan_eval_finds_the_same(kind: str, watched: Path, train: Any, read: Any, gan: Any, tmp_path: Path) -> None:
     run, metrics, count = watched, "metrics=[kid,fid]", 40
     if kind == "pairs":
@@ -174,6 +175,7 @@ def test_equal_values_keep_the_first(train: Any, scripted: Any, tmp_path: Path) 
     assert best(tmp_path / "run")["step"] == 1
 
 
+@pytest.mark.slow
 def test_the_best_survives_a_session_without_evaluations(
     train: Any, read: Any, gan: Any, scripted: Any, tmp_path: Path
 ) -> None:
@@ -204,6 +206,7 @@ def test_another_rule_is_refused_and_another_metric_decides_anew(train: Any, scr
     assert (best(tmp_path / "run")["step"], best(tmp_path / "run")["metric"]) == (2, "fid")
 
 
+@pytest.mark.slow
 def test_a_mark_of_an_earlier_run_does_not_count(train: Any, gan: Any, scripted: Any, tmp_path: Path) -> None:
     scripted(1.0, 1.0)
     train(*CLASSIFIER, "num_samples=10", "metrics=[kid]", "eval_every=1", "total_steps=2", "run_dir=run")
@@ -218,7 +221,7 @@ def test_a_mark_of_an_earlier_run_does_not_count(train: Any, gan: Any, scripted:
 # Stopped and continued
 
 
-@pytest.mark.parametrize(("stop", "every"), [(5, 2), (7, 3), (4, 4)])
+@pytest.mark.parametrize(("stop", "every"), quick([(5, 2), (7, 3), (4, 4)], (4, 4)))
 def test_goes_on_as_if_never_stopped(
     stop: int, every: int, train: Any, stop_at: Any, monkeypatch: pytest.MonkeyPatch, read: Any, tmp_path: Path
 ) -> None:
@@ -237,6 +240,7 @@ def test_goes_on_as_if_never_stopped(
     }
 
 
+@pytest.mark.slow
 def test_a_kill_between_a_checkpoint_and_its_mark(train: Any, read: Any, tmp_path: Path) -> None:
     args = [*EVERY, "eval_every=2", "metrics=[kid]", "save_every=4"]
     train(*args, "total_steps=8", "run_dir=whole")
@@ -254,6 +258,7 @@ def test_a_kill_between_a_checkpoint_and_its_mark(train: Any, read: Any, tmp_pat
     )
 
 
+@pytest.mark.slow
 def test_every_hour_of_it(train: Any, read: Any, tmp_path: Path) -> None:
     """Stopped after each step."""
     args = [*EVERY, "total_steps=4", "eval_every=2", "metrics=[fid]", "save_every=3"]
@@ -278,14 +283,17 @@ def test_an_evaluation_that_fails_does_not_end_the_training(train: Any, read: An
 
 @pytest.mark.parametrize(
     ("metrics", "decides"),
-    [
-        ("[kid,fid]", "kid"),
-        ("[fid,kid]", "fid"),
-        ("[prdc,fid]", "coverage"),
-        ("null", "kid"),
-        ("[is,kid]", "is"),
-        ("[memorisation]", "memorisation"),
-    ],
+    quick(
+        [
+            ("[kid,fid]", "kid"),
+            ("[fid,kid]", "fid"),
+            ("[prdc,fid]", "coverage"),
+            ("null", "kid"),
+            ("[is,kid]", "is"),
+            ("[memorisation]", "memorisation"),
+        ],
+        *[("[prdc,fid]", "coverage"), ("null", "kid")],
+    ),
 )
 def test_the_first_decides(metrics: str, decides: str, train: Any, read: Any, tmp_path: Path) -> None:
     train(*EVERY, f"metrics={metrics}", "eval_every=1", "total_steps=2", "run_dir=run")
@@ -303,6 +311,7 @@ def test_psnr_decides_of_pairs(train: Any, tmp_path: Path) -> None:
     assert set(result["metrics"]) == {"psnr", "ssim", "kid", "kid_std", "fid"}
 
 
+@pytest.mark.slow
 def test_cyclegan(train: Any, gan: Any, tmp_path: Path) -> None:
     args = ["model=cyclegan", "dataset=digits_unpaired", *CLASSIFIER, "num_samples=12", "metrics=[kid]"]
     train(*args, "total_steps=2", "eval_every=1", "run_dir=run", tiny="cyclegan")

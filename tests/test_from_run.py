@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from .conftest import quick  # type: ignore[import-not-found]
+
 EVERY = ["total_steps=4", "log_every=2", "sample_every=2", "save_every=2"]
 KINDS = {
     "dcgan": ("dcgan", ["loss=hinge", "ema.half_life=100", "precision=bf16", "schedule=linear"]),
@@ -24,7 +26,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(list(KINDS), "dcgan", "cyclegan"))
 def test_bit_for_bit(kind: str, train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
     tiny, args = KINDS[kind]
     train(*args, *EVERY, "seed=5", "run_dir=a", tiny=tiny)
@@ -57,6 +59,7 @@ def change(run: Path, edit: Callable[[dict[str, Any]], None]) -> None:
         (run / "config.yaml").write_text(yaml.safe_dump(info["config"]))
 
 
+@pytest.mark.slow
 def test_machine_is_as_it_was(train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
     """What was left to the machine then is not left to it now."""
     args = ["threads=2", "batch_size=8", "model.generator.width=4", "model.discriminator.width=4", "total_steps=2"]
@@ -99,6 +102,7 @@ def test_other_seeds_and_a_shorter_run(gan: Any, read: Any, original: Path, tmp_
     assert read.rows(zero) == read.rows(original)[:1] != read.rows(one)
 
 
+@pytest.mark.slow
 def test_a_schedule_does_not_get_longer(train: Any, gan: Any, tmp_path: Path) -> None:
     """What came after its end would be trained with a learning rate of 0."""
     train("total_steps=2", "schedule=linear", "run_dir=a")
@@ -110,12 +114,14 @@ def test_a_schedule_does_not_get_longer(train: Any, gan: Any, tmp_path: Path) ->
     assert "reproduced: " in gan("gan-train", "from_run=a", "run_dir=c").err
 
 
+@pytest.mark.slow
 def test_a_time_limit_is_not_part_of_the_run(train: Any, gan: Any, tmp_path: Path) -> None:
     train("total_steps=3", "max_hours=1e-9", "run_dir=a", code=75)
     result = gan("gan-train", "from_run=a", "run_dir=b")
     assert result.code == 0 and "max_hours: null" in (tmp_path / "b" / "config.yaml").read_text(), result.err
 
 
+@pytest.mark.slow
 def test_several_runs_at_once(train: Any, gan: Any, original: Path, tmp_path: Path) -> None:
     train("model=mlp", "total_steps=1", "run_dir=other", tiny="mlp")
     result = gan("gan-train", "-m", "from_run=a,other", "hydra.sweep.dir=sweep")
@@ -126,6 +132,7 @@ def test_several_runs_at_once(train: Any, gan: Any, original: Path, tmp_path: Pa
     assert files and files == {path: path.stat().st_mtime_ns for path in files}
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_may_be_named_as_it_is_called(train: Any, gan: Any, tmp_path: Path) -> None:
     train("total_steps=1", "run_dir='sweep/loss=hinge,seed=0'")
     result = gan("gan-train", "from_run=sweep/loss=hinge,seed=0", "run_dir=b")
@@ -144,7 +151,12 @@ def test_where_the_data_is_may_be_said(gan: Any, train: Any, read: Any, data_roo
     assert gan(*result.continue_command).code == 0
 
 
-@pytest.mark.parametrize("given", ["loss=hinge", "optimizer.lr=1", "model.generator.blocks=3", "~dataset", "batch_size=8"])
+@pytest.mark.parametrize(
+    "given",
+    quick(
+        ["loss=hinge", "optimizer.lr=1", "model.generator.blocks=3", "~dataset", "batch_size=8"], "loss=hinge", "optimizer.lr=1"
+    ),
+)
 def test_what_makes_another_run_is_refused(given: str, gan: Any, original: Path, tmp_path: Path) -> None:
     result = gan("gan-train", "from_run=a", "run_dir=b", given)
     (line,) = result.errors
@@ -171,7 +183,11 @@ def test_what_is_no_run(gan: Any, original: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "a: ${", "a: &x [1]\nb: *x", "[" * 50_000, "model: 3", "model: {}", "\0", "? [a]"]
+    "content",
+    quick(
+        ["", "[]", "a: ${", "a: &x [1]\nb: *x", "[" * 50_000, "model: 3", "model: {}", "\0", "? [a]"],
+        *["", "a: ${", "[" * 50_000, "model: 3"],
+    ),
 )
 def test_a_config_that_is_none(content: str, gan: Any, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
@@ -269,7 +285,7 @@ EVIL = {
 
 
 @pytest.mark.parametrize("part", EVIL)
-@pytest.mark.parametrize("checkpoints", [True, False])
+@pytest.mark.parametrize("checkpoints", quick([True, False], True))
 def test_a_strangers_run_names_no_code(part: str, checkpoints: bool, gan: Any, original: Path, tmp_path: Path) -> None:
     def plant(info: dict[str, Any]) -> None:
         node = info["config"]

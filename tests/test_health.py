@@ -20,6 +20,8 @@ from gan_cli.training.health import Health, against_divergence
 from gan_cli.training.loop import Player
 from gan_cli.training.overfitting import Overfitting, held_out
 
+from .conftest import quick  # type: ignore[import-not-found]
+
 TOTAL = 2000
 WELL = {
     **{"d/accuracy": 0.9, "d/loss": 0.6, "g/grad_norm": 3.0},
@@ -232,6 +234,7 @@ def lines(text: str) -> list[str]:
 MLP = ["model=mlp", "model.generator.hidden=[32]", "model.discriminator.hidden=[32]", "batch_size=16", "run_dir=r"]
 
 
+@pytest.mark.slow
 def test_a_healthy_run_is_silent(train: Any, read: Any, tmp_path: Path) -> None:
     size = ["model.generator.width=8", "model.discriminator.width=8", "dataset.image_size=16", "batch_size=32"]
     result = train(*size, "total_steps=300", "log_every=20", "sample_every=100", "run_dir=r")
@@ -254,12 +257,14 @@ def test_minimax_against_a_discriminator_too_strong(train: Any) -> None:
     assert any("the gradient of G has vanished" in line and "loss=non_saturating" in line for line in lines(result.err))
 
 
+@pytest.mark.slow
 def test_a_collapsed_generator(train: Any) -> None:
     fast = ["optimizer.lr=2e-2", "total_steps=700", "log_every=50", "sample_every=50"]
     result = train(*MLP, *fast, tiny="mlp")
     assert any("G has collapsed, its images differ" in line and "a lower optimizer.lr" in line for line in lines(result.err))
 
 
+@pytest.mark.slow
 def test_a_discriminator_that_learns_its_data_by_heart(train: Any, tmp_path: Path) -> None:
     random, raw = np.random.default_rng(0), tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
@@ -276,7 +281,11 @@ def test_a_discriminator_that_learns_its_data_by_heart(train: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("loss", "todo"), [("minimax", "loss=wgan_gp"), ("hinge", "loss=wgan_gp"), ("wgan_gp", "loss.penalty.weight")]
+    ("loss", "todo"),
+    quick(
+        [("minimax", "loss=wgan_gp"), ("hinge", "loss=wgan_gp"), ("wgan_gp", "loss.penalty.weight")],
+        *[("hinge", "loss=wgan_gp"), ("wgan_gp", "loss.penalty.weight")],
+    ),
 )
 def test_values_that_are_not_finite(loss: str, todo: str, train: Any) -> None:
     fast = ["optimizer=sgd", "optimizer.lr=1e38", "total_steps=30", "log_every=10"]

@@ -103,6 +103,7 @@ def test_a_sweep(train: Any, read: Any, ask: Ask, tmp_path: Path, stop_at: Any, 
         assert session(group)["status"] == "STATUS_SUCCESS"
 
 
+@pytest.mark.slow
 def test_how_runs_ended(train: Any, ask: Ask, tmp_path: Path, trained: Path, stop_at: Any, monkeypatch: Any) -> None:
     """One that failed and was continued has not failed; one that is stopped has not ended."""
     common = ["log_every=1", "save_every=1", "total_steps=3"]
@@ -163,6 +164,7 @@ def test_metrics_that_come_late(train: Any, tmp_path: Path) -> None:
     assert {"metric/modes", "metric/good_share"} <= set(columns) and columns[:2] == ["d/loss", "g/loss"]
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_again(train: Any, tmp_path: Path, ask: Ask) -> None:
     """It tells TensorBoard to forget what came from step 0 on, which is not what it is."""
     train("run_dir=all/run", "log_every=1", "total_steps=2")

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from .conftest import TINY  # type: ignore[import-not-found]
+from .conftest import TINY, quick  # type: ignore[import-not-found]
 
 SWEEP = ["-m", *TINY["dcgan"], "seed=0,1", "total_steps=2"]
 
 
-@pytest.mark.parametrize("name", ["joblib", "submitit"])
+@pytest.mark.parametrize("name", quick(["joblib", "submitit"], "joblib"))
 def test_the_same_as_one_job_after_the_other(name: str, train: Any, read: Any, tmp_path: Path) -> None:
     if (
         importlib.util.find_spec("hydra_plugins") is None

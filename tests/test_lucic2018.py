@@ -104,6 +104,7 @@ def test_the_search_is_over_their_ranges() -> None:
     assert (config.optimized_metric, config.eval_every) == ("metric/fid", 937)
 
 
+@pytest.mark.slow
 def test_a_job_of_each_loss(gan: Any, data_root: Path, read: Any, tmp_path: Path) -> None:
     losses = ",".join(f"lucic2018_{loss}" for loss in DEFAULTS)
     args = [f"experiment={losses}", "dataset=fashion_mnist", f"dataset.root={data_root}", "seed=0", *TINY, "eval_every=null"]

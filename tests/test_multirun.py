@@ -13,6 +13,8 @@ from gan_cli.rundir import status
 from gan_cli.sweeps.directory import read_plan
 from gan_cli.system.locks import locked
 
+from .conftest import quick  # type: ignore[import-not-found]
+
 
 def jobs(sweep: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(sweep.iterdir()) if path.is_dir()}
@@ -34,6 +36,7 @@ def test_three_losses_times_two_seeds(train: Any, read: Any, tmp_path: Path) -> 
                 read.assert_same(tmp_path / f"alone-{loss}", found[name])
 
 
+@pytest.mark.slow
 def test_no_job_inherits_anything(train: Any, read: Any, tmp_path: Path) -> None:
     """The number of threads of the job before must not show in the job after."""
     train("-m", "threads=2,1", "total_steps=2", "hydra.sweep.dir=sweep")
@@ -54,6 +57,7 @@ def test_the_same_sweep_again_is_finished(train: Any, read: Any, tmp_path: Path)
     assert "the sweep is finished: 2 of 2 jobs are complete" in result.err
 
 
+@pytest.mark.slow
 def test_other_overrides_are_another_sweep(train: Any, tmp_path: Path) -> None:
     train("-m", "seed=0,1", "total_steps=1")
     train("-m", "seed=0,1", "total_steps=1", "loss=hinge")
@@ -115,18 +119,20 @@ def test_refused(args: list[str], message: str, train: Any, tmp_path: Path) -> N
     assert not any(path.is_dir() for path in tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_preset_without_the_flag(train: Any) -> None:
     assert "note: sweep=losses sweeps with -m only" in train("sweep=losses", "total_steps=1").err
     assert "sweeps with -m only" not in train("sweep=losses", "loss=hinge", "seed=1", "total_steps=1").err
 
 
+@pytest.mark.slow
 def test_finished_jobs_are_not_evaluated_anew(train: Any, tmp_path: Path) -> None:
     train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep")
     result = train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep", "eval_every=1", "metrics=[kid]")
     assert "nor are they evaluated anew, though eval_every, metrics differ: gan-eval run_dir=DIR" in result.err
 
 
-@pytest.mark.parametrize("step", ['"abc"', "[1]", "null", "1.5"])
+@pytest.mark.parametrize("step", quick(['"abc"', "[1]", "null", "1.5"], "[1]"))
 def test_a_status_that_cannot_be(step: str, train: Any, tmp_path: Path) -> None:
     train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep")
     file = tmp_path / "sweep" / "seed=0" / "status.json"
@@ -134,6 +140,7 @@ def test_a_status_that_cannot_be(step: str, train: Any, tmp_path: Path) -> None:
     assert "1 of 2 jobs are finished" in train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep").err
 
 
+@pytest.mark.slow
 def test_longer_jobs_go_on(train: Any, read: Any, tmp_path: Path) -> None:
     train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep")
     train("-m", "seed=0,1", "total_steps=2", "hydra.sweep.dir=sweep")
@@ -148,7 +155,7 @@ def test_the_plan(train: Any, tmp_path: Path) -> None:
     assert (tmp_path / "sweep" / "loss=hinge" / "checkpoints").is_dir()
 
 
-@pytest.mark.parametrize("where", [0, 1, 2])
+@pytest.mark.parametrize("where", quick([0, 1, 2], 1))
 def test_the_flag_may_stand_anywhere(where: int, gan: Any, tmp_path: Path) -> None:
     args = ["seed=0,1", "batch_size=5000"]
     result = gan("gan-train", *args[:where], "-m", *args[where:])
@@ -170,6 +177,7 @@ def test_a_failing_job_does_not_stop_the_rest(train: Any, read: Any, gan: Any, t
     assert [path.name for path in found] == ["batch_size=8"]
 
 
+@pytest.mark.slow
 def test_a_diverging_job_does_not_stop_the_rest(train: Any, read: Any, tmp_path: Path) -> None:
     args = ["optimizer=sgd", "optimizer.lr=1e20,1e-4", "total_steps=6", "hydra.sweep.dir=sweep"]
     result = train("-m", *args, code=79)
@@ -192,11 +200,13 @@ def test_a_signal_ends_the_whole_sweep(train: Any, stop_at: Any, tmp_path: Path)
     assert len(jobs(tmp_path / "sweep")) == 1
 
 
+@pytest.mark.slow
 def test_max_hours_ends_one_job(train: Any, tmp_path: Path) -> None:
     train("-m", "seed=0,1", "total_steps=4", "max_hours=1e-9", "hydra.sweep.dir=sweep", code=75)
     assert len(jobs(tmp_path / "sweep")) == 2
 
 
+@pytest.mark.slow
 def test_directories_are_plain_names(train: Any, tmp_path: Path, data_root: Path) -> None:
     """Slashes in a value, or a hundred overrides, must not make a tree or a name the file system refuses."""
     long = ["ema.half_life=1000", "ema.ramp_up=0.25", "log_every=17", "sample_every=1017", "save_every=1019", "workers=0"]

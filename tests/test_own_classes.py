@@ -116,6 +116,7 @@ def test_model(own: Path, train: Any, gan: Any, read: Any) -> None:
     assert (own / "r" / "generated" / "step-00000003-seed0" / "grid.png").exists()
 
 
+@pytest.mark.slow
 def test_the_printed_command_keeps_the_config_dir(own: Path, train: Any, gan: Any, read: Any) -> None:
     result = train(
         "--config-dir", "my", "model=linear", "loss=relativistic", "total_steps=2", "max_hours=1e-9", tiny="own", code=75
@@ -126,6 +127,7 @@ def test_the_printed_command_keeps_the_config_dir(own: Path, train: Any, gan: An
     assert read.steps(run_dir)[-1] == 2
 
 
+@pytest.mark.slow
 def test_optimizer_of_torch(own: Path, train: Any, gan: Any, read: Any) -> None:
     command = ["--config-dir", "my", "optimizer=radam", "total_steps=3"]
     train(*command, "run_dir=whole")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import math
@@ -36,6 +37,7 @@ from gan_cli.ranges import (
 from gan_cli.system.errors import ConfigError
 
 CONF = Path(__file__).parent.parent / "conf"
+ROOT = CONF.parent / "gan_cli"
 NAN, INF = math.nan, math.inf
 PARAMS = frozenset({"params"})
 
@@ -345,6 +347,78 @@ def test_source_and_import_agree(target: str) -> None:
     known = schema.parameters(target)
     assert known is not None
     assert [(n, p.required) for n, p in known.items()] == [(p.name, p.default is p.empty) for p in signature]
+
+
+PLUGINS = [ROOT / name for name in ("losses.py", "penalties.py", "objective.py", "optimizers.py", "schedules.py")] + [
+    path for folder in ("networks", "tasks", "data", "metrics") for path in sorted((ROOT / folder).glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_annotation_is_resolved(path: Path) -> None:
+    """A name that is not resolved raises here, not in a user's command."""
+    module = ".".join(["gan_cli", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(".__init__")
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            schema.parameters(f"{module}.{node.name}")
+
+
+SEAM = """
+from __future__ import annotations
+from collections.abc import Sequence
+from typing import Literal
+from torch import nn
+from gan_cli.ranges import Fit, Positive
+from gan_cli.schedules import Constant
+Side = Literal["d", "g"]
+
+class Penalty:
+    def __init__(self, weight: Positive | Constant, side: Side, fit: Fit, parts: dict[str, nn.Module], lr: Positive = 1.0):
+        pass
+
+class Wrong:
+    def __init__(self, weight: Nowhere):
+        pass
+"""
+
+
+@pytest.fixture
+def seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A module inside a package of ours, as the schema reads it."""
+    (tmp_path / "seam.py").write_text(SEAM)
+    (tmp_path / "schedules.py").write_text("class Constant:\n    pass\n")
+    monkeypatch.setattr(schema, "PACKAGE", tmp_path)
+    caches = (schema.parameters, schema._Source.of)
+    for cache in caches:
+        cache.cache_clear()
+    yield "gan_cli.seam"
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_number_or_a_node(seam: str) -> None:
+    schedule = {"_target_": "gan_cli.schedules.Constant"}
+    node = {"_target_": f"{seam}.Penalty", "weight": 2, "side": "d", "fit": "pad", "parts": {}}
+    assert schema.check(node, "loss")["weight"] == 2.0
+    assert schema.check({**node, "weight": schedule, "parts": {"a": schedule}}, "loss")["weight"] == schedule
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("weight", {"weight": -1}),
+        ("weight", {"weight": {"value": 1}}),
+        ("side", {"side": "x"}),
+        ("fit", {"fit": "squeeze"}),
+        ("lr", {"lr": schedule}),
+        ("parts.a", {"parts": {"a": 3}}),
+        ("weight.typo", {"weight": {**schedule, "typo": 1}}),
+    ]
+    for key, arguments in wrong:
+        with pytest.raises(ConfigError) as caught:
+            schema.check({**node, **arguments}, "loss")
+        assert caught.value.where == f"loss.{key}"
+
+
+def test_a_name_that_is_nowhere(seam: str) -> None:
+    with pytest.raises(NameError):
+        schema.parameters(f"{seam}.Wrong")
 
 
 def test_checking_a_config_does_not_load_torch() -> None:

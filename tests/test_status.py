@@ -14,6 +14,8 @@ import pytest
 from gan_cli.rundir import status
 from gan_cli.training.loop import Progress
 
+from .conftest import quick  # type: ignore[import-not-found]
+
 
 def of(run: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run / "status.json").read_text())
@@ -33,7 +35,7 @@ def test_complete(trained: Path) -> None:
     assert status.read(trained) == found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", quick([signal.SIGINT, signal.SIGTERM, signal.SIGUSR1], signal.SIGUSR1))
 def test_preempted_and_continued(number: int, train: Any, stop_at: Any, tmp_path: Path) -> None:
     stop_at(2, number)
     stopped = train("total_steps=4", "run_dir=r", code=75)
@@ -98,6 +100,7 @@ def test_the_command_that_makes_the_run_anew(train: Any, gan: Any, read: Any, tm
     assert of(tmp_path / "b")["command"] == found["command"]
 
 
+@pytest.mark.slow
 def test_the_command_of_a_job_has_its_config_dir(train: Any, tmp_path: Path) -> None:
     (tmp_path / "my" / "loss").mkdir(parents=True)
     (tmp_path / "my" / "loss" / "mine.yaml").write_text("defaults: [hinge]\n")

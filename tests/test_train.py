@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from .conftest import quick  # type: ignore[import-not-found]
+
 OFTEN = ["log_every=3", "sample_every=4", "save_every=2"]
 KINDS = {
     "dcgan, wgan_gp": ("dcgan", ["loss=wgan_gp"]),
@@ -26,7 +28,7 @@ KINDS = {
     "wgan_mlp": ("mlp", ["model=wgan_mlp", "optimizer.momentum=0.5"]),
     "mlp, same noise, generator first": ("mlp", ["model=mlp", "model.task.same_noise=true", "loss.first=generator"]),
 }
-each_kind = pytest.mark.parametrize(("tiny", "args"), list(KINDS.values()), ids=list(KINDS))
+each_kind = pytest.mark.parametrize(("tiny", "args"), quick(KINDS, "dcgan, bf16", "mlp, same noise, generator first"))
 
 
 def start(cwd: Path, *args: str) -> subprocess.Popen[str]:
@@ -112,18 +114,20 @@ def test_without_run_dir_it_gets_a_name_that_can_be_read(train: Any, tmp_path: P
     assert f"gan-sample run_dir=outputs/{run_dir.name}" in result.err
 
 
-@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("keep", quick([1, 2], 2))
 def test_keep_checkpoints(keep: int, train: Any, read: Any, tmp_path: Path) -> None:
     train("total_steps=5", "save_every=1", f"keep_checkpoints={keep}", "run_dir=r")
     assert read.steps(tmp_path / "r") == [4, 5][-keep:]
 
 
+@pytest.mark.slow
 def test_how_often_it_logs_does_not_change_the_weights(train: Any, read: Any, tmp_path: Path) -> None:
     train("total_steps=6", "run_dir=a", "log_every=1", "sample_every=1", "save_every=1")
     train("total_steps=6", "run_dir=b", "log_every=4", "sample_every=100", "save_every=100")
     read.assert_same_weights(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_the_seed_does(train: Any, read: Any, tmp_path: Path) -> None:
     for seed in (0, 1):
         train("total_steps=1", f"run_dir={seed}", f"seed={seed}")
@@ -155,7 +159,9 @@ def test_stopped_after_every_step(tiny: str, args: list[str], train: Any, read: 
     read.assert_same(tmp_path / "whole", tmp_path / "hops")
 
 
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 3), (signal.SIGINT, 4), (signal.SIGTERM, 7)])
+@pytest.mark.parametrize(
+    ("number", "step"), quick([(signal.SIGTERM, 3), (signal.SIGINT, 4), (signal.SIGTERM, 7)], (signal.SIGINT, 4))
+)
 def test_signal_then_the_printed_command(
     number: int, step: int, gan: Any, train: Any, read: Any, stop_at: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -184,7 +190,7 @@ def test_the_second_signal_acts_at_once() -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "SIGTERM"])
+@pytest.mark.parametrize("number", quick({"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM}, "kill -9"))
 def test_process_killed_when_its_first_checkpoint_appears(number: int, train: Any, read: Any, tmp_path: Path) -> None:
     from .conftest import TINY  # type: ignore[import-not-found]
 
@@ -232,6 +238,7 @@ def test_a_damaged_checkpoint_is_passed_over(train: Any, read: Any, trained: Pat
     read.assert_same(trained, tmp_path / "r")
 
 
+@pytest.mark.slow
 def test_what_is_saved_after_a_damaged_checkpoint_stays(train: Any, read: Any, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "r")
     (tmp_path / "r" / "checkpoints" / "step-00000004" / "state.json").write_text("{}")
@@ -261,7 +268,7 @@ def test_killed_before_the_first_checkpoint(train: Any, read: Any, monkeypatch: 
     assert [step for step, _ in read.scalars(tmp_path / "r")["d/loss"]] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("old", [5, 6])
+@pytest.mark.parametrize("old", quick([5, 6], 5))
 def test_more_steps_end_as_if_started_so(old: int, train: Any, read: Any, tmp_path: Path) -> None:
     for total, run_dir in ((11, "whole"), (old, "r"), (11, "r")):
         train(f"total_steps={total}", *OFTEN, f"run_dir={run_dir}")
@@ -303,6 +310,7 @@ def test_another_config_is_refused(overrides: list[str], shown: list[str], train
     assert snapshot(trained) == before
 
 
+@pytest.mark.slow
 def test_a_schedule_needs_the_same_total(train: Any, tmp_path: Path) -> None:
     train("total_steps=2", "schedule=linear", "run_dir=r")
     result = train("total_steps=4", "schedule=linear", "run_dir=r", code=2)
@@ -318,6 +326,7 @@ def test_what_may_change(train: Any, read: Any, tmp_path: Path) -> None:
     assert read.steps(tmp_path / "r") == [4]
 
 
+@pytest.mark.slow
 def test_other_intervals_leave_the_history_alone(train: Any, read: Any, tmp_path: Path) -> None:
     train("total_steps=6", "log_every=2", "sample_every=2", "save_every=6", "run_dir=r")
     train("total_steps=9", "log_every=4", "sample_every=4", "save_every=6", "run_dir=r")
@@ -339,12 +348,14 @@ def test_changed_data_is_refused(train: Any, tmp_path: Path, data_root: Path) ->
     assert len(result.errors) == 1 and "the data is not that which the run was trained on" in result.errors[0]
 
 
+@pytest.mark.slow
 def test_moved_data_is_not(train: Any, tmp_path: Path, data_root: Path) -> None:
     train("dataset=npz", f"dataset.path={data_root}/images.npz", "run_dir=r", "total_steps=1")
     shutil.copy(data_root / "images.npz", tmp_path / "elsewhere.npz")
     train("dataset=npz", "dataset.path=elsewhere.npz", "run_dir=r", "total_steps=2")
 
 
+@pytest.mark.slow
 def test_threads_stay_as_they_were(train: Any, read: Any, tmp_path: Path) -> None:
     train("total_steps=2", "run_dir=r", "threads=2", "max_hours=1e-9", code=75)
     result = train("total_steps=2", "run_dir=r", "threads=null")
@@ -365,7 +376,7 @@ def test_twenty_starts_in_one_second_get_twenty_directories(tmp_path: Path, monk
     assert len(set(made)) == 20 and all(path.is_dir() for path in made)
 
 
-@pytest.mark.parametrize("kind", ["folder", "file", "folder with a config.yaml"])
+@pytest.mark.parametrize("kind", quick(["folder", "file", "folder with a config.yaml"], "folder"))
 def test_what_is_not_a_run_stays_untouched(kind: str, train: Any, tmp_path: Path) -> None:
     name = "config.yaml" if "config" in kind else "thesis.txt"
     thesis = tmp_path / "mine" / name if kind.startswith("folder") else tmp_path / "mine"
@@ -387,7 +398,7 @@ def test_an_empty_folder_may_become_a_run(train: Any, read: Any, tmp_path: Path)
 # Ends
 
 
-@pytest.mark.parametrize("save_every", [1, 1000])
+@pytest.mark.parametrize("save_every", quick([1, 1000], 1))
 def test_divergence(save_every: int, train: Any, read: Any, tmp_path: Path) -> None:
     args = ["optimizer=sgd", "optimizer.lr=1e20", "total_steps=12", "log_every=5", f"save_every={save_every}", "run_dir=r"]
     result = train(*args, code=79)
@@ -400,22 +411,25 @@ def test_divergence(save_every: int, train: Any, read: Any, tmp_path: Path) -> N
 
 
 def test_optimized_metric(train: Any, read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gan_cli import train
+    from gan_cli import train as program
 
-    app, returned = train.app, []
-    monkeypatch.setattr(train, "app", lambda cfg: returned.append(app(cfg)))
+    app, returned = program.app, []
+    monkeypatch.setattr(program, "app", lambda cfg: returned.append(app(cfg)))
     for _ in range(2):  # trained, and finished before
         train("total_steps=2", "run_dir=r", "optimized_metric=d/loss")
     assert returned == [read.rows(tmp_path / "r")[-1]["d/loss"]] * 2
 
 
+@pytest.mark.slow
 def test_optimized_metric_that_is_not_logged(train: Any) -> None:
     result = train("total_steps=1", "sample_every=1", "run_dir=r", "optimized_metric=metric/nothing", code=2)
     assert len(result.errors) == 1
     assert "metric/nothing" in result.errors[0] and "d/loss" in result.errors[0]
 
 
-@pytest.mark.parametrize("line", [b"5\n", b'{"a": 1}\n', b"\xff\n", b'{"step": 2, "im', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "line", quick([b"5\n", b'{"a": 1}\n', b"\xff\n", b'{"step": 2, "im', b"[" * 100_000], b'{"step": 2, "im')
+)
 def test_a_line_that_is_no_row_is_left_out(line: bytes, train: Any, read: Any, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "r")
     with open(tmp_path / "r" / "metrics.jsonl", "ab") as file:
@@ -444,7 +458,7 @@ def test_processes_that_decode_do_not_hold_the_lock(tmp_path: Path) -> None:
         os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize("during", ["picture", "sync"])
+@pytest.mark.parametrize("during", quick(["picture", "sync"], "sync"))
 def test_a_signal_at_any_moment_of_a_step_ends_in_a_checkpoint_of_it(
     during: str, train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -463,6 +477,7 @@ def test_a_signal_at_any_moment_of_a_step_ends_in_a_checkpoint_of_it(
     assert said["step"] == read.steps(tmp_path / "r")[-1] == {"picture": 2, "sync": 3}[during]
 
 
+@pytest.mark.slow
 def test_a_signal_while_a_picture_is_drawn_off_the_schedule(
     train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gan_cli import load_run
 
-from .conftest import save_photos, train_tiny  # type: ignore[import-not-found]
+from .conftest import quick, save_photos, train_tiny  # type: ignore[import-not-found]
 
 SIZE = 16
 ONE = ["threads=1", "precision=fp32", f"dataset.image_size={SIZE}", "total_steps=4", "save_every=2", "batch_size=2"]
@@ -102,7 +102,10 @@ def picture(seed: int = 0, shape: tuple[int, ...] = (24, 40, 3)) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("run", "count", "columns", "mode"),
-    [("pix", 64, 3, "L"), ("pix_rgb", 5, 3, "RGB"), ("cyc", 64, 3, "L"), ("cyc_rgb", 4, 3, "RGB")],
+    quick(
+        [("pix", 64, 3, "L"), ("pix_rgb", 5, 3, "RGB"), ("cyc", 64, 3, "L"), ("cyc_rgb", 4, 3, "RGB")],
+        *[("pix_rgb", 5, 3, "RGB"), ("cyc", 64, 3, "L")],
+    ),
 )
 def test_by_default_the_runs_own_held_out_images(
     run: str, count: int, columns: int, mode: str, sample: Any, here: Path
@@ -160,6 +163,7 @@ def test_directions(sample: Any, here: Path) -> None:
     assert len(files(here / "held")) == 3 + 1, "test images of domain b"
 
 
+@pytest.mark.slow
 def test_num_samples_and_formats(sample: Any, here: Path) -> None:
     sample("pix", "num_samples=11", "formats=[npz]", "output=a")
     assert files(here / "a") == ["samples.npz"]
@@ -174,6 +178,7 @@ def test_num_samples_and_formats(sample: Any, here: Path) -> None:
     assert files(here / "c") == ["sheets/000.png", "sheets/001.png"]
 
 
+@pytest.mark.slow
 def test_a_moved_run_finds_its_data(sample: Any, here: Path) -> None:
     for run in ("pix", "pix_rgb"):
         sample(run, "output=before", "num_samples=4")
@@ -187,6 +192,7 @@ def test_a_moved_run_finds_its_data(sample: Any, here: Path) -> None:
 # A user's own images
 
 
+@pytest.mark.slow
 def test_a_folder_of_all_kinds(sample: Any, here: Path) -> None:
     mine = here / "mine"
     (mine / "trip" / "day 2").mkdir(parents=True)
@@ -218,6 +224,7 @@ def test_a_folder_of_all_kinds(sample: Any, here: Path) -> None:
     assert pixels(here / "out/cyc/deep.png").tobytes() == pixels(here / "out/cyc/trip/grey.png").tobytes()
 
 
+@pytest.mark.slow
 def test_names_that_would_meet(sample: Any, here: Path) -> None:
     save_photos(here / "mine", ["a.jpg", "a.png", "a.jpg.png", "b.png"], (16, 16))
     save_photos(here / "mine" / "sheets", ["000.png"], (16, 16))
@@ -227,7 +234,7 @@ def test_names_that_would_meet(sample: Any, here: Path) -> None:
     assert len(files(here / "both")) == 6, "the sheet did not take the place of a result"
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", quick(range(1, 9), 6))
 def test_exif_orientation(orientation: int, sample: Any, here: Path) -> None:
     upright = Image.fromarray(picture(5, (24, 40, 3)))
     turns = {
@@ -245,7 +252,7 @@ def test_exif_orientation(orientation: int, sample: Any, here: Path) -> None:
     assert pixels(here / "out" / "0.png").tobytes() == pixels(here / "out" / "1.png").tobytes()
 
 
-@pytest.mark.parametrize("run", ["pix_rgb", "pix_eval", "cyc_rgb"])
+@pytest.mark.parametrize("run", quick(["pix_rgb", "pix_eval", "cyc_rgb"], "pix_rgb"))
 def test_a_result_does_not_depend_on_its_neighbours(run: str, sample: Any, here: Path) -> None:
     names = [f"{k:02d}.png" for k in range(10)]
     save_photos(here / "mine", names, (20, 20))
@@ -315,6 +322,7 @@ def test_what_gan_sample_did_not_write_it_does_not_write_over(sample: Any, here:
     assert {name: (here / "mine" / name).read_bytes() for name in before} == before
 
 
+@pytest.mark.slow
 def test_no_file_of_another_is_written_over(sample: Any, here: Path) -> None:
     (here / "mine" / "sheets").mkdir(parents=True)
     taken = {"cgan": ["00000.png", "grid.png", "samples.npz", "interpolation.gif"], "pix": ["samples.npz", "sheets/000.png"]}
@@ -328,6 +336,7 @@ def test_no_file_of_another_is_written_over(sample: Any, here: Path) -> None:
             assert (here / "mine" / name).read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_fewer_samples_leave_none_of_an_earlier_time(sample: Any, here: Path) -> None:
     for run in ("cgan", "pix"):
         for n in (9, 3):
@@ -347,6 +356,7 @@ def test_mode_of_a_pix2pix_run(sample: Any, here: Path) -> None:
         assert "mode" in sample(run, "mode=eval", code=2).errors[0]
 
 
+@pytest.mark.slow
 def test_again_does_not_translate_its_own_results(sample: Any, here: Path) -> None:
     save_photos(here / "mine", ["x.jpg"], (20, 20))
     for _ in range(2):
@@ -354,6 +364,7 @@ def test_again_does_not_translate_its_own_results(sample: Any, here: Path) -> No
     assert files(here / "mine") == ["out/sheets/000.png", "out/x.png", "x.jpg"]
 
 
+@pytest.mark.slow
 def test_different_requests_have_different_folders(sample: Any, here: Path) -> None:
     requests = [[], ["label=1"], ["label=2"], ["label=[1,2]"], ["ema=false"]]
     for request in requests:
@@ -361,6 +372,7 @@ def test_different_requests_have_different_folders(sample: Any, here: Path) -> N
     assert len(list((here / "cgan" / "generated").iterdir())) == len(requests)
 
 
+@pytest.mark.slow
 def test_classes_that_are_called_by_other_numbers(gan: Any, tmp_path: Path) -> None:
     for k in (1, 2, 3):
         save_photos(tmp_path / "shots" / str(k), ["a.png", "b.png", "c.png"], (16, 16))
@@ -433,7 +445,20 @@ REFUSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("harm", "run", "args", "code", "message"), list(REFUSED.values()), ids=list(REFUSED))
+QUICK_REFUSED = [
+    "no such input",
+    "empty folder",
+    "text called png",
+    "corrupt file",
+    "one way",
+    "label, pix2pix",
+    "input, noise",
+]
+QUICK_REFUSED += ["label, too large", "label, unknown name", "gif, pix2pix", "data is gone", "output is a file"]
+QUICK_REFUSED += ["output is the input"]
+
+
+@pytest.mark.parametrize(("harm", "run", "args", "code", "message"), quick(REFUSED, *QUICK_REFUSED))
 def test_refused(harm: Any, run: str, args: list[str], code: int, message: str, gan: Any, here: Path) -> None:
     harm(here)
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
@@ -499,6 +524,19 @@ MISFITS = {
 }  # fmt: skip
 
 
+QUICK_MISFITS = [
+    "unpaired folders",
+    "counts that differ",
+    "squares",
+    "no folder",
+    "corrupt",
+    "load_size",
+    "one domain",
+    "held out",
+]
+QUICK_MISFITS += ["pix2pix on two domains", "cyclegan on pairs", "dcgan on pairs", "cgan on pairs", "U-Net size", "batch"]
+
+
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shelf = tmp_path_factory.mktemp("shelf")
@@ -506,7 +544,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shelf
 
 
-@pytest.mark.parametrize(("args", "code", "message"), list(MISFITS.values()), ids=list(MISFITS))
+@pytest.mark.parametrize(("args", "code", "message"), quick(MISFITS, *QUICK_MISFITS))
 def test_data_that_does_not_fit(args: list[str], code: int, message: str, gan: Any, shelf: Path, tmp_path: Path) -> None:
     args = [arg.replace("dataset.root=", f"dataset.root={shelf}/") for arg in args]
     result = gan("gan-train", "threads=1", "total_steps=1", *args)
@@ -517,7 +555,7 @@ def test_data_that_does_not_fit(args: list[str], code: int, message: str, gan: A
     assert result.out == "" and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["pairs", "domains"])
+@pytest.mark.parametrize("kind", quick(["pairs", "domains"], "domains"))
 def test_grey_images_among_colours_are_used_and_said(kind: str, train: Any, tmp_path: Path) -> None:
     fill(tmp_path)
     grey = {"pairs": ["train/2.png"], "domains": ["trainA/A1.jpg", "trainA/A3.jpg"]}[kind]
@@ -541,7 +579,7 @@ def labels_of(folder: Path) -> list[int]:
         return list(arrays["labels"].tolist())
 
 
-@pytest.mark.parametrize("run", ["cgan", "cdcgan"])
+@pytest.mark.parametrize("run", quick(["cgan", "cdcgan"], "cgan"))
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
@@ -560,7 +598,7 @@ def test_chosen_classes(run: str, args: list[str], expected: list[int], sample: 
     assert labels_of(here / "out") == expected
 
 
-@pytest.mark.parametrize("run", ["cgan", "cdcgan"])
+@pytest.mark.parametrize("run", quick(["cgan", "cdcgan"], "cgan"))
 def test_a_row_per_class_by_default(run: str, sample: Any, here: Path) -> None:
     sample(run, "output=out", "formats=[grid,npz]")
     assert labels_of(here / "out")[:13] == [0] * 6 + [1] * 6 + [2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,15 +13,36 @@ from hydra import compose, initialize_config_module
 from torch import Tensor
 
 from gan_cli.config.plain import flatten
-from gan_cli.config.training import check
+from gan_cli.config.training import TrainConfig, check
 
 FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def composed(preset: str, *overrides: str) -> dict[str, Any]:
+@cache
+def config_of(*overrides: str) -> TrainConfig:
+    """What gan-train makes of the overrides. Composed once, so it must not be changed."""
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
-        return check(compose("train", [f"experiment={preset}", *overrides])).as_dict()
+        return check(compose("train", list(overrides)))
+
+
+def composed(preset: str, *overrides: str) -> dict[str, Any]:
+    return config_of(f"experiment={preset}", *overrides).as_dict()
+
+
+def play(config: TrainConfig, steps: int = 1) -> tuple[Any, list[dict[str, float]]]:
+    """Build a game and train it without a run directory. Returns it and the logs of each step."""
+    from gan_cli.training.build import build_game
+    from gan_cli.training.loop import train
+
+    game, rows = build_game(config, None), []
+
+    def after_step(logs: dict[str, Any]) -> bool:
+        rows.append({key: float(value) for key, value in logs.items()})
+        return True
+
+    train(game, total_steps=steps, seed=config.seed, after_step=after_step)
+    return game, rows
 
 
 # What a key of a network becomes; one that is a copy of another (``b2a: ${.a2b}``) follows it.

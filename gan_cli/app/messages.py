@@ -55,20 +55,15 @@ def translate(error: Exception, config_name: str, *, composing: bool) -> GanErro
         todo = "Check the path; that of a sweep is set by hydra.sweep.dir="
         where = file_of(error)
         return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", where, todo)
+    return _of_composition(error, config_name, composing=composing)
+
+
+def _of_composition(error: Exception, config_name: str, *, composing: bool) -> ConfigError | None:
+    """An error of Hydra, OmegaConf or a YAML as one line, or None when it is neither."""
+    text = str(error)
     first = first_line(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        options = list(error.options or [])
-        near = nearest(option, options).strip()
-        todo = f"Options: {', '.join(options)}" + (f". {near}" if near else "")
-        if not group:
-            return ConfigError(f"there is no config {option!r}", "--config-name", "Leave it out")
-        if group == "hydra/launcher":
-            extra = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}.get(option)
-            todo = f"Install it: pip install 'gan_cli[{extra}]'" if extra else todo
-        if not options:
-            todo = "Check the name of the group; --help lists them"
-        return ConfigError(f"{group} has no option {option!r}", f"{group}={option}", todo)
+        return _missing_option(error)
     if isinstance(error, OverrideParseException):
         detail = first_line(str(getattr(error, "message", "") or first))
         if detail.startswith("Lexer"):
@@ -103,6 +98,22 @@ def translate(error: Exception, config_name: str, *, composing: bool) -> GanErro
     if isinstance(error, HydraException) or composing:
         return ConfigError(first.rstrip(".") or type(error).__name__, "configuration", "--help shows how it is put together")
     return None
+
+
+def _missing_option(error: MissingConfigException) -> ConfigError:
+    """Lists the options of a group, and suggests the nearest."""
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = list(error.options or [])
+    near = nearest(option, options).strip()
+    todo = f"Options: {', '.join(options)}" + (f". {near}" if near else "")
+    if not group:
+        return ConfigError(f"there is no config {option!r}", "--config-name", "Leave it out")
+    if group == "hydra/launcher":
+        extra = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}.get(option)
+        todo = f"Install it: pip install 'gan_cli[{extra}]'" if extra else todo
+    if not options:
+        todo = "Check the name of the group; --help lists them"
+    return ConfigError(f"{group} has no option {option!r}", f"{group}={option}", todo)
 
 
 def _unknown_key(key: str, config_name: str) -> ConfigError:

@@ -1,1 +1,1 @@
-"""Runs beside each other: what differs, what came out, and whether the seeds support it. Must not import torch."""
+"""Runs beside each other: what differs, what came out, and whether the seeds support it."""

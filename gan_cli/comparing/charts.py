@@ -1,4 +1,4 @@
-"""Line charts over seeds as SVG that stands inside a page and takes its colours from ``page.css``. Must not import torch."""
+"""Line charts over seeds as SVG that stands inside a page and takes its colours from ``page.css``."""
 
 from __future__ import annotations
 

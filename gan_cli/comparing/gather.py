@@ -1,4 +1,4 @@
-"""What is on disk of runs: found, and read as far as it can be. Must not import torch.
+"""What is on disk of runs: found, and read as far as it can be.
 
 A run directory may be a stranger's, half-written, damaged or of another version: nothing in it is executed, no link in it
 is followed, and what cannot be read is said in a note.

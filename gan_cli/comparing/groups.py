@@ -1,4 +1,4 @@
-"""Runs grouped by what differs, each group summarised over its seeds. Must not import torch.
+"""Runs grouped by what differs, each group summarised over its seeds.
 
 What cannot be compared is kept apart: runs of different data in different comparisons, values of different protocols in
 different columns.

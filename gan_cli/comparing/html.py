@@ -1,4 +1,4 @@
-"""Pieces of the page of a comparison: escaped text, tables, folds, numbers as a reader wants them. Must not import torch."""
+"""Pieces of the page of a comparison: escaped text, tables, folds, numbers as a reader wants them."""
 
 from __future__ import annotations
 

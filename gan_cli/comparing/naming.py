@@ -1,4 +1,4 @@
-"""Short names for groups of runs: what differs between them, as a person would say it. Must not import torch."""
+"""Short names for groups of runs: what differs between them, as a person would say it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gan_cli.comparing.records import Run
+from gan_cli.config.groups import GROUPS
 from gan_cli.config.plain import is_among
 from gan_cli.config.training import MAY_CHANGE
 from gan_cli.system.text import short
@@ -17,7 +18,6 @@ from gan_cli.system.text import short
 # What makes no other result, what the means are over, and the data, which is compared by its content elsewhere. Runs of
 # another length are another group.
 SAME = (MAY_CHANGE - {"total_steps"}) | {"seed", "dataset", "from_run", "trust", "hydra"}
-NODES = ("model", "loss", "optimizer", "schedule")  # groups of the config that have options
 FEW = 2  # keys of a node that are named one by one
 MOST = 4  # settings in a name made from the config
 MISSING = "(not there)"
@@ -127,7 +127,7 @@ def _said(key: str, known: Sequence[Mapping[str, str]], configs: Sequence[Mappin
     insides = [json.dumps({k: v for k, v in c.items() if is_among(k, {name})}, sort_keys=True, default=str) for c in configs]
     for inside, each, config in zip(insides, known, configs, strict=True):
         if key in each or inside not in words:
-            words[inside] = each.get(key) or (node_label(config, key) if key in NODES else "?")
+            words[inside] = each.get(key) or (node_label(config, key) if key in GROUPS else "?")
     return [words[inside] for inside in insides]
 
 
@@ -135,8 +135,8 @@ def _of_configs(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """By what differs in the configs; many keys of one node are its class."""
     differing = varied(configs)
     labels: list[dict[str, str]] = [{} for _ in configs]
-    plain = [key for key in differing if key.split(".")[0] not in NODES]
-    for node in NODES:
+    plain = [key for key in differing if key.split(".")[0] not in GROUPS]
+    for node in GROUPS:
         inside = [key for key in differing if key.split(".")[0] == node]
         if len(inside) <= FEW and not any(key.endswith("_target_") for key in inside):
             plain += inside
@@ -175,6 +175,8 @@ def node_label(config: Mapping[str, Any], node: str) -> str:
     if node == "model":
         target = str(config.get("model.generator._target_", "")).split(".")
         return short(target[-2] if len(target) > 1 and target[-1] == "Generator" else _snake(target[-1]), 40) or "?"
+    if not any(is_among(key, {node}) for key in config):
+        return "none"
     targets = [str(v).rsplit(".", 1)[-1] for k, v in config.items() if k.startswith(f"{node}.") and k.endswith("_target_")]
     names = [_snake(name) for name in targets if name != "Objective"]
     return short("+".join(names), 60) or "?"

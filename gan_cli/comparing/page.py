@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs no network. Must not import torch.
+"""A comparison as one HTML file that needs no network.
 
 All that is read of runs may be a stranger's: text is escaped, pictures are PNG files of bounded size, and the page's own
 security policy lets no script run but its own.

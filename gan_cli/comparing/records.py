@@ -1,4 +1,4 @@
-"""What a comparison consists of. Must not import torch."""
+"""What a comparison consists of."""
 
 from __future__ import annotations
 

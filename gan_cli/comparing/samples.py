@@ -1,4 +1,4 @@
-"""Sample grids of several groups side by side, at equal numbers of images seen. Must not import torch."""
+"""Sample grids of several groups side by side, at equal numbers of images seen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means over seeds, and whether a difference between two is more than seeds can make. Must not import torch."""
+"""Means over seeds, and whether a difference between two is more than seeds can make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison as text: tables for a terminal and for Markdown, CSV, JSON, commands. Must not import torch."""
+"""A comparison as text: tables for a terminal and for Markdown, CSV, JSON, commands."""
 
 from __future__ import annotations
 

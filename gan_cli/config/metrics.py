@@ -1,4 +1,4 @@
-"""The metrics that can be asked for, the values each gives, and which direction is better. Must not import torch."""
+"""The metrics that can be asked for, the values each gives, and which direction is better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configs as plain data: resolved, flattened, compared. Must not import torch."""
+"""Configs as plain data: resolved, flattened, compared."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import sys
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -21,17 +22,28 @@ from gan_cli import ranges
 from gan_cli.system.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
-# The names an annotation may use to be checked; any other type (a network, say) is not checked here.
-NAMES = {**vars(ranges), "Literal": Literal, "Any": Any, "Sequence": Sequence}
+NAMES = {**vars(ranges), "Literal": Literal, "Any": Any, "Sequence": Sequence}  # names that annotations may use anywhere
 
 
-class Built:
-    """Stands for any type of the package that is not one of :data:`NAMES`: an object, given by a ``_target_``."""
+class _Opaque(type):
+    """The type of :class:`Built`: attributes and parameters of an opaque name are opaque, as in ``nn.Module``."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __getitem__(cls, item: Any) -> Any:
+        return cls
+
+
+class Built(metaclass=_Opaque):
+    """Stands for any type that is no number, text, list or choice: an object, given by a ``_target_``."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument: its type (``Any`` when it is not one of :data:`NAMES`) and whether it must be given."""
+    """An argument: its type (:class:`Built` for an object, ``Any`` when nothing is known) and whether it must be given."""
 
     type: Any
     required: bool
@@ -58,14 +70,11 @@ def parameters(target: str) -> dict[str, Parameter] | None:
     if not all(target.split(".")) or not module:
         raise ConfigError(f"{shown(target)} is not the dotted name of a class", "_target_", "Write module.Class")
     if module.split(".")[0] == "gan_cli":
-        file = PACKAGE.joinpath(*module.split(".")[1:])
-        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-        tree = ast.parse(file.read_text()) if file.is_file() else ast.Module([], [])
-        nodes = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-        if name not in nodes:
-            near = nearest(name, nodes).strip() or "Check the spelling"
+        source = _Source.of(module)
+        if name not in source.definitions:
+            near = nearest(name, source.definitions).strip() or "Check the spelling"
             raise ConfigError(f"there is no {target!r}", "_target_", near)
-        return _from_source(name, nodes)
+        return source.parameters(name)
     try:
         importlib.import_module(module.split(".")[0])
         obj = locate(target)
@@ -93,31 +102,92 @@ def locate(target: str) -> Any:
     raise ImportError(f"no module named {parts[0]!r}")
 
 
-def _from_source(name: str, nodes: dict[str, Any]) -> dict[str, Parameter] | None:
-    node = nodes[name]
-    if isinstance(node, ast.FunctionDef):
-        return _from_arguments(node.args, skip=0)
-    for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            return _from_arguments(item.args, skip=1)
-    found: dict[str, Parameter] = {}
-    for base in node.bases:
-        if isinstance(base, ast.Name) and base.id in nodes:
-            found |= _from_source(base.id, nodes) or {}
-    if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+class _Source(dict[str, Any]):
+    """A module of the package as its source says: a namespace in which the annotations of the module have a value.
+
+    Attributes:
+        definitions: classes and functions. aliases: values of top-level assignments. imports: (module, name) by local name.
+    """
+
+    def __init__(self, module: str) -> None:
+        super().__init__(NAMES)
+        self.module = module
+        file = PACKAGE.joinpath(*module.split(".")[1:])
+        file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
+        body = ast.parse(file.read_text()).body if file.is_file() else []
+        body = [*body, *(inner for node in body if isinstance(node, ast.If) for inner in node.body)]  # if TYPE_CHECKING:
+        self.definitions = {n.name: n for n in body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        self.aliases = {
+            n.targets[0].id: n.value for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)
+        }
+        self.imports = {
+            alias.asname or alias.name: (n.module if isinstance(n, ast.ImportFrom) else None, alias.name)
+            for n in body
+            if isinstance(n, ast.Import | ast.ImportFrom)
+            for alias in n.names
+        }
+
+    @staticmethod
+    @cache
+    def of(module: str) -> _Source:
+        """The one of a dotted module."""
+        return _Source(module)
+
+    def __missing__(self, name: str) -> Any:
+        """The type that a name of the module stands for.
+
+        Raises:
+            KeyError: the module has no such name.
+        """
+        value: Any = Built
+        if name in self.aliases:
+            value = self.type_of(self.aliases[name])
+        elif name in self.imports:
+            module, original = self.imports[name]
+            if module is not None and module.split(".")[0] == "gan_cli":
+                source = _Source.of(module)
+                value = source[original] if original in source.aliases else Built
+        elif name not in self.definitions:
+            raise KeyError(name)
+        self[name] = value
+        return value
+
+    def type_of(self, annotation: ast.expr | None) -> Any:
+        """The type that an annotation names.
+
+        Raises:
+            NameError: a name in it is neither defined in the module nor imported.
+        """
+        if annotation is None:
+            return Any
+        text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
+        return eval(str(text), {}, self)  # source of the package, nobody else's
+
+    def parameters(self, name: str) -> dict[str, Parameter] | None:
+        """The arguments of a class or function; None when it takes any keyword."""
+        node = self.definitions[name]
+        if isinstance(node, ast.FunctionDef):
+            return self._arguments(node.args, skip=0)
         for item in node.body:
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                found[item.target.id] = Parameter(_source_type(item.annotation), item.value is None)
-    return found
+            if isinstance(item, ast.FunctionDef) and item.name == "__init__":
+                return self._arguments(item.args, skip=1)
+        found: dict[str, Parameter] = {}
+        for base in node.bases:
+            if isinstance(base, ast.Name) and base.id in self.definitions:
+                found |= self.parameters(base.id) or {}
+        if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+            for item in node.body:
+                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                    found[item.target.id] = Parameter(self.type_of(item.annotation), item.value is None)
+        return found
 
-
-def _from_arguments(args: ast.arguments, skip: int) -> dict[str, Parameter] | None:
-    if args.kwarg is not None:
-        return None
-    positional = [*args.posonlyargs, *args.args]
-    defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
-    pairs = [*zip(positional, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)][skip:]
-    return {a.arg: Parameter(_source_type(a.annotation), default is None) for a, default in pairs}
+    def _arguments(self, args: ast.arguments, skip: int) -> dict[str, Parameter] | None:
+        if args.kwarg is not None:
+            return None
+        positional = [*args.posonlyargs, *args.args]
+        defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
+        pairs = [*zip(positional, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)][skip:]
+        return {a.arg: Parameter(self.type_of(a.annotation), default is None) for a, default in pairs}
 
 
 def _from_object(obj: Any) -> dict[str, Parameter] | None:
@@ -128,28 +198,18 @@ def _from_object(obj: Any) -> dict[str, Parameter] | None:
     kinds = [p.kind for p in signature.parameters.values()]
     if inspect.Parameter.VAR_KEYWORD in kinds:
         return None
+    names = {**NAMES, **vars(sys.modules.get(getattr(obj, "__module__", ""), ranges))}
     return {
-        name: Parameter(_type(p.annotation), p.default is inspect.Parameter.empty)
+        name: Parameter(_type(p.annotation, names), p.default is inspect.Parameter.empty)
         for name, p in signature.parameters.items()
         if p.kind is not inspect.Parameter.VAR_POSITIONAL
     }
 
 
-def _source_type(annotation: ast.expr | None) -> Any:
-    if annotation is None:
-        return Any
-    text = ast.unparse(annotation)
-    try:
-        return eval(text, {**NAMES, "Schedule": Built})  # source of the package, nobody else's
-    except Exception:  # a network, a callable, ...
-        kind = dict[str, Built] if text.startswith("dict[str, ") else Built
-        return kind | None if text.endswith("| None") else kind
-
-
-def _type(annotation: Any) -> Any:
+def _type(annotation: Any, names: dict[str, Any]) -> Any:
     if isinstance(annotation, str):
         try:
-            return eval(annotation, dict(NAMES))  # of a class the user named
+            return eval(annotation, names)  # of a class the user named
         except Exception:
             return Any
     return Any if annotation is inspect.Parameter.empty else annotation
@@ -213,12 +273,21 @@ def convert(value: Any, kind: Any, path: str) -> Any:
     Raises:
         ConfigError: naming the key, the value and what is allowed.
     """
-    if isinstance(value, dict) and "_target_" in value and get_origin(kind) is not dict:
+    if isinstance(value, dict) and "_target_" in value and _may_be_built(kind):
         return check(value, path)
     try:
         return _convert(value, kind, path)
     except TypeError:
         raise ConfigError(f"{shown(value)} is not {describe(kind)}", path, f"Set {path} to {describe(kind)}") from None
+
+
+def _may_be_built(kind: Any) -> bool:
+    """Whether a ``_target_`` node may stand for it: for an object, not for a number, text, choice or section."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(_may_be_built(option) for option in get_args(kind))
+    if get_origin(kind) is Annotated:
+        return _may_be_built(get_args(kind)[0])
+    return get_origin(kind) not in (Literal, dict) and kind not in (int, float, str, bool, None, type(None))
 
 
 def _convert(value: Any, kind: Any, path: str) -> Any:
@@ -275,8 +344,8 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         return str(value)
     if kind is Built or (origin is dict and not isinstance(value, dict)):
         raise TypeError
-    if origin is dict and args[1] is Built:
-        return {key: convert(item, Built, f"{path}.{key}") for key, item in value.items()}
+    if origin is dict and args and args[1] is not Any:
+        return {name: convert(item, args[1], f"{path}.{name}") for name, item in value.items()}
     if isinstance(kind, type) and isinstance(value, str | int | float | list) and not isinstance(value, kind):
         raise TypeError
     return value

@@ -1,4 +1,4 @@
-"""The run configuration: composed by Hydra, checked here before any data is read or file created. Must not import torch."""
+"""The run configuration: composed by Hydra, checked here before any data is read or file created."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
-from gan_cli.config import schema
+from gan_cli.config import groups, schema
 from gan_cli.config.metrics import VALUES, Metric
 from gan_cli.config.plain import Node, flatten, to_plain
 from gan_cli.ranges import Count, Fraction, NonNegative, Positive, PositiveInt, Seed
 from gan_cli.system.errors import ConfigError
 
-# What the program gives to a node, so that a config need not.
-INJECTED = frozenset({"params", "generator", "discriminator", "objective", "augment"})
-TO_FEATURES = frozenset({"labelled", "folder"})
 # Keys that may differ when a run is continued; everything else must stay.
 MAY_CHANGE = frozenset(
     [
@@ -38,13 +35,9 @@ MAY_CHANGE = frozenset(
         "eval_every",
         "metrics",
         "num_samples",
-        "features",
         "gif",
         "deviations",
-        "dataset.root",
-        "dataset.path",
-        "dataset.download",
-        "dataset.memory_gb",
+        *groups.MAY_CHANGE,
     ]
 )
 # Keys of gan-train that say what to begin from, and are no part of the run's own config.
@@ -141,13 +134,9 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
     top = schema.check_fields(own, TrainConfig, words=flatten(plain))
     top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
     top["model"] = schema.check_fields(top["model"], ModelConfig, "model.")
-    for name in ("loss", "dataset", "schedule"):
-        top[name] = _node(top[name], name)
-    for name in ("task", "generator", "discriminator"):
-        top["model"][name] = _node(top["model"][name], f"model.{name}")
-    top["optimizer"] = _optimizer(top["optimizer"])
-    top["augment"] = _node(top["augment"], "augment") if top["augment"] is not None else None
-    top["features"] = check_features(top["features"])
+    for part in groups.PARTS:
+        section, name = (top["model"], part.key.removeprefix("model.")) if part.group == "model" else (top, part.key)
+        section[name] = _optimizer(section[name]) if part.key == "optimizer" else check_node(section[name], part.key)
     _combinations(top)
     return TrainConfig(**top)
 
@@ -163,23 +152,29 @@ def _refuse_no_classes(plain: dict[str, Any]) -> None:
         )
 
 
-def _node(value: Any, path: str) -> Node:
+def check_node(value: Any, key: str, where: str | None = None) -> Any:
+    """A checked node of one of :data:`gan_cli.config.groups.PARTS`; null or ``{}`` if it is optional and names nothing.
+
+    Args:
+        value: plain data. key: of the part. where: its key for messages, if that is another one.
+
+    Raises:
+        ConfigError: there is no ``_target_``, or an argument does not fit.
+    """
+    part, where = groups.BY_KEY[key], where or key
+    if part.optional and (value is None or (isinstance(value, dict) and value.get("_target_") is None)):
+        return None if value is None else {}
     if not isinstance(value, dict) or "_target_" not in value:
-        raise ConfigError("there is no _target_ to build", path, f"Choose an option of the group: {path}=NAME")
-    return schema.check(value, path, INJECTED)
-
-
-def check_features(node: Node) -> Node:
-    """The network whose features images are compared by; one without a ``_target_`` is chosen by the data set."""
-    return schema.check(node, "features", TO_FEATURES) if node.get("_target_") is not None else {}
+        raise ConfigError("there is no _target_ to build", where, f"Choose an option of the group: {where}=NAME")
+    return schema.check(value, where, part.injected)
 
 
 def _optimizer(node: Node) -> Node:
     """The node, checked as each player will use it."""
     if not isinstance(node.get("discriminator"), dict | None):
         schema.convert(node["discriminator"], dict[str, Any] | None, "optimizer.discriminator")
-    generator = _node(optimizer_node(node, "generator"), "optimizer")
-    discriminator = _node(optimizer_node(node, "discriminator"), "optimizer.discriminator")
+    generator = check_node(optimizer_node(node, "generator"), "optimizer")
+    discriminator = check_node(optimizer_node(node, "discriminator"), "optimizer", "optimizer.discriminator")
     return {**generator, "discriminator": {k: discriminator[k] for k in node.get("discriminator") or {}}}
 
 

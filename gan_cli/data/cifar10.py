@@ -16,7 +16,7 @@ from gan_cli.data.archives import tar_files
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.download import ensure_files
 from gan_cli.data.fitting import fit_images
-from gan_cli.ranges import ImageSize
+from gan_cli.ranges import Fit, GreyOrRGB, ImageSize
 from gan_cli.system.errors import DataError
 
 FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
@@ -28,10 +28,10 @@ def cifar10(
     *,
     root: str = "data",
     image_size: ImageSize = 32,
-    channels: Literal[1, 3] = 3,
+    channels: GreyOrRGB = 3,
     num_classes: Literal[10] = 10,
     split: Literal["train", "test"] = "train",
-    fit: Literal["pad", "resize", "crop"] = "resize",
+    fit: Fit = "resize",
     download: bool = True,
 ) -> ArrayDataset:
     """CIFAR-10: photos of 32x32, 50,000 for training and 10,000 for testing.

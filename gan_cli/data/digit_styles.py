@@ -13,7 +13,7 @@ from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.digits import digits
 from gan_cli.data.fitting import to_channels
 from gan_cli.data.translation import make_jitter, translation_arrays
-from gan_cli.ranges import ImageSize
+from gan_cli.ranges import GreyOrRGB, ImageSize
 
 FINE_SIZE = 64  # outlines are drawn at this size at least
 LEVEL = 90  # grey, of 255, from which on a pixel belongs to the digit
@@ -25,7 +25,7 @@ def digits_paired(
     image_size: ImageSize = 32,
     load_size: ImageSize | None = None,
     flip: bool = False,
-    channels: Literal[1, 3] = 1,
+    channels: GreyOrRGB = 1,
     split: Literal["train", "test"] = "train",
 ) -> TranslationDataset:
     """Pairs of the outline of a digit (source) and the digit (target): 1,442 to train, 355 held out.
@@ -59,7 +59,7 @@ def digits_unpaired(
     image_size: ImageSize = 32,
     load_size: ImageSize | None = None,
     flip: bool = False,
-    channels: Literal[1, 3] = 1,
+    channels: GreyOrRGB = 1,
     split: Literal["train", "test"] = "train",
 ) -> TranslationDataset:
     """Filled digits (a) and outlines of other digits (b): every other image of each class is in a, the rest in b.

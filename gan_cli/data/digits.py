@@ -16,13 +16,13 @@ import torch.nn.functional as F
 
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.fitting import to_channels
-from gan_cli.ranges import ImageSize
+from gan_cli.ranges import GreyOrRGB, ImageSize
 
 
 def digits(
     *,
     image_size: ImageSize = 32,
-    channels: Literal[1, 3] = 1,
+    channels: GreyOrRGB = 1,
     num_classes: Literal[10] = 10,
     split: Literal["train", "test", "all"] = "train",
 ) -> ArrayDataset:

@@ -17,7 +17,7 @@ from gan_cli.data.download import ensure_archive
 from gan_cli.data.image_files import SUFFIXES, ImageFiles, Part, find_images
 from gan_cli.data.paired import PARTS
 from gan_cli.data.translation import FileStreams, check_load_size, translation_files
-from gan_cli.ranges import ImageSize
+from gan_cli.ranges import GreyOrRGB, ImageSize
 from gan_cli.system.errors import DataError
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets"  # the server has no https that can be relied on
@@ -33,7 +33,7 @@ def facades(
     image_size: ImageSize = 256,
     load_size: ImageSize | None = 286,
     flip: bool = True,
-    channels: Literal[1, 3] = 3,
+    channels: GreyOrRGB = 3,
     split: Literal["train", "val", "test"] = "train",
     download: bool = True,
 ) -> TranslationDataset:
@@ -65,7 +65,7 @@ def facades_unpaired(
     image_size: ImageSize = 256,
     load_size: ImageSize | None = 286,
     flip: bool = True,
-    channels: Literal[1, 3] = 3,
+    channels: GreyOrRGB = 3,
     split: Literal["train", "val", "test"] = "train",
     download: bool = True,
 ) -> TranslationDataset:

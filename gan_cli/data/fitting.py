@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gan_cli.ranges import Fit
+
 CHUNK = 1024  # images worked on at a time, so that a large set needs little more memory than its result
 
 
-def fit_images(images: Tensor, *, image_size: int, channels: int, fit: Literal["pad", "resize", "crop"]) -> Tensor:
+def fit_images(images: Tensor, *, image_size: int, channels: int, fit: Fit) -> Tensor:
     """Makes every image a square of ``image_size`` with ``channels`` channels.
 
     * ``pad``: an image smaller than ``image_size`` is centred on black up to the next power of two, when that is not

@@ -15,7 +15,7 @@ from gan_cli.data.archives import MAX_ARRAY_RATIO, refuse_bomb
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.download import ensure_files
 from gan_cli.data.fitting import fit_images
-from gan_cli.ranges import ImageSize
+from gan_cli.ranges import Fit, GreyOrRGB, ImageSize
 from gan_cli.system.errors import DataError
 
 DIGITS = [str(digit) for digit in range(10)]
@@ -27,10 +27,10 @@ def mnist(
     *,
     root: str = "data",
     image_size: ImageSize = 32,
-    channels: Literal[1, 3] = 1,
+    channels: GreyOrRGB = 1,
     num_classes: Literal[10] = 10,
     split: Literal["train", "test"] = "train",
-    fit: Literal["pad", "resize", "crop"] = "pad",
+    fit: Fit = "pad",
     download: bool = True,
 ) -> ArrayDataset:
     """MNIST (LeCun, Cortes and Burges): handwritten digits, 60,000 train and 10,000 test images of 28x28.
@@ -55,10 +55,10 @@ def fashion_mnist(
     *,
     root: str = "data",
     image_size: ImageSize = 32,
-    channels: Literal[1, 3] = 1,
+    channels: GreyOrRGB = 1,
     num_classes: Literal[10] = 10,
     split: Literal["train", "test"] = "train",
-    fit: Literal["pad", "resize", "crop"] = "pad",
+    fit: Fit = "pad",
     download: bool = True,
 ) -> ArrayDataset:
     """Fashion-MNIST (Xiao, Rasul and Vollgraf): photos of clothes, 60,000 train and 10,000 test images of 28x28.
@@ -72,10 +72,10 @@ def kmnist(
     *,
     root: str = "data",
     image_size: ImageSize = 32,
-    channels: Literal[1, 3] = 1,
+    channels: GreyOrRGB = 1,
     num_classes: Literal[10] = 10,
     split: Literal["train", "test"] = "train",
-    fit: Literal["pad", "resize", "crop"] = "pad",
+    fit: Fit = "pad",
     download: bool = True,
 ) -> ArrayDataset:
     """KMNIST (Clanuwat et al.): cursive Japanese characters, 60,000 train and 10,000 test images of 28x28.
@@ -92,7 +92,7 @@ def _load(
     image_size: int,
     channels: int,
     split: str,
-    fit: Literal["pad", "resize", "crop"],
+    fit: Fit,
     download: bool,
 ) -> ArrayDataset:
     home = Path(root).expanduser()

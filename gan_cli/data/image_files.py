@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.data.fitting import fit_images
+from gan_cli.ranges import Fit, OnBadImage
 from gan_cli.system import console
 from gan_cli.system.errors import DataError, MemoryFullError, NotFoundError
 
@@ -42,7 +43,6 @@ PROGRESS_FROM = 2000  # samples
 HALVES_RATIO = (1.8, 2.2)  # width by height of two images side by side
 SKIP_HINT = "Repair or remove what cannot be read, or set dataset.on_bad_image=skip to leave it out"
 
-Fit = Literal["pad", "resize", "crop"]
 Part = Literal["whole", "left", "right"]
 
 
@@ -171,7 +171,7 @@ class ImageFiles:
 
 
 def read_images(
-    files: ImageFiles, *, in_memory: bool, on_bad_image: Literal["error", "skip"], hint: str = "Choose a folder with images"
+    files: ImageFiles, *, in_memory: bool, on_bad_image: OnBadImage, hint: str = "Choose a folder with images"
 ) -> tuple[ImageFiles, Tensor | None]:
     """Looks at every file once.
 

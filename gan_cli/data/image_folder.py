@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from gan_cli.data.dataset import ImageDataset, fingerprint
 from gan_cli.data.image_files import ImageFiles, as_dataset, find_images, read_images
-from gan_cli.ranges import ImageSize, NonNegative, PositiveInt
+from gan_cli.ranges import Fit, GreyOrRGB, ImageSize, NonNegative, OnBadImage, PositiveInt
 from gan_cli.system.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -21,11 +20,11 @@ def image_folder(
     *,
     root: str,
     image_size: ImageSize = 64,
-    channels: Literal[1, 3] = 3,
+    channels: GreyOrRGB = 3,
     num_classes: PositiveInt | None = None,
-    fit: Literal["pad", "resize", "crop"] = "crop",
+    fit: Fit = "crop",
     memory_gb: NonNegative = 4.0,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
 ) -> ImageDataset:
     """The images below ``root``, in the order of their relative paths.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from gan_cli.data.archives import MAX_ARRAY_RATIO, refuse_bomb
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.fitting import CHUNK, fit_images
-from gan_cli.ranges import ImageSize, PositiveInt
+from gan_cli.ranges import Fit, GreyOrRGB, ImageSize, PositiveInt
 from gan_cli.system.errors import DataError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -26,11 +25,11 @@ def npz(
     *,
     path: str,
     image_size: ImageSize = 32,
-    channels: Literal[1, 3] = 3,
+    channels: GreyOrRGB = 3,
     num_classes: PositiveInt | None = None,
     images: str | None = None,
     labels: str | None = None,
-    fit: Literal["pad", "resize", "crop"] = "resize",
+    fit: Fit = "resize",
 ) -> ArrayDataset:
     """The images of an ``.npz`` file, as ``numpy.savez`` writes it. Nothing in it is unpickled.
 

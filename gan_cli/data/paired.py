@@ -8,7 +8,7 @@ from typing import Literal
 from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.image_files import ImageFiles, Part, find_images
 from gan_cli.data.translation import FileStreams, choose_held_out, translation_files
-from gan_cli.ranges import ImageSize, NonNegative
+from gan_cli.ranges import Fit, GreyOrRGB, ImageSize, NonNegative, OnBadImage
 from gan_cli.system.errors import DataError, NotFoundError
 
 PARTS: dict[str, tuple[Part, ...]] = {"a2b": ("left", "right"), "b2a": ("right", "left")}
@@ -22,12 +22,12 @@ def paired(
     image_size: ImageSize = 256,
     load_size: ImageSize | None = 286,
     flip: bool = True,
-    channels: Literal[1, 3] = 3,
-    fit: Literal["resize", "crop", "pad"] = "resize",
+    channels: GreyOrRGB = 3,
+    fit: Fit = "resize",
     split: str = "train",
     held_out: str | None = "auto",
     memory_gb: NonNegative = 4.0,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
 ) -> TranslationDataset:
     """Pairs below ``root``, in the first of these layouts that is there, SPLIT being ``train``, say:
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, Jitter, TranslationDataset, fingerprint
 from gan_cli.data.image_files import ImageFiles, as_dataset, read_images
+from gan_cli.ranges import OnBadImage
 from gan_cli.system.errors import ConfigError, NotFoundError
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def translation_files(
     load_size: int | None,
     flip: bool,
     memory_gb: float,
-    on_bad_image: Literal["error", "skip"],
+    on_bad_image: OnBadImage,
     hint: str,
 ) -> TranslationDataset:
     """Reads the files of one split.

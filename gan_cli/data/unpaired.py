@@ -10,7 +10,7 @@ from gan_cli.data.download import ensure_archive
 from gan_cli.data.image_files import ImageFiles, find_images
 from gan_cli.data.paired import find_two
 from gan_cli.data.translation import FileStreams, check_load_size, choose_held_out, translation_files
-from gan_cli.ranges import ImageSize, NonNegative
+from gan_cli.ranges import Fit, GreyOrRGB, ImageSize, NonNegative, OnBadImage
 from gan_cli.system.errors import DataError, NotFoundError
 
 BASE_URL = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets"  # the server has no https that can be relied on
@@ -22,12 +22,12 @@ def unpaired(
     image_size: ImageSize = 256,
     load_size: ImageSize | None = 286,
     flip: bool = True,
-    channels: Literal[1, 3] = 3,
-    fit: Literal["resize", "crop", "pad"] = "resize",
+    channels: GreyOrRGB = 3,
+    fit: Fit = "resize",
     split: str = "train",
     held_out: str | None = "auto",
     memory_gb: NonNegative = 4.0,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
 ) -> TranslationDataset:
     """The images of two domains: ``SPLITA/`` and ``SPLITB/`` below ``root``, or ``A/SPLIT/`` and ``B/SPLIT/``.
 
@@ -96,8 +96,8 @@ def cyclegan_set(
     image_size: ImageSize = 256,
     load_size: ImageSize | None = 286,
     flip: bool = True,
-    channels: Literal[1, 3] = 3,
-    fit: Literal["resize", "crop", "pad"] = "resize",
+    channels: GreyOrRGB = 3,
+    fit: Fit = "resize",
     split: Literal["train", "test"] = "train",
     memory_gb: NonNegative = 4.0,
     download: bool = True,

@@ -19,16 +19,6 @@ from gan_cli.config.plain import Node
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.evaluation.image_sets import Images, cropped, of_dataset, of_noise, of_sources
 from gan_cli.evaluation.measure import LPIPS_PAIRS, LPIPS_SIZE, Evaluation, enough, refuse_too_few, versions
-from gan_cli.metrics.cache import cache_dir
-from gan_cli.metrics.features import Extractor, build_extractor, default_node
-from gan_cli.metrics.lpips import LPIPS
-from gan_cli.metrics.similarity import SMALLEST_IMAGE
-from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
-from gan_cli.rundir.reload import Run, load_run
-from gan_cli.system.errors import ConfigError, DataError
-
-if TYPE_CHECKING:
-    from gan_cli.evaluation.config import EvalConfig
 from gan_cli.evaluation.references import (
     describe,
     labelled_sets,
@@ -39,6 +29,17 @@ from gan_cli.evaluation.references import (
     same_classes,
     with_split,
 )
+from gan_cli.metrics.cache import cache_dir
+from gan_cli.metrics.features import Extractor, build_extractor, default_node
+from gan_cli.metrics.lpips import LPIPS
+from gan_cli.metrics.similarity import SMALLEST_IMAGE
+from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
+from gan_cli.protocols import DrawsPoints, HasModes
+from gan_cli.rundir.reload import Run, load_run
+from gan_cli.system.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from gan_cli.evaluation.config import EvalConfig
 
 log = logging.getLogger("gan_cli")
 WITHOUT = "or leave lpips out of metrics="
@@ -94,7 +95,7 @@ def of_run(config: EvalConfig) -> Case:
     assert config.run_dir is not None
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)
     folder = Path(config.output).expanduser() if config.output is not None else run.run_dir / "evaluations"
-    if hasattr(run.task, "draw_points"):
+    if isinstance(run.task, DrawsPoints):
         todo = "Its distance from the data is logged while it trains: metric/... in metrics.jsonl"
         raise ConfigError("the run makes points, not images", str(run.run_dir), todo)
     total = run.config["total_steps"]
@@ -217,8 +218,9 @@ def how_compared(node: Node, split: str) -> dict[str, Any]:
 
 def how_made(task: Any, generator: nn.Module, *, seed: int, ema: bool, direction: str | None) -> dict[str, Any]:
     """Of the protocol: how a generator was used."""
-    each_alone = getattr(task, "sample_mode", None) == "paper"
-    drops = bool(dropouts(generator)) and getattr(task, "sample_mode", "paper") == "paper"
+    mode = task.sample_mode if isinstance(task, HasModes) else None
+    each_alone = mode == "paper"
+    drops = bool(dropouts(generator)) and mode in (None, "paper")
     return {
         "seed": seed,
         "weights": "EMA" if ema else "raw",
@@ -375,6 +377,6 @@ def set_mode(run: Run, config: EvalConfig) -> None:
     if config.direction is not None and not (run.translates and run.task.directions):
         raise ConfigError("the run does not translate two ways", "direction", "Leave direction out")
     if config.mode is not None:
-        if not hasattr(run.task, "sample_mode"):
+        if not isinstance(run.task, HasModes):
             raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
         run.task.sample_mode = config.mode

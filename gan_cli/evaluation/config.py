@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gan_cli.app import entry
 from gan_cli.config import schema
 from gan_cli.config.metrics import Metric
-from gan_cli.config.training import check_features
+from gan_cli.config.training import check_node
 from gan_cli.ranges import ImageSize, PositiveInt, Seed
 from gan_cli.system.errors import ConfigError
 
@@ -85,7 +85,7 @@ def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequen
             what = f"protocol={protocol} is a rule as it stands"
             raise ConfigError(what, key, f"Leave {key} out, or protocol=")
     fields["lpips"] = schema.check_fields(fields["lpips"], LPIPSConfig, "lpips.")
-    fields["features"] = check_features(fields["features"])
+    fields["features"] = check_node(fields["features"], "features")
     if fields["dataset"] is not None:
         fields["dataset"] = schema.check(fields["dataset"], "dataset")
     config = EvalConfig(**fields)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.images import to_uint8
+from gan_cli.protocols import HasModes
 from gan_cli.randomness import derive
 from gan_cli.system.errors import ConfigError, DivergedError
 
@@ -125,7 +126,8 @@ def of_sources(
 
     reals = n if dataset.paired else len(streams[target][1])
     shape = (dataset.channels, size, size)
-    again = (lambda: translated((seed, "again"))) if dataset.paired and task.sample_mode == "paper" else None
+    noisy = dataset.paired and isinstance(task, HasModes) and task.sample_mode == "paper"
+    again = (lambda: translated((seed, "again"))) if noisy else None
     fake = Images("generated", n, shape, lambda: translated(seed), again=again)
     key = {"data": part.fingerprint, "of": target, "n": reals, "image_size": size}
     return fake, Images(what, reals, shape, lambda: real(target, reals), key=key)

@@ -1,4 +1,4 @@
-"""Results of evaluations as files and as tables. Must not import torch."""
+"""Results of evaluations as files and as tables."""
 
 from __future__ import annotations
 

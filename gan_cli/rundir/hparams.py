@@ -15,13 +15,18 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # ty
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams
 
+from gan_cli.config import groups
 from gan_cli.config.plain import Node, flatten, is_among
 from gan_cli.config.training import BEGINNING, MAY_CHANGE, optimizer_node
 from gan_cli.system.files import written
 
 # As conf/loss calls what these classes make together.
-LOSSES = {"least_squares": "lsgan", "wasserstein+weight_clip": "wgan", "wasserstein+gradient_penalty": "wgan_gp"}
-GROUPS = ("model", "dataset", "loss", "optimizer")
+LOSSES = {
+    "least_squares": "lsgan",
+    "wasserstein+weight_clip": "wgan",
+    "wasserstein+gradient_penalty": "wgan_gp",
+    "non_saturating+r1": "r1",
+}
 USUAL = {"model", "dataset", "loss", "optimizer.lr", "seed"}  # come first where a directory's name does not say what differs
 
 
@@ -31,16 +36,18 @@ def values(config: Node, command: str = "") -> dict[str, str | float]:
     Of groups the option is told as it was typed, else the name of the class that it stands for.
     """
     flat, told = flatten(config), names(config)
+    named = frozenset(told)
     for player, prefix in (("generator", "optimizer"), ("discriminator", "optimizer.discriminator")):
         node = optimizer_node(config["optimizer"], player)
-        told[f"{prefix}.lr"] = node.get("lr")
-        told |= {f"{prefix}.beta{k}": beta for k, beta in enumerate(node.get("betas") or [], 1)}
+        numbers = {key: value for key, value in node.items() if not isinstance(value, dict)}  # and no schedules
+        told[f"{prefix}.lr"] = numbers.get("lr")
+        told |= {f"{prefix}.beta{k}": beta for k, beta in enumerate(numbers.get("betas") or [], 1)}
     for key in ("seed", "loss.n_critic", "batch_size", "total_steps", "ema.half_life"):
         told[key] = flat.get(key)
     for word in shlex.split(command):
         key, given, value = word.lstrip("+").partition("=")
         counts = key not in told and not is_among(key, {*MAY_CHANGE, *BEGINNING, "sweep", "launcher"})
-        if given and re.fullmatch(r"\w+(\.\w+)*", key) and (counts or key in GROUPS):
+        if given and re.fullmatch(r"\w+(\.\w+)*", key) and (counts or key in named):
             told[key] = flat.get(key, value)
     return {
         key: float(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
@@ -50,17 +57,24 @@ def values(config: Node, command: str = "") -> dict[str, str | float]:
 
 
 def names(config: dict[str, Any]) -> dict[str, Any]:
-    """``model``, ``dataset``, ``loss`` and ``optimizer`` in short, by their classes: ``dcgan``, ``digits``, ``wgan_gp``."""
+    """``model``, ``dataset``, ``loss`` and ``optimizer`` in short, by their classes: ``dcgan``, ``digits``, ``wgan_gp``.
+
+    Other parts that are set and have ``in_hparams`` follow, by the name of their class.
+    """
     generator, loss = config["model"]["generator"], config["loss"]
     module, _, name = generator.get("a2b", generator)["_target_"].rpartition(".")
-    parts = [loss.get(part) for part in ("adversarial", "constraint", "penalty")]
+    parts = [loss.get(part) for part in ("adversarial", "constraint", "penalty")] + list(
+        (loss.get("regularisers") or {}).values()
+    )
     objective = "+".join(_snake(part["_target_"]) for part in parts if part) or _snake(loss["_target_"])
-    return {
+    special = {
         "model": module.rpartition(".")[2] + ("" if name == "Generator" else f".{name}"),
         "dataset": config["dataset"]["_target_"].rpartition(".")[2],
         "loss": LOSSES.get(objective, objective),
         "optimizer": config["optimizer"]["_target_"].rpartition(".")[2],
     }
+    nodes = {part.group: config.get(part.group) for part in groups.PARTS if part.in_hparams and part.group not in special}
+    return special | {group: _snake(node["_target_"]) for group, node in nodes.items() if node}
 
 
 def _snake(target: str) -> str:

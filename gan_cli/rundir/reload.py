@@ -15,8 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from gan_cli.compute.device import choose_device, to_device
 from gan_cli.config.build import build
+from gan_cli.config.groups import BY_KEY
 from gan_cli.config.plain import Node
-from gan_cli.config.training import INJECTED
+from gan_cli.protocols import DrawsPoints, Translates
 from gan_cli.randomness import SAMPLE_BLOCK
 from gan_cli.rundir import checkpoint
 from gan_cli.rundir.trust import checked, fitting, is_trusted
@@ -72,7 +73,7 @@ class Run:
     @property
     def translates(self) -> bool:
         """Whether it makes images from images, not from noise."""
-        return hasattr(self.task, "translate")
+        return isinstance(self.task, Translates)
 
     @torch.no_grad()
     def translate(self, images: Tensor, direction: str | None = None, seed: int = 0) -> Tensor:
@@ -83,12 +84,12 @@ class Run:
         Raises:
             ValueError: the run does not translate, or not in this direction.
         """
-        ways = self.task.directions if self.translates else ()
-        if not self.translates or direction not in (None, *ways):
+        task = self.task
+        if not isinstance(task, Translates) or direction not in (None, *task.directions):
             raise ValueError(f"this run does not translate {direction or 'images'}")
         with self._own_randomness():
-            way = direction or next(iter(ways), None)
-            result: Tensor = self.task.translate(self.generator, images.to(self.device), way, seed)
+            way = direction or next(iter(task.directions), None)
+            result: Tensor = task.translate(self.generator, images.to(self.device), way, seed)
         return result
 
     @torch.no_grad()
@@ -154,7 +155,7 @@ def load_run(
     if generator is None:
         generator = build(nodes["generator"], "model.generator")
     # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
-    nobody = dict.fromkeys(INJECTED - {"params", "augment"}, None) | {"generator": generator, "discriminator": nn.Identity()}
+    nobody = dict.fromkeys(BY_KEY["model.task"].injected) | {"generator": generator, "discriminator": nn.Identity()}
     task = build(nodes["task"], "model.task", **nobody)
     run = Run(
         run_dir, saved.info["config"], saved.step, saved.info["images"], task, generator, where, saved.info["class_names"],
@@ -198,7 +199,8 @@ def _try_out(run: Run) -> None:
     with blaming(blame):  # a stranger's combination can fail in any way
         if not run.translates:
             made = run.sample(2)
-            fits = made.shape == (2, run.task.density.dim) if hasattr(run.task, "draw_points") else made.dim() == 4
+            points = isinstance(run.task, DrawsPoints)
+            fits = made.shape == (2, run.task.density.dim) if points else made.dim() == 4
         elif {"channels", "image_size"} <= data.keys() or is_trusted(run.config, dataset=True):
             given = torch.zeros(1, data["channels"], data["image_size"], data["image_size"], device=run.device)
             fits = all(run.translate(given, way).shape == given.shape for way in run.task.directions or [None])

@@ -1,4 +1,4 @@
-"""``metrics.jsonl`` of a run as it is read. Must not import torch."""
+"""``metrics.jsonl`` of a run as it is read."""
 
 from __future__ import annotations
 

@@ -2,66 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from gan_cli.config import schema
+from gan_cli.config import groups, schema
+from gan_cli.config.groups import Kind
 from gan_cli.config.plain import Node
-from gan_cli.config.training import INJECTED
-from gan_cli.ranges import ImageSize
+from gan_cli.ranges import Fit, GreyOrRGB, ImageSize
 from gan_cli.system.errors import CheckpointError, ConfigError, UntrustedError
 from gan_cli.system.text import short
 
-# What gan-sample and gan-eval may build to translate held-out images or compare with real ones.
-DATASETS = frozenset(
-    f"gan_cli.data.{name}"
-    for name in (
-        "paired.paired",
-        "facades.facades",
-        "facades.facades_unpaired",
-        "unpaired.unpaired",
-        "unpaired.cyclegan_set",
-        "digit_styles.digits_paired",
-        "digit_styles.digits_unpaired",
-        "digits.digits",
-        "idx.mnist",
-        "idx.fashion_mnist",
-        "idx.kmnist",
-        "cifar10.cifar10",
-        "image_folder.image_folder",
-        "npz.npz",
-    )
-)
-FEATURES = frozenset(f"gan_cli.metrics.{name}" for name in ("classifier.Classifier", "inception.Inception"))
-PARTS = ("model.task", "model.generator")  # of a run's config that are built to draw from it
-TRAINED = (*PARTS, "model.discriminator", "loss", "augment", "optimizer", "schedule", "dataset", "features")  # to train it anew
-# Where a class or function must be defined that a run's config names, and those within it; a set: which it must be.
-ALLOWED: dict[str, tuple[str, ...] | frozenset[str]] = {
-    "model.task": ("gan_cli.tasks.",),
-    "model.generator": ("gan_cli.networks.",),
-    "model.discriminator": ("gan_cli.networks.",),
-    "loss": ("gan_cli.objective.",),
-    "augment": ("gan_cli.augment.",),
-    "optimizer": ("gan_cli.optimizers.", "torch.optim."),
-    "schedule": ("gan_cli.schedules.",),
-    "dataset": DATASETS | {"gan_cli.data.points.points"},
-    "features": FEATURES,
-}
-INNER: dict[str, tuple[str, ...]] = {
-    **{part: allowed for part, allowed in ALLOWED.items() if isinstance(allowed, tuple)},
-    "model.task": ("gan_cli.data.densities.",),
-    "loss": ("gan_cli.losses.", "gan_cli.penalties.", "gan_cli.objective.", "gan_cli.schedules."),
-    "optimizer": ("gan_cli.schedules.",),
-    "dataset": ("gan_cli.data.densities.",),
-    "features": (),
-}
+DRAWN = tuple(part.key for part in groups.PARTS if part.draws)  # what is built to draw from a run
+TRAINED = tuple(part.key for part in groups.PARTS)  # what is built to train a run anew
+DATASET_TYPES = ("ImageDataset", "ArrayDataset", "TranslationDataset")  # as annotations name them
 MOST_VALUES, MOST_TARGETS, DEEPEST = 10_000, 16, 16  # of a node in a run's config
 
 
-def check_trusted(config: dict[str, Any], part: str) -> None:
+def check_trusted(config: dict[str, Any], key: str) -> None:
     """Refuse a config from a run directory that could run code which is not part of gan_cli, or is no plain config.
 
     Only networks, tasks and data sets of the package may be named, each where it is due, and what counts is where they are
@@ -69,24 +30,25 @@ def check_trusted(config: dict[str, Any], part: str) -> None:
     began.
 
     Args:
-        config: of the run. part: one of :data:`TRAINED`.
+        config: of the run. key: one of :data:`TRAINED`.
 
     Raises:
         UntrustedError: naming the class or value.
     """
-    todo, targets = "Do not use this run", 0
+    todo, targets, part = "Do not use this run", 0, groups.BY_KEY[key]
     node: Any = config
-    for name in part.split("."):
-        node = node[name]
-    for count, (place, key, value) in enumerate(_walk(node, part)):
-        targets += key == "_target_"
+    for name in key.split("."):
+        node = node.get(name) if part.optional else node[name]
+    for count, (place, name, value) in enumerate(_walk(node, key)):
+        targets += name == "_target_"
         size = count + (len(value) if isinstance(value, dict | list) else 0)
         if size > MOST_VALUES or targets > MOST_TARGETS or place.count(".") > DEEPEST:
-            raise UntrustedError("no run's config is as large or as deep as this", part, todo)
-        if key == "_target_":
-            _check_target(str(value), place, (ALLOWED if place == part else INNER)[part])
-        elif str(key).startswith("_"):
-            raise UntrustedError(f"the key {short(key)} is not allowed in a run's config", short(place, 200), todo)
+            raise UntrustedError("no run's config is as large or as deep as this", key, todo)
+        if name == "_target_":
+            outer = place == key
+            _check_target(str(value), place, part.modules if outer else part.inner, part.kind if outer else part.inner_kind)
+        elif str(name).startswith("_"):
+            raise UntrustedError(f"the key {short(name)} is not allowed in a run's config", short(place, 200), todo)
         elif isinstance(value, str) and ("${" in value or value == "???"):
             raise UntrustedError(f"the value {short(value)} is not allowed in a run's config", short(place, 200), todo)
 
@@ -103,27 +65,32 @@ def _walk(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
             pending += [(f"{place}.{k}", None, v) for k, v in enumerate(value)]
 
 
-def _check_target(target: str, where: str, allowed: tuple[str, ...] | frozenset[str]) -> None:
-    """``allowed``: in which modules it may be defined, or what it may be."""
-    if isinstance(allowed, frozenset):
-        if target in allowed:
-            return
-    elif target.startswith(allowed):
+def _check_target(target: str, where: str, modules: tuple[str, ...], kind: Kind) -> None:
+    """Refuse a dotted name that is not defined in one of ``modules``, or is not of that kind."""
+    if _is_in(target, modules):
         try:
             found = schema.locate(target)
         except (ImportError, AttributeError):
             found = None
-        ours = f"{getattr(found, '__module__', '')}.".startswith(allowed)
-        if ours and _is_kind(found, where):
+        defined = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+        if _is_in(defined, modules) and _is_kind(found, kind):
             return
     todo = "If you know whose code that is, add trust=true"
     raise UntrustedError(f"the run uses {short(target, 80)}, which is not part of gan_cli", short(where, 200), todo)
 
 
-def _is_kind(found: Any, where: str) -> bool:
-    """Networks, tasks and densities are modules; from torch come optimizers only."""
-    if where.startswith(("model.", "dataset")):
+def _is_in(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name.startswith(module) if module.endswith(".") else name == module for module in modules)
+
+
+def _is_kind(found: Any, kind: Kind) -> bool:
+    """From torch come optimizers only. A data set is a public function that is declared to return one."""
+    if kind == "module":
         return isinstance(found, type) and issubclass(found, nn.Module)
+    if kind == "dataset":
+        declared = getattr(found, "__annotations__", {}).get("return")
+        name = getattr(found, "__qualname__", "_")
+        return inspect.isfunction(found) and "." not in name and not name.startswith("_") and declared in DATASET_TYPES
     if found.__module__.startswith("torch."):
         return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
     return callable(found)
@@ -132,7 +99,7 @@ def _is_kind(found: Any, where: str) -> bool:
 def is_trusted(config: dict[str, Any], dataset: bool) -> bool:
     """Whether sampling from a run with this config needs no ``trust=true``. ``dataset``: from its own images."""
     try:
-        for part in (*PARTS, "dataset") if dataset else PARTS:
+        for part in (*DRAWN, "dataset") if dataset else DRAWN:
             check_trusted(config, part)
     except UntrustedError:
         return False
@@ -157,7 +124,7 @@ def checked(info: dict[str, Any], trust: bool) -> tuple[dict[str, Node], bool]:
         raise CheckpointError("the checkpoint does not say in plain words what it is of", "state.json", todo)
     if trust and not is_trusted(config, dataset=False):
         return nodes, False
-    for part in PARTS:
+    for part in DRAWN:
         check_trusted(config, part)
     nodes = {key: valid(node, f"model.{key}") for key, node in nodes.items()}
     for key in ("latent_dim", "num_classes"):
@@ -177,7 +144,7 @@ def valid(node: Node, where: str) -> Node:
         CheckpointError: naming the key.
     """
     try:
-        return schema.check(node, where, INJECTED)
+        return schema.check(node, where, groups.BY_KEY[where].injected)
     except ConfigError as error:
         what = f"the run's config: {short(error.what, 300)}"
         raise CheckpointError(what, short(error.where, 200), "Use the version that made it") from error
@@ -199,7 +166,7 @@ def own_dataset(config: dict[str, Any], trust: bool) -> Node:
 
 def fitting(config: dict[str, Any]) -> Node:
     """``image_size``, ``channels`` and ``fit`` of the images that a run was trained on, where they are said and in range."""
-    kinds = {"image_size": ImageSize, "channels": Literal[1, 3], "fit": Literal["pad", "resize", "crop"]}
+    kinds = {"image_size": ImageSize, "channels": GreyOrRGB, "fit": Fit}
     data = config["dataset"]
     plain = {key: data[key] for key in kinds if isinstance(data.get(key), int | str)}  # what else could name a class
     try:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from gan_cli.ranges import PositiveInt, Seed
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gan_cli.sampling.config import SampleConfig
 from gan_cli.system.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gan_cli.rundir.reload import Run
-from gan_cli.sampling.config import SampleConfig
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from gan_cli.config.build import build
 from gan_cli.data.image_files import BadFile, ImageFiles, find_images
 from gan_cli.images import enlarge, is_ours, to_uint8, write_npz, write_png
+from gan_cli.protocols import HasModes
 from gan_cli.rundir.reload import Run
 from gan_cli.rundir.trust import fitting, own_dataset
 from gan_cli.sampling.config import SampleConfig
@@ -43,7 +44,7 @@ def translate(run: Run, config: SampleConfig, output: Path) -> None:
     """
     direction = chosen_direction(run, config)
     if config.mode is not None:
-        if not hasattr(run.task, "sample_mode"):
+        if not isinstance(run.task, HasModes):
             raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
         run.task.sample_mode = config.mode
     formats = config.formats or ["png", "grid"]

@@ -1,1 +1,1 @@
-"""Sweeps: many runs from one command, found again by the same command. Must not import torch."""
+"""Sweeps: many runs from one command, found again by the same command."""

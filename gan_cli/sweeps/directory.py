@@ -1,4 +1,4 @@
-"""The directory of a sweep: what it is called, what is in it, and who holds it. Must not import torch."""
+"""The directory of a sweep: what it is called, what is in it, and who holds it."""
 
 from __future__ import annotations
 

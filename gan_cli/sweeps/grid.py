@@ -1,4 +1,4 @@
-"""A sweep over every combination. Must not import torch."""
+"""A sweep over every combination."""
 
 from __future__ import annotations
 

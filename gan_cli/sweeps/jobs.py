@@ -1,6 +1,6 @@
 """What all sweeps share: jobs that are finished stay as they are, broken ones go on, and it is said.
 
-Hydra finds the sweepers in ``hydra_plugins/gan_cli_sweepers``. Must not import torch.
+Hydra finds the sweepers in ``hydra_plugins/gan_cli_sweepers``.
 """
 
 from __future__ import annotations

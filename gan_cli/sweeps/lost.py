@@ -1,4 +1,4 @@
-"""Jobs whose process is gone: killed for lack of memory, or with its machine. Must not import torch."""
+"""Jobs whose process is gone: killed for lack of memory, or with its machine."""
 
 from __future__ import annotations
 

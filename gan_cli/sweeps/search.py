@@ -1,4 +1,4 @@
-"""Searches by Optuna: a sweep whose next job depends on how the ones before it ended. Must not import torch.
+"""Searches by Optuna: a sweep whose next job depends on how the ones before it ended.
 
 Optuna is imported when a search begins. Everything a search knows is in its storage, so that the same command goes on: trials
 that were running when it was killed are run again with their values, and what is asked next depends on the seed and the trials

@@ -1,4 +1,4 @@
-"""What a search may choose from, said in Hydra's own words. Must not import torch, nor Optuna before it is asked for.
+"""What a search may choose from, said in Hydra's own words. Optuna is imported when it is asked for.
 
 ``a,b`` and ``choice(a,b)``, ``range(0,10,2)``, ``interval(0,1)``, ``int(interval(1,9))``, ``tag(log,interval(1e-5,1e-2))``.
 """

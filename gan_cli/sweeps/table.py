@@ -1,4 +1,4 @@
-"""The jobs of a sweep while it runs: state, step, time left. Must not import torch."""
+"""The jobs of a sweep while it runs: state, step, time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command says: plain lines on stderr, and progress bars where nobody else draws. Must not import torch."""
+"""What a command says: plain lines on stderr, and progress bars where nobody else draws."""
 
 from __future__ import annotations
 

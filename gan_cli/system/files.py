@@ -1,7 +1,4 @@
-"""Files of a run directory, which may be a stranger's: read up to a size, written whole, links never followed.
-
-This module must not import torch.
-"""
+"""Files of a run directory, which may be a stranger's: read up to a size, written whole, links never followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time in a directory. Must not import torch."""
+"""One process at a time in a directory."""
 
 from __future__ import annotations
 

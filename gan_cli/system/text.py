@@ -1,4 +1,4 @@
-"""Short texts: numbers, durations, names of jobs, shell words. Must not import torch."""
+"""Short texts: numbers, durations, names of jobs, shell words."""
 
 from __future__ import annotations
 

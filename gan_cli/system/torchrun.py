@@ -1,4 +1,4 @@
-"""What torchrun says of this process, from the environment. Must not import torch."""
+"""What torchrun says of this process, from the environment."""
 
 from __future__ import annotations
 

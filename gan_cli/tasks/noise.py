@@ -17,7 +17,7 @@ from gan_cli.objective import Critic, Logs, Objective, PlayerName, Turn
 from gan_cli.randomness import sample_normal, sample_uniform
 from gan_cli.ranges import Classes, Width
 from gan_cli.tasks.inference import training_behaviour, with_own_noise
-from gan_cli.tasks.protocols import Batch, Made
+from gan_cli.tasks.task import Batch, Made
 
 GRID = 64  # samples in a picture, if they have no classes
 PER_CLASS = 8  # in a picture, a row of them

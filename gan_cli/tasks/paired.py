@@ -12,7 +12,7 @@ from gan_cli.compute.layers import mixing
 from gan_cli.objective import Critic, Logs, Objective, PlayerName, Turn
 from gan_cli.ranges import NonNegative
 from gan_cli.tasks.inference import one_by_one, training_behaviour
-from gan_cli.tasks.protocols import Batch, Made
+from gan_cli.tasks.task import Batch, Made
 from gan_cli.tasks.translation import ROWS, held_out, sheet
 
 

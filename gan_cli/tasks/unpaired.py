@@ -14,7 +14,7 @@ from gan_cli.networks.pair import Judges, Translators
 from gan_cli.objective import Critic, Logs, Objective, PlayerName, Turn
 from gan_cli.ranges import Channels, ImageSize, NonNegative, PoolSize
 from gan_cli.tasks.inference import one_by_one
-from gan_cli.tasks.protocols import Batch, Made
+from gan_cli.tasks.task import Batch, Made
 from gan_cli.tasks.translation import ROWS, held_out, sheet
 
 

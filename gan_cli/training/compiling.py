@@ -19,7 +19,7 @@ from gan_cli.objective import Logs, Turn
 from gan_cli.randomness import seed_everything
 from gan_cli.rundir.checkpoint import Checkpoint
 from gan_cli.system.errors import ConfigError, of_system
-from gan_cli.tasks.protocols import Batch, Made, Task
+from gan_cli.tasks.task import Batch, Made, Task
 from gan_cli.training.loop import Player, Update, frozen
 
 log = logging.getLogger("gan_cli")

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from gan_cli.compute.layers import running_statistics
+from gan_cli.objective import Schedule
 from gan_cli.ranges import Fraction, NonNegative
-from gan_cli.schedules import Schedule
 
 
 class EMA:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from gan_cli.compute import processes
 from gan_cli.data.batches import Batches
-from gan_cli.objective import Logs, PlayerName, Turn
-from gan_cli.schedules import Schedule
-from gan_cli.tasks.protocols import Batch, Made, Task
+from gan_cli.objective import Logs, PlayerName, Schedule, Turn
+from gan_cli.tasks.task import Batch, Made, Task
 from gan_cli.training.ema import EMA
 
 Update = Callable[[Batch, Made | None, Turn], tuple[Tensor, Logs, Made | None]]

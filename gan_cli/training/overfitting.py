@@ -12,7 +12,7 @@ from gan_cli.config.build import build
 from gan_cli.config.plain import Node
 from gan_cli.data.batches import permutation
 from gan_cli.data.dataset import ImageDataset
-from gan_cli.tasks.protocols import Scores
+from gan_cli.protocols import Scores
 
 log = logging.getLogger("gan_cli")
 IMAGES = 256  # of each kind
@@ -26,7 +26,7 @@ class Overfitting:
     0: D takes held-out images for as real as those it is trained on. 1: for as generated as those of G.
 
     Args:
-        task: of which nothing is measured unless it is :class:`gan_cli.tasks.protocols.Scores`.
+        task: of which nothing is measured unless it is :class:`gan_cli.protocols.Scores`.
         dataset: what it is trained on. node: its config. A set of which ``split: train`` is taken has the rest held out.
         seed: which images are looked at. device: where.
     """

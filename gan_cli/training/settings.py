@@ -10,7 +10,8 @@ from torch import nn
 
 from gan_cli.config.build import build
 from gan_cli.config.plain import Node
-from gan_cli.schedules import Schedule, is_schedule
+from gan_cli.objective import Schedule
+from gan_cli.schedules import is_schedule
 from gan_cli.system.errors import ConfigError
 from gan_cli.training.ema import EMA
 

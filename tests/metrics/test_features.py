@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_cli.config import schema
-from gan_cli.config.training import TO_FEATURES
+from gan_cli.config.groups import BY_KEY
 from gan_cli.metrics import features
 from gan_cli.metrics.features import CLASSIFIER, INCEPTION, Custom, build_extractor, default_node, extract
 from gan_cli.system.errors import ConfigError, DataError
@@ -212,7 +212,7 @@ def test_default_is_by_data_set(dataset: str, target: str) -> None:
     text = (CONF / "dataset" / f"{dataset}.yaml").read_text()
     node = default_node(next(line.split()[1] for line in text.splitlines() if line.strip().startswith("_target_:")))
     assert node["_target_"] == target
-    assert schema.check(node, "features", TO_FEATURES) == node
+    assert schema.check(node, "features", BY_KEY["features"].injected) == node
 
 
 def test_default_of_a_users_data_set() -> None:
@@ -224,11 +224,11 @@ def test_config_file_has_the_arguments_and_their_defaults(name: str) -> None:
     import yaml
 
     node = yaml.safe_load((CONF / "features" / f"{name}.yaml").read_text())
-    schema.check(node, "features", TO_FEATURES)
+    schema.check(node, "features", BY_KEY["features"].injected)
     known = schema.parameters(node["_target_"])
-    assert known is not None and node.keys() - {"_target_"} == known.keys() - TO_FEATURES
+    assert known is not None and node.keys() - {"_target_"} == known.keys() - BY_KEY["features"].injected
     with pytest.raises(ConfigError):
-        schema.check({**node, "folder": "here"}, "features", TO_FEATURES)
+        schema.check({**node, "folder": "here"}, "features", BY_KEY["features"].injected)
 
 
 def test_auto_names_no_class() -> None:

@@ -1,4 +1,4 @@
-"""What a task is, and what some tasks can do besides: the protocols by which everything else asks.
+"""What some tasks can do besides training: the protocols by which commands and evaluations ask.
 
 A task of a user's own implements the methods; it need not inherit. ``isinstance(task, Samples)`` asks whether the methods
 are there.
@@ -6,68 +6,12 @@ are there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
-from gan_cli.objective import Logs, Objective, PlayerName, Turn
-
 Batch = dict[str, Tensor]  # what the data set gives
-Made = dict[str, Tensor]  # what a task makes of a batch, in its own terms
-
-
-class Task(Protocol):
-    """What two players minimise, and how it is looked at. All state is in parameters and buffers.
-
-    The losses are functions of their arguments; nothing is remembered between two calls.
-
-    Attributes:
-        batch_keys: what the data set must give.
-        one_pass: whether the turns of a step always go through one graph of G, see :mod:`gan_cli.training.compiling`.
-    """
-
-    generator: nn.Module
-    discriminator: nn.Module
-    objective: Objective
-    batch_keys: tuple[str, ...]
-    one_pass: bool
-
-    def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
-        """What ``player`` needs of a batch besides it: fakes, latents, labels.
-
-        ``before``: what :meth:`shared` gave of the neighbouring turn of the other player on this batch, or None.
-        """
-        ...
-
-    def shared(self, made: Made) -> Made | None:
-        """What the next turn is given as ``before`` if it is the other player's on the same batch."""
-        ...
-
-    def discriminator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """What D minimises, a scalar, and what to log. ``made``: see :meth:`prepare`."""
-        ...
-
-    def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """What G minimises, a scalar, and what to log. ``batch``: that of the neighbouring turn of D."""
-        ...
-
-    def examples(self, dataset: Any, seed: int, device: torch.device) -> Batch:
-        """What every picture of a run is made from: latents and labels, or held-out images."""
-        ...
-
-    def picture(self, generator: nn.Module, examples: Batch) -> Tensor:
-        """uint8 (C, H, W) on the CPU: what ``generator``, an average of the task's, makes of the examples."""
-        ...
-
-    def measure(self, generator: nn.Module, examples: Batch) -> dict[str, float]:
-        """Scalars to log beside each picture, keys ``metric/...``."""
-        ...
-
-    def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
-        """Call ``attempt(where, network, *inputs, wanted=shape)`` for each network, so that a mistake in it is found early."""
-        ...
 
 
 @runtime_checkable
@@ -122,14 +66,23 @@ class Translates(Protocol):
 
 
 @runtime_checkable
+class HasModes(Protocol):
+    """A task whose trained generator can be used in two ways.
+
+    Attributes:
+        sample_mode: ``paper``, with dropout and the batch norm statistics of each image, or ``eval``.
+    """
+
+    sample_mode: str
+
+
+@runtime_checkable
 class DrawsPoints(Protocol):
     """A task whose samples are points of a known density, not images.
 
-    Attributes:
-        density: of the data, with ``dim``.
+    The task has the density of the data as ``density``, with ``dim``. It is no attribute of the protocol, because
+    ``isinstance`` does not find submodules of an ``nn.Module`` from Python 3.12 on.
     """
-
-    density: Any
 
     def draw_points(self, points: Any) -> Tensor:
         """A picture of points, uint8 (C, H, W)."""
