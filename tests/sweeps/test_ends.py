@@ -97,7 +97,7 @@ class Job:
 
 
 def test_what_is_said_of_jobs_that_a_signal_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(jobs.places, "continue_sweep", lambda: "gan-train -m")
+    monkeypatch.setattr(directory, "continue_sweep", lambda: "gan-train -m")
     monkeypatch.setattr(signals, "received", ["SIGTERM"])
     grid: Any = jobs.Jobs()
     grid.directory = tmp_path
@@ -119,7 +119,7 @@ def test_what_is_said_of_jobs_that_a_signal_ended(monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def grid(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """A sweep whose jobs are called as they are typed, all lost when ``bad`` ones are among a batch that is launched."""
-    monkeypatch.setattr(jobs.places, "continue_sweep", lambda: "gan-train -m")
+    monkeypatch.setattr(directory, "continue_sweep", lambda: "gan-train -m")
 
     class Sweep(jobs.Jobs):
         bad: ClassVar[set[str]] = set()
