@@ -67,6 +67,7 @@ def default_output(run: Run, config: SampleConfig) -> Path:
 
     parts = [f"step-{run.step:08d}", f"seed{config.seed}"]
     parts += [] if config.ema else ["raw"]
+    parts += [f"truncation{config.truncation:g}"] if config.truncation is not None else []
     parts += [value for value in (config.mode, config.direction) if value is not None]
     if config.input is not None:
         path = Path(config.input).expanduser().absolute()
@@ -110,16 +111,18 @@ def draw(run: Run, config: SampleConfig) -> Samples:
     """``num_samples`` of them, on the CPU. Says how far it is, as :class:`gan_cli.metrics.features.Progress` does."""
     from gan_cli.images import to_uint8
     from gan_cli.metrics.features import Progress
+    from gan_cli.rundir.reload import draw_options
 
     for key in ("input", "direction", "mode"):
         if getattr(config, key) is not None:
             todo = f"Leave {key} out; models that translate images are model=pix2pix and model=cyclegan"
             raise ConfigError("the run makes images from noise", key, todo)
     classes = chosen_classes(config.label, run)
+    options = draw_options(run.generator, truncation=config.truncation)
 
     def drawn(start: int, stop: int, labels: Tensor | None) -> Tensor:
         latents = run.task.latents(config.seed, start, stop)
-        (batch,) = run.generate(latents, labels, config.batch_size, config.seed, start)
+        (batch,) = run.generate(latents, labels, config.batch_size, config.seed, start, **options)
         return to_uint8(batch) if batch.dim() == 4 else batch.cpu()
 
     values = allocate(config.num_samples, drawn(0, 1, run.task.labels(1, classes)))
@@ -168,13 +171,17 @@ def write_gif_walk(output: Path, samples: Samples, run: Run, config: SampleConfi
     import torch
 
     from gan_cli.images import enlarge, make_grid, to_uint8, write_gif
+    from gan_cli.rundir.reload import draw_options
 
     cells = 16
     walks = torch.stack([run.task.interpolate((config.seed, cell), GIF_CORNERS, GIF_FRAMES) for cell in range(cells)])
     frames = walks.transpose(0, 1)  # (frames, cells, latent_dim)
     classes = chosen_classes(config.label, run) or range(run.task.num_classes or 0)
     labels = torch.tensor([classes[cell % len(classes)] for cell in range(cells)]) if classes else None
-    pictures = [torch.cat([to_uint8(x) for x in run.generate(z, labels, config.batch_size, config.seed)]) for z in frames]
+    options = draw_options(run.generator, truncation=config.truncation)
+    pictures = [
+        torch.cat([to_uint8(x) for x in run.generate(z, labels, config.batch_size, config.seed, **options)]) for z in frames
+    ]
     write_gif(output / "interpolation.gif", [enlarge(make_grid(p), 256) for p in pictures])
     return output / "interpolation.gif"
 

@@ -191,7 +191,7 @@ def test_auto(wanted: Any, device: str, began: Any, chosen: bool, reason: str) -
 
 
 def test_auto_does_not_compile_for_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling.distributed, "world", lambda: 2)
+    monkeypatch.setattr(compiling.processes, "world", lambda: 2)
     saved: Any = SimpleNamespace(info={"machine": {"device": "cpu", "compiled": True}})
     assert choose_compile("auto", torch.device("cpu"), saved) == (False, "several processes; compile=true tries it")
 

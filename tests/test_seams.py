@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -456,6 +458,28 @@ def test_a_mapping_network_is_one_file_and_one_yaml(style: Path, read: Any) -> N
     early, late = (read.tensors(style, step) for step in (2, 4))
     assert (late["generator.w_avg"] != 0).all() and (late["generator.w_avg"] != early["generator.w_avg"]).any()
     assert (late["generator_ema.w_avg"] == late["generator.w_avg"]).all()
+
+
+def test_truncation_reaches_the_generator_and_the_protocol(style: Path, gan: Any, tmp_path: Path) -> None:
+    images = {}
+    for psi in ("null", "1", "0.5", "0"):
+        args = ["run_dir=r", "num_samples=8", "formats=[npz]", "trust=true", f"truncation={psi}", f"output=psi{psi}"]
+        assert gan("gan-sample", *args).code == 0
+        images[psi] = np.load(tmp_path / f"psi{psi}" / "samples.npz")["arr_0"].astype(float)
+    assert (images["null"] == images["1"]).all() and (images["1"] != images["0.5"]).any()
+    assert images["0"].std(0).max() == 0 < images["0.5"].std(0).mean() < images["1"].std(0).mean(), "0 gives the mean image"
+    args = ["run_dir=r", "metrics=[kid]", "num_samples=16", "num_real=16", "trust=true"]
+    assert gan("gan-eval", *args).code == gan("gan-eval", *args, "truncation=0.5").code == 0
+    results = [json.loads(path.read_text())["protocol"] for path in (style / "evaluations").glob("*.json")]
+    assert sorted(str(result.get("truncation")) for result in results) == ["0.5", "None"]
+    assert gan("gan-sample", "run_dir=r", "trust=true", "truncation=0.7").code == 0
+    assert any("truncation0.7" in path.name for path in (style / "generated").iterdir())
+
+
+@pytest.mark.parametrize("program", ["gan-sample", "gan-eval"])
+def test_a_generator_without_truncation_says_so(program: str, trained: Path, gan: Any) -> None:
+    result = gan(program, f"run_dir={trained}", "truncation=0.5")
+    assert result.code == 2 and "truncation=0.5" in result.errors[0]
 
 
 # Facts that layers declare

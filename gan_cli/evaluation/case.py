@@ -35,7 +35,7 @@ from gan_cli.metrics.lpips import LPIPS
 from gan_cli.metrics.similarity import SMALLEST_IMAGE
 from gan_cli.metrics.weights import WeightFile, find_weights, load_tensors
 from gan_cli.protocols import DrawsPoints, HasModes
-from gan_cli.rundir.reload import Run, load_run
+from gan_cli.rundir.reload import Run, draw_options, load_run
 from gan_cli.system.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def of_run(config: EvalConfig) -> Case:
         log.info("the run is not finished: this is step %d of %d", run.step, total)
     node = reference_node(run, config)
     set_mode(run, config)
+    options = draw_options(run.generator, truncation=config.truncation)
     device = run.device
     if run.translates:
         with readdressed({"dataset.root": "root=", "dataset.path": "root="}):
@@ -129,8 +130,9 @@ def of_run(config: EvalConfig) -> Case:
                 "the run makes images from noise, and the reference has pairs or domains", "dataset", "Leave it out"
             )
         fake = of_noise(
-            run.task, run.generator, config.num_samples, seed=config.seed, batch_size=config.batch_size, device=device
-        )
+            run.task, run.generator, config.num_samples,
+            seed=config.seed, batch_size=config.batch_size, device=device, **options,
+        )  # fmt: skip
         real = of_dataset(dataset, "reference", config.num_real)
         refuse_other_shape(fake, real)
         if "memorisation" in (config.metrics or []):
@@ -155,6 +157,7 @@ def of_run(config: EvalConfig) -> Case:
         protocol={
             **how_compared(node, split),
             **how_made(run.task, run.generator, seed=config.seed, ema=config.ema, direction=direction),
+            **options,
             "step": run.step,
             "images": run.images,
             "checkpoint_hash": run.weights_hash,

@@ -10,7 +10,7 @@ from gan_cli.app import entry
 from gan_cli.config import schema
 from gan_cli.config.metrics import Metric
 from gan_cli.config.training import check_node
-from gan_cli.ranges import ImageSize, PositiveInt, Seed
+from gan_cli.ranges import Finite, ImageSize, PositiveInt, Seed
 from gan_cli.system.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class EvalConfig:
     ema: bool
     direction: Literal["a2b", "b2a"] | None
     mode: Literal["paper", "eval"] | None
+    truncation: Finite | None
     crop: PositiveInt | None
     image_size: ImageSize | None
     root: str | None
@@ -105,7 +106,7 @@ def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequen
         if config.real is None and config.dataset is None:
             todo = "Set real=FOLDER_OR_NPZ or dataset=NAME"
             raise ConfigError("there is nothing to compare the images with", "real", todo)
-        for key in ("direction", "mode", "root"):
+        for key in ("direction", "mode", "truncation", "root"):
             if getattr(config, key) is not None:
                 raise ConfigError("this is for runs", key, f"Leave {key} out with fake=")
     elif config.image_size is not None:

@@ -68,8 +68,13 @@ def of_dataset(dataset: ImageDataset, what: str, n: int | None = None) -> Images
     )
 
 
-def of_noise(task: Any, generator: nn.Module, n: int, *, seed: int, batch_size: int, device: torch.device) -> Images:
-    """What ``generator`` makes of latents. Image k depends on the seed and k only, and on its label: as many of each class."""
+def of_noise(
+    task: Any, generator: nn.Module, n: int, *, seed: int, batch_size: int, device: torch.device, **options: Any
+) -> Images:
+    """What ``generator`` makes of latents. Image k depends on the seed and k only, and on its label: as many of each class.
+
+    ``options``: keywords of the generator, such as ``truncation``.
+    """
     labels = task.labels(n)
 
     def batches() -> Iterator[Tensor]:
@@ -78,7 +83,7 @@ def of_noise(task: Any, generator: nn.Module, n: int, *, seed: int, batch_size: 
             z = task.latents(seed, start, stop).to(device)
             label = None if labels is None else labels[start:stop].to(device)
             with quiet(device):
-                images = task.draw(generator, z, label, seed, start)
+                images = task.draw(generator, z, label, seed, start, **options)
             yield finite_uint8(images)
 
     shape = tuple(next(batches()).shape[1:])

@@ -22,7 +22,7 @@ def takes_label(network: nn.Module) -> bool:
     return "label" in inspect.signature(network.forward).parameters
 
 
-def draw_options(network: nn.Module) -> tuple[str, ...]:
-    """The keywords of a generator's ``forward`` that a draw may set, such as ``truncation``: its keyword-only arguments."""
-    kinds = inspect.signature(network.forward).parameters.values()
-    return tuple(p.name for p in kinds if p.kind is inspect.Parameter.KEYWORD_ONLY)
+def keywords(network: nn.Module) -> tuple[str, ...]:
+    """The keyword-only arguments of a generator's ``forward``, such as ``truncation``: what a draw may set."""
+    parameters = inspect.signature(network.forward).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

@@ -17,11 +17,12 @@ from gan_cli.compute.device import choose_device, to_device
 from gan_cli.config.build import build
 from gan_cli.config.groups import BY_KEY
 from gan_cli.config.plain import Node
+from gan_cli.networks import keywords
 from gan_cli.protocols import DrawsPoints, Translates
 from gan_cli.randomness import SAMPLE_BLOCK
 from gan_cli.rundir import checkpoint
 from gan_cli.rundir.trust import checked, fitting, is_trusted
-from gan_cli.system.errors import CheckpointError, blaming
+from gan_cli.system.errors import CheckpointError, ConfigError, blaming
 from gan_cli.system.files import refuse_links
 
 log = logging.getLogger("gan_cli")
@@ -94,33 +95,57 @@ class Run:
 
     @torch.no_grad()
     def generate(
-        self, latents: Tensor, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK, seed: int = 0, start: int = 0
+        self,
+        latents: Tensor,
+        labels: Tensor | None = None,
+        batch_size: int = SAMPLE_BLOCK,
+        seed: int = 0,
+        start: int = 0,
+        **options: Any,
     ) -> Iterator[Tensor]:
         """Images in [-1, 1], float32 (n, C, H, W) on ``device``, batch by batch, for latents (N, latent_dim).
 
         ``seed``, ``start``: of the noise within the generator, if there is any: that of ``seed`` and ``start`` + k.
+        ``options``: keywords of the generator, such as ``truncation``; see :func:`draw_options`.
         """
         for k in range(0, len(latents), batch_size):
             z = latents[k : k + batch_size].to(self.device)
             label = None if labels is None else labels[k : k + batch_size].to(self.device)
             with self._own_randomness():
-                images = self.task.draw(self.generator, z, label, seed, start + k)
+                images = self.task.draw(self.generator, z, label, seed, start + k, **options)
             yield images.float()
 
     def _own_randomness(self) -> AbstractContextManager[None]:
         """What is drawn within it does not touch the caller's random numbers."""
         return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
 
-    def sample(self, n: int, seed: int = 0, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK) -> Tensor:
+    def sample(
+        self, n: int, seed: int = 0, labels: Tensor | None = None, batch_size: int = SAMPLE_BLOCK, **options: Any
+    ) -> Tensor:
         """``n`` images in [-1, 1], float32 (n, C, H, W) on ``device``. Image k depends on ``seed`` and k only.
 
         ``labels``: int64 (n,) for class-conditional models; by default as many of each class, class after class.
+        ``options``: as for :meth:`generate`.
         """
         if self.translates:
             raise ValueError("this run translates images: use translate")
         if labels is None:
             labels = self.task.labels(n)
-        return torch.cat(list(self.generate(self.task.latents(seed, 0, n), labels, batch_size, seed)))
+        return torch.cat(list(self.generate(self.task.latents(seed, 0, n), labels, batch_size, seed, **options)))
+
+
+def draw_options(generator: nn.Module, **wanted: float | None) -> dict[str, Any]:
+    """The keywords that a draw gives to a generator: those of ``wanted`` that are set.
+
+    Raises:
+        ConfigError: the generator has no such keyword-only argument of ``forward``.
+    """
+    options = {key: value for key, value in wanted.items() if value is not None}
+    for key, value in options.items():
+        if key not in keywords(generator):
+            todo = f"Leave {key} out; it is for generators with a mapping network"
+            raise ConfigError(f"the generator of the run has no {key}", f"{key}={value:g}", todo)
+    return options
 
 
 def load_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gan_cli.ranges import PositiveInt, Seed
+from gan_cli.ranges import Finite, PositiveInt, Seed
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class SampleConfig:
     num_samples: PositiveInt
     seed: Seed
     label: Any
+    truncation: Finite | None
     input: str | None
     direction: Literal["a2b", "b2a"] | None
     mode: Literal["paper", "eval"] | None
