@@ -48,7 +48,7 @@ BEGINNING = ("from_run", "trust")
 class EMAConfig:
     """See :class:`gan_cli.training.ema.EMA`; ``half_life`` in images."""
 
-    half_life: NonNegative
+    half_life: NonNegative | schema.Built  # a number, or the node of a schedule
     ramp_up: Fraction
 
 
@@ -173,9 +173,17 @@ def _optimizer(node: Node) -> Node:
     """The node, checked as each player will use it."""
     if not isinstance(node.get("discriminator"), dict | None):
         schema.convert(node["discriminator"], dict[str, Any] | None, "optimizer.discriminator")
-    generator = check_node(optimizer_node(node, "generator"), "optimizer")
-    discriminator = check_node(optimizer_node(node, "discriminator"), "optimizer", "optimizer.discriminator")
+    generator = _player_optimizer(optimizer_node(node, "generator"), "optimizer")
+    discriminator = _player_optimizer(optimizer_node(node, "discriminator"), "optimizer.discriminator")
     return {**generator, "discriminator": {k: discriminator[k] for k in node.get("discriminator") or {}}}
+
+
+def _player_optimizer(node: Node, where: str) -> Node:
+    """A checked optimizer node, of which any setting may be the node of a schedule."""
+    ramps = {key: value for key, value in node.items() if isinstance(value, dict) and "_target_" in value}
+    numbers = {key: value for key, value in node.items() if key not in ramps}
+    checked = {key: schema.check(value, f"{where}.{key}") for key, value in ramps.items()}
+    return {**check_node(numbers, "optimizer", where), **checked}
 
 
 def _combinations(top: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ def test_a_hostile_pickle_is_refused(tmp_path: Path, write: Any) -> None:
     target = tmp_path / "owned"
     files = contents() | {"data_batch_3": pickle.dumps({b"data": Hostile(target), b"labels": []})}
     write(tmp_path, files)
-    with pytest.raises(DataError, match="it asks for .*mkdir.*data_batch_3"):
+    with pytest.raises(DataError, match="mkdir.*data_batch_3"):
         cifar10(root=str(tmp_path))
     assert not target.exists()
 

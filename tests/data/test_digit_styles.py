@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
 import torch
 import torch.nn.functional as F
 
+from gan_cli.data import digit_styles
 from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.digit_styles import digits_paired, digits_unpaired, draw_outlines
 from gan_cli.data.digits import digits
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _each_outline_is_drawn_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digit_styles, "draw_outlines", cache(draw_outlines))
+        yield
 
 
 def images(dataset: TranslationDataset, stream: int = 0) -> torch.Tensor:

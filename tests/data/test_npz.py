@@ -91,11 +91,11 @@ def test_what_cannot_be_used_is_named(save: Any, arrays: Any, message: str) -> N
 
 def test_settings_that_do_not_match_are_refused(save: Any) -> None:
     path = save(images=RGB, labels=LABELS)
-    with pytest.raises(DataError, match="labels from 0 to 2 are not below num_classes=2"):
+    with pytest.raises(DataError, match="0.*2.*num_classes=2"):
         npz(path=path, num_classes=2)
-    with pytest.raises(DataError, match="no array 'x' .*dataset.images to one of: images, labels"):
+    with pytest.raises(DataError, match="'x'.*dataset.images"):
         npz(path=path, images="x")
-    with pytest.raises(DataError, match="no array 'x' .*dataset.labels to one of: images, labels"):
+    with pytest.raises(DataError, match="'x'.*dataset.labels"):
         npz(path=path, labels="x")
     with pytest.raises(DataError, match="there are no labels"):
         npz(path=save(images=RGB), num_classes=2)
@@ -114,7 +114,7 @@ def test_files_that_are_no_archives(tmp_path: Path, save: Any) -> None:
         (tmp_path / "array.npy").read_bytes(),
     ):
         (tmp_path / "bad.npz").write_bytes(content)
-        with pytest.raises(DataError, match="not a readable .npz"):
+        with pytest.raises(DataError, match=".npz"):
             npz(path=str(tmp_path / "bad.npz"))
 
 

@@ -108,12 +108,12 @@ def test_held_out_is_the_first_split_that_is_there(tmp_path: Path) -> None:
     assert len(open_plain(tmp_path).held_out() or []) == 1
     assert len(open_plain(tmp_path, split="val").held_out() or []) == 2
     assert open_plain(tmp_path, held_out=None).held_out() is None
-    with pytest.raises(NotFoundError, match="no split 'vall' to hold out"):
+    with pytest.raises(NotFoundError, match="'vall'"):
         open_plain(tmp_path, held_out="vall")
     # Nothing of it is read before it is asked for.
     (tmp_path / "test" / "0.png").write_text("<html>")
     dataset = open_plain(tmp_path, held_out="test")
-    with pytest.raises(DataError, match=r"0.png \(not an image"):
+    with pytest.raises(DataError, match="0.png"):
         dataset.held_out()
 
 
@@ -121,10 +121,10 @@ def test_held_out_is_the_first_split_that_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("memory_gb", [4, 0])
 def test_a_file_that_is_not_two_images_is_named(tmp_path: Path, size: tuple[int, int], memory_gb: float) -> None:
     save(tmp_path / "train" / "x.png", size=size)
-    with pytest.raises(DataError, match=r"x\.png \(\d+x8 pixels are not two images side by side\).*trainA and trainB"):
+    with pytest.raises(DataError, match=r"x\.png.*\d+x8.*trainA"):
         open_plain(tmp_path, memory_gb=memory_gb)
     make(tmp_path, "aligned")
-    with pytest.raises(DataError, match=r"1 of 4 images .*x\.png.*on_bad_image=skip"):
+    with pytest.raises(DataError, match=r"1.*4.*x\.png.*on_bad_image=skip"):
         open_plain(tmp_path, memory_gb=memory_gb)
     assert len(open_plain(tmp_path, memory_gb=memory_gb, on_bad_image="skip")) == 3
 
@@ -151,21 +151,21 @@ def test_folders_that_are_not_pairs(tmp_path: Path) -> None:
     for index in range(3):
         save(tmp_path / "trainA" / f"horse{index}.png")
         save(tmp_path / "trainB" / f"zebra{index}.png")
-    with pytest.raises(DataError, match=r"not pairs: trainA has 3 images, trainB has 3, and trainA/horse0.png.*model=cyclegan"):
+    with pytest.raises(DataError, match="3.*3.*trainA/horse0.png.*model=cyclegan"):
         open_plain(tmp_path)
     shutil.rmtree(tmp_path / "trainA")
     make(tmp_path, "A/train")
     save(tmp_path / "B" / "train" / "sub" / "3.png")
-    with pytest.raises(DataError, match=r"A/train has 3 images, B/train has 4, and B/train/sub/3.png has no partner"):
+    with pytest.raises(DataError, match="A/train.*3.*B/train.*4.*B/train/sub/3.png"):
         open_plain(tmp_path)
     save(tmp_path / "B" / "train" / "sub" / "2.png")
-    with pytest.raises(DataError, match=r"B/train/sub/2.png and B/train/sub/2.bmp could both be in a pair"):
+    with pytest.raises(DataError, match="B/train/sub/2.png.*B/train/sub/2.bmp"):
         open_plain(tmp_path)
 
 
 def test_places_without_pairs(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(NotFoundError, match=r"no pairs .*train/ .*trainA/ and trainB/ or A/train/ and B/train/") as error:
+        with pytest.raises(NotFoundError, match="train/.*trainA/.*trainB/.*A/train/.*B/train/") as error:
             open_plain(root)
         assert "\n" not in str(error.value)
     save(tmp_path / "trainA" / "a.png")
@@ -175,14 +175,14 @@ def test_places_without_pairs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no images in it .*trainB"):
         open_plain(tmp_path)
     make(tmp_path, "aligned")
-    with pytest.raises(ConfigError, match="load_size=4 is smaller than image_size=8"):
+    with pytest.raises(ConfigError, match="load_size=4.*image_size=8"):
         open_plain(tmp_path, load_size=4)
 
 
 def test_a_bad_file_is_named_and_takes_its_partner_along(tmp_path: Path) -> None:
     make(tmp_path, "trainA")
     (tmp_path / "trainB" / "sub" / "1.bmp").write_text("<html>")
-    with pytest.raises(DataError, match=r"1 of 3 images cannot be read: trainB/sub/1.bmp \(not an image"):
+    with pytest.raises(DataError, match="1.*3.*trainB/sub/1.bmp"):
         open_plain(tmp_path)
     assert all_pairs(open_plain(tmp_path, on_bad_image="skip"))[:, 0, 0, 0].tolist() == [200, 180]
 

@@ -78,7 +78,7 @@ def test_a_config_asks_for_jitter() -> None:
     assert make_jitter(None, 8, False) is None and make_jitter(8, 8, False) is None
     jitter = make_jitter(9, 8, False)
     assert jitter is not None and (jitter.load_size, jitter.image_size, jitter.flip) == (9, 8, False)
-    with pytest.raises(ConfigError, match=r"load_size=7 is smaller than image_size=8.*dataset.load_size.*null"):
+    with pytest.raises(ConfigError, match="load_size=7.*image_size=8.*dataset.load_size.*null"):
         make_jitter(7, 8, True)
 
 
@@ -147,9 +147,9 @@ def test_the_global_generator_is_left_alone() -> None:
 
 
 def test_a_batch_larger_than_a_domain_names_it() -> None:
-    with pytest.raises(ConfigError, match="batch_size=6 is larger than domain 'b' of 5 images .*batch_size=5 or less"):
+    with pytest.raises(ConfigError, match="batch_size=6.*'b'.*5.*batch_size=5"):
         Batches(domains(numbered(12), numbered(5)), batch_size=6, seed=0, device=CPU)
-    with pytest.raises(ConfigError, match="batch_size=6 is larger than the data set of 5 pairs"):
+    with pytest.raises(ConfigError, match="batch_size=6.*5"):
         Batches(pairs(numbered(5, 2)), batch_size=6, seed=0, device=CPU)
 
 

@@ -56,19 +56,17 @@ def test_large_domains_are_decoded_as_they_are_used(tmp_path: Path) -> None:
 
 def test_places_without_domains(tmp_path: Path) -> None:
     fill(tmp_path / "trainA", 1, 0)
-    with pytest.raises(
-        NotFoundError, match="no two domains for the split 'train' .*trainA/ and trainB/ or A/train/ and B/train/"
-    ):
+    with pytest.raises(NotFoundError, match="'train'.*trainA/.*trainB/.*A/train/.*B/train/"):
         unpaired(root=str(tmp_path))
     (tmp_path / "trainB").mkdir()
     with pytest.raises(DataError, match="no images in it .*trainB"):
         unpaired(root=str(tmp_path))
     fill(tmp_path / "trainB", 2, 0)
     (tmp_path / "trainB" / "0_1.png").write_text("<html>")
-    with pytest.raises(DataError, match=r"1 of 2 images cannot be read: trainB/0_1.png.*on_bad_image=skip"):
+    with pytest.raises(DataError, match="1.*2.*trainB/0_1.png.*on_bad_image=skip"):
         unpaired(root=str(tmp_path))
     assert len(unpaired(root=str(tmp_path), on_bad_image="skip").streams[1][1]) == 1
-    with pytest.raises(NotFoundError, match="no split 'val'"):
+    with pytest.raises(NotFoundError, match="'val'"):
         unpaired(root=str(tmp_path), held_out="val")
 
 

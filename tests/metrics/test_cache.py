@@ -172,7 +172,7 @@ def test_the_second_process_waits_for_the_first(killed: bool, tmp_path: Path, ca
     started, go_on = context.Event(), context.Event()
     process = context.Process(target=slow, args=(tmp_path, started, go_on))
     process.start()
-    assert process.pid is not None and started.wait(20)
+    assert process.pid is not None and started.wait(300)
 
     class Handler(logging.Handler):
         """Lets the first go on, or not, as soon as the second says that it waits."""

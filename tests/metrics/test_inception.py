@@ -103,7 +103,7 @@ def test_large_batches_are_divided(weights: Path, tmp_path: Path, monkeypatch: p
 def test_weights_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.pth"
     torch.save({"a": torch.ones(2)}, path)
-    with pytest.raises(DataError, match="sha256 begins with .*, not 6726825d"):
+    with pytest.raises(DataError, match="sha256.*6726825d"):
         inception.Inception(weights=str(path), folder=tmp_path)
     accept(path, monkeypatch)
     with pytest.raises(DataError, match="do not fit") as caught:
@@ -135,5 +135,5 @@ def test_code_in_the_file_is_not_run_even_with_the_right_hash(tmp_path: Path, mo
 def test_without_a_network_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(inception, "WEIGHTS", WeightFile("inception.pth", "file:///nowhere/x.pth", "0"))
-    with pytest.raises(NotFoundError, match=r"set features\.weights=PATH, or use features=classifier"):
+    with pytest.raises(NotFoundError, match=r"features\.weights=PATH.*features=classifier"):
         inception.Inception(folder=tmp_path / "cache")

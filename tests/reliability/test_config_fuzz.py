@@ -102,9 +102,7 @@ def mutant(draw: random.Random, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("cases", CASES)
 def test_mutated_configs(cases: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gan_cli.training.session
-
-    monkeypatch.setattr(gan_cli.training.session, "run", lambda *args, **keywords: None)
+    monkeypatch.setattr("gan_cli.training.session.run", lambda *args, **keywords: None)
     draw, known, codes = random.Random(5), keys(), Counter[int]()
     call(tmp_path, "gan-train")
     slowest, before = 0.0, fresh_peak()

@@ -15,6 +15,7 @@ from gan_cli.system.errors import DiskError
 
 from ..conftest import train_tiny  # type: ignore[import-not-found]
 
+slow = pytest.mark.slow
 FEW = ["save_every=2", "log_every=2", "sample_every=2", "run_dir=r"]
 
 
@@ -42,22 +43,23 @@ def begun(two_steps: Path, train: Any, tmp_path: Path) -> Any:
 
 def test_what_does_no_harm_is_noted(begun: Any) -> None:
     result = begun("keep_checkpoints=7")
-    assert "note: other settings than before: keep_checkpoints: 3 -> 7; total_steps: 2 -> 4\n" in result.err
-    assert "changed since it began" not in result.err
+    assert "keep_checkpoints: 3 -> 7; total_steps: 2 -> 4\n" in result.err
+    assert "from step" not in result.err
 
 
-@pytest.mark.parametrize("allowed", ["ema.half_life", "ema"])
+@pytest.mark.parametrize("allowed", ["ema.half_life", pytest.param("ema", marks=slow)])
 def test_what_is_allowed_by_name_is_recorded(allowed: str, begun: Any, read: Any, tmp_path: Path) -> None:
     refused = begun("ema.half_life=5", code=2)
     assert "ema.half_life: 10000.0 -> 5.0 (r)" in refused.errors[0]
-    assert refused.errors[0].endswith("go on all the same: allow_change=[ema.half_life].")
+    assert refused.errors[0].endswith("allow_change=[ema.half_life].")
     result = begun("ema.half_life=5", f"allow_change=[{allowed}]")
-    assert "note: changed since it began, from step 2 on ema.half_life: 10000.0 -> 5.0\n" in result.err
+    assert "from step 2 on ema.half_life: 10000.0 -> 5.0\n" in result.err
     assert read.info(tmp_path / "r")["changes"] == ["from step 2 on ema.half_life: 10000.0 -> 5.0"]
     assert begun(code=2).errors[0].count("ema.half_life: 5.0 -> 10000.0") == 1  # the first command would be another change
-    assert "changed since" not in begun("ema.half_life=5").err  # finished, and the setting is the run's now
+    assert "from step" not in begun("ema.half_life=5").err  # finished, and the setting is the run's now
 
 
+@slow
 def test_another_name_allows_nothing(begun: Any, read: Any, tmp_path: Path) -> None:
     assert "batch_size: 8 -> 4" in begun("batch_size=4", "allow_change=[optimizer,data]", code=2).errors[0]
     assert read.steps(tmp_path / "r") == [2]
@@ -66,12 +68,12 @@ def test_another_name_allows_nothing(begun: Any, read: Any, tmp_path: Path) -> N
 def test_another_optimizer_begins_anew(begun: Any) -> None:
     result = begun("optimizer=rmsprop", "allow_change=[optimizer]")
     for side in ("generator", "discriminator"):
-        assert f"note: the {side} has another optimizer than before, which begins anew\n" in result.err
+        assert [line for line in result.err.splitlines() if side in line and "optimizer" in line]
 
 
 def test_networks_of_another_shape_do_not_fit(begun: Any, read: Any, tmp_path: Path) -> None:
     result = begun("model.generator.width=8", "allow_change=[model]", code=76)
-    assert "size mismatch" in result.errors[0] and "Traceback" not in result.err
+    assert len(result.errors) == 1 and "Traceback" not in result.err
     assert read.steps(tmp_path / "r") == [2]
 
 
@@ -82,7 +84,6 @@ def test_other_data_is_refused_or_allowed_and_recorded(begun: Any, read: Any, da
     shutil.rmtree(tmp_path / "r" / "checkpoints" / "step-00000004")
     shutil.copy(tmp_path / "photos" / "class0" / "0.png", tmp_path / "photos" / "class0" / "another.png")
     refused = begun(first=photos, code=65)
-    assert "the data is not that which the run was trained on" in refused.errors[0]
     assert refused.errors[0].endswith("allow_change=[data].")
     begun("allow_change=[data]", first=photos)
     (change,) = read.info(tmp_path / "r")["changes"]
@@ -97,6 +98,7 @@ def test_milestones_stay(train: Any, read: Any, tmp_path: Path) -> None:
     assert read.steps(tmp_path / "r") == [3, 4, 7, 13]
 
 
+@slow
 def test_milestones_do_not_count_among_the_newest(train: Any, read: Any, tmp_path: Path) -> None:
     train("keep_checkpoints=2", "save_every=4", "milestones=[7]", "total_steps=12", "run_dir=r")
     assert read.steps(tmp_path / "r") == [7, 8, 12]
@@ -124,7 +126,7 @@ def test_rotation_counts_what_verifies(tmp_path: Path, caplog: pytest.LogCapture
 def test_nothing_is_deleted_for_one_that_cannot_be_read_back(tmp_path: Path) -> None:
     save(tmp_path, 1, 2, 3)
     damage(tmp_path, 3)
-    with pytest.raises(DiskError, match="step 3 is not what was written"):
+    with pytest.raises(DiskError, match="step 3"):
         checkpoint.rotate(tmp_path, 3, 1)
     assert checkpoint.steps(tmp_path) == [1, 2, 3]
 
@@ -151,17 +153,18 @@ def test_another_torch_is_said(trained: Path, train: Any, tmp_path: Path) -> Non
     (folder / "manifest.json").write_text(json.dumps(manifest))
     result = train("total_steps=6", *FEW)
     change = f"torch: 1.13 -> {torch.__version__}\n"
-    assert f"note: not bit-identical to a run never stopped, since it goes on with {change}" in result.err
+    assert "bit-identical" in result.err and change in result.err
 
 
 def test_a_name_that_is_no_key(begun: Any) -> None:
-    assert "there is no key 'optimzer.lr'" in begun("allow_change=[optimzer.lr]", code=2).errors[0]
-    assert "Did you mean: optimizer.lr?" in begun("allow_change=[optimzer.lr]", code=2).errors[0]
+    (line,) = begun("allow_change=[optimzer.lr]", code=2).errors
+    assert "'optimzer.lr'" in line and "optimizer.lr?" in line
 
 
+@slow
 def test_a_learning_rate_is_that_of_both_players(begun: Any, read: Any, tmp_path: Path) -> None:
     refused = begun("optimizer.lr=1e-5", code=2)
-    assert refused.errors[0].endswith("go on all the same: allow_change=[optimizer.lr].")
+    assert refused.errors[0].endswith("allow_change=[optimizer.lr].")
     begun("optimizer.lr=1e-5", "allow_change=[optimizer.lr]")
     assert len(read.info(tmp_path / "r")["changes"]) == 2
 
@@ -175,7 +178,10 @@ def test_status_of_a_run_whose_checkpoints_are_all_damaged(begun: Any, tmp_path:
     assert (found["state"], found["exit_code"], found["step"]) == ("failed", 76, 4)
 
 
-@pytest.mark.parametrize("name", [".metrics.jsonl.tmp", ".status.json.tmp", ".writing-0", ".best.json.tmp"])
+@pytest.mark.parametrize(
+    "name",
+    [".metrics.jsonl.tmp", *(pytest.param(name, marks=slow) for name in (".status.json.tmp", ".writing-0", ".best.json.tmp"))],
+)
 def test_a_planted_temporary_is_not_followed(name: str, begun: Any, tmp_path: Path) -> None:
     begun(first=())
     (tmp_path / "victim").write_text("mine")

@@ -442,7 +442,7 @@ def test_classes_of_the_users_own_need_a_word(run: Path) -> None:
     for name in ("os.system", "my_models.Generator", "an import"):
         harm = HARMS[name][0] if name in HARMS else config(GENERATOR, {"_target_": name})
         harm(run)
-        with pytest.raises(GanError, match=r"not part of gan_cli.*add trust=true"):
+        with pytest.raises(GanError, match="gan_cli.*trust=true"):
             load_run(run)
 
 
@@ -484,7 +484,7 @@ def test_files_are_read_and_written_without_following_anything(tmp_path: Path) -
     for name in ("link", "zero", "pipe", "", "none"):
         with pytest.raises(OSError):  # noqa: PT011
             read_file(tmp_path / name)
-    with pytest.raises(OSError, match="6 bytes, 5 are the most"):
+    with pytest.raises(OSError, match="6.*5"):
         read_file(canary, 5)
     assert read_file(canary, 6) == b"canary"
     for name in ("link", "pipe", "new"):

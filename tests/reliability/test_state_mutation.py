@@ -224,8 +224,8 @@ def test_updates_skipped_in_a_row_are_counted_across_a_stop(
     kind.killed(run, STEP)
     loss = NoiseToImage.generator_loss
 
-    def lost(self: Any, batch: Any) -> Any:
-        value, logs = loss(self, batch)
+    def lost(self: Any, *args: Any) -> Any:
+        value, logs = loss(self, *args)
         return value * float("nan"), logs
 
     monkeypatch.setattr(NoiseToImage, "generator_loss", lost)
