@@ -55,7 +55,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     # what does not go together
     (["dataset.image_size=28"], r"28.*16 to 256 \(model\.\w+\.image_size, from dataset\.image_size"),
     (["loss=wgan_gp", "model.discriminator.norm=batch"], r"penalty.*batch.*Set model\.discriminator\.norm=layer"),
-    (["loss=wgan_gp", "loss.critic_norm=batch"], r"batch.*[Ll]ayer"),
+    (["loss=wgan_gp", "loss.critic_norm=batch"], r"loss\.penalty"),
     (["model.task.num_classes=7"], r"7 classes.*10.*model\.task\.num_classes"),
     (["batch_size=100000"], r"batch_size=100000.*1442 images"),
     # nodes

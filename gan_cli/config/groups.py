@@ -80,7 +80,7 @@ PARTS = (
         "optimizer",
         modules=("gan_cli.optimizers.", "torch.optim."),
         kind="callable",
-        inner=("gan_cli.optimizers.", "gan_cli.schedules."),
+        inner=("gan_cli.optimizers.", "torch.optim.", "gan_cli.schedules."),
         inner_kind="callable",
         injected=frozenset({"params"}),
         in_hparams=True,
