@@ -31,6 +31,7 @@ SESSION = tempfile.TemporaryDirectory(prefix="gan-cli-tests-")
 CACHE = os.environ.setdefault("GAN_CLI_TESTS_CACHE", SESSION.name)  # of this session and its workers, not the user's
 os.environ["TMPDIR"] = SESSION.name  # for processes that tests start, some of which are killed
 FSYNC = os.fsync
+UNPICKLED = pickle.loads  # as it is before a test forbids it
 
 TINY = {
     "dcgan": ["threads=1", "batch_size=8", "precision=fp32", "model.generator.width=4", "model.discriminator.width=4"],
@@ -59,7 +60,7 @@ def read_configs_once() -> None:
         key = (self.path, config_path)
         if key not in parsed:
             parsed[key] = pickle.dumps(load(self, config_path))
-        result: ConfigResult = pickle.loads(parsed[key])  # three times as fast as a deep copy
+        result: ConfigResult = UNPICKLED(parsed[key])  # three times as fast as a deep copy
         return result
 
     source.load_config = load_config  # type: ignore[method-assign]

@@ -292,7 +292,7 @@ class Session:
         due = self.plan.due(step)
         if max_hours is not None and self.clock() - self.started > max_hours * 3600:
             self.stop.append(f"max_hours={max_hours:g}")
-        # Here, and nowhere else, the host waits for the device.
+        # Reads the counters of skipped updates: waits for the device.
         skipping = (due.reads_device or bool(self.stop)) and self.is_skipping()
         if due.picture:
             self.writer.picture(self.draw())
