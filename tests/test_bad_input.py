@@ -124,7 +124,7 @@ def answer(result: Any, pattern: str, code: int = 2) -> None:
 NAMED = {" ".join(args)[:60]: (args, pattern) for args, pattern in MISTAKES}
 
 
-@pytest.mark.parametrize(("args", "pattern"), quick(NAMED, *(NAMED.keys() - AS_ANOTHER)))
+@pytest.mark.parametrize(("args", "pattern"), quick(NAMED, *[name for name in NAMED if name not in AS_ANOTHER][::2]))
 def test_one_line(args: list[str], pattern: str, gan: Any, tmp_path: Path) -> None:
     import torch
 

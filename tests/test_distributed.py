@@ -300,6 +300,7 @@ ENDS = [(1, signal.SIGKILL), *ENDS] if SOAK else ENDS
 
 @needs_proc
 @pytest.mark.parametrize("ends", quick({"stopped": ENDS[-2:-1], "killed, stopped twice": ENDS}, "stopped"))
+@pytest.mark.slow
 def test_whatever_ends_it_it_goes_on(
     ends: list[tuple[int | None, int]], start: Any, train: Any, read: Any, tmp_path: Path
 ) -> None:

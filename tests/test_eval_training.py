@@ -152,6 +152,7 @@ def test_the_best_checkpoint(watched: Path, read: Any, gan: Any, tmp_path: Path)
 # Rotation
 
 
+@pytest.mark.slow
 def test_the_best_survives_and_goes_when_replaced(train: Any, read: Any, scripted: Any, tmp_path: Path) -> None:
     args = [*CLASSIFIER, "num_samples=10", "metrics=[kid]", "eval_every=1", "save_every=4", "keep_checkpoints=1", "run_dir=run"]
     run = tmp_path / "run"
@@ -325,6 +326,7 @@ def test_cyclegan(train: Any, gan: Any, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_best_value_goes_to_the_sweeper(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: Any) -> None:
     from gan_cli.sweeps.jobs import Jobs
 

@@ -18,6 +18,7 @@ import pytest
 
 from gan_cli.rundir import hparams
 
+from .conftest import quick  # type: ignore[import-not-found]
 from .test_config_files import EXPERIMENTS, OPTIONS, composed, composed_preset  # type: ignore[import-not-found]
 
 Ask = Callable[[Path], tuple[dict[str, Any], list[dict[str, Any]]]]
@@ -72,6 +73,7 @@ def metrics(group: dict[str, Any]) -> dict[str, float]:
     return {value["name"]["tag"]: value["value"] for value in session(group)["metricValues"]}
 
 
+@pytest.mark.slow
 def test_a_sweep(train: Any, read: Any, ask: Ask, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ["save_every=1", "log_every=1", "sample_every=2", "ema.half_life=100"]
     for loss, seed in (("hinge", 0), ("hinge", 1), ("wgan_gp", 0)):
@@ -174,7 +176,7 @@ def test_a_run_that_begins_again(train: Any, tmp_path: Path, ask: Ask) -> None:
     assert group["hparams"]["total_steps"] == 1 and session(group)["status"] == "STATUS_SUCCESS"
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", quick(EXPERIMENTS, *EXPERIMENTS[::7]))
 def test_every_preset_has_names(name: str) -> None:
     told = hparams.values(
         composed_preset(name).as_dict(), f"gan-train experiment={name} seed=3 run_dir=x optimizer.betas=[0,1] --x=y"

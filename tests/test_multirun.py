@@ -132,6 +132,7 @@ def test_finished_jobs_are_not_evaluated_anew(train: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("step", quick(['"abc"', "[1]", "null", "1.5"], "[1]"))
+@pytest.mark.slow
 def test_a_status_that_cannot_be(step: str, train: Any, tmp_path: Path) -> None:
     train("-m", "seed=0,1", "total_steps=1", "hydra.sweep.dir=sweep")
     file = tmp_path / "sweep" / "seed=0" / "status.json"

@@ -86,6 +86,7 @@ def test_there_are_presets() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.slow
 def test_says_how_it_departs_from_its_paper(name: str) -> None:
     deviations = composed(name)["deviations"]
     assert isinstance(deviations, list)
@@ -191,6 +192,7 @@ def test_a_longer_run_measures_as_if_it_had_never_ended(train: Any, read: Any, t
     assert read.rows(tmp_path / "hops") == rows
 
 
+@pytest.mark.slow
 def test_a_sweep_may_optimise_what_is_measured(gan: Any) -> None:
     args = ["model=points", "dataset=mixture_1d", "dataset.n=200", "threads=1", "batch_size=8"]
     args += ["log_every=2", "sample_every=5", "total_steps=6"]

@@ -444,6 +444,18 @@ model:
 """
 
 
+PIXELS = """
+from torch import nn
+
+
+class Pixels(nn.Module):
+    value_range = (0, 1)
+
+    def forward(self, images):
+        return images.flatten(1)[:, ::16]
+"""
+
+
 @pytest.fixture
 def style(tmp_path: Path, train: Any) -> Path:
     """A run of a style-based generator."""
@@ -468,7 +480,9 @@ def test_truncation_reaches_the_generator_and_the_protocol(style: Path, gan: Any
         images[psi] = np.load(tmp_path / f"psi{psi}" / "samples.npz")["arr_0"].astype(float)
     assert (images["null"] == images["1"]).all() and (images["1"] != images["0.5"]).any()
     assert images["0"].std(0).max() == 0 < images["0.5"].std(0).mean() < images["1"].std(0).mean(), "0 gives the mean image"
-    args = ["run_dir=r", "metrics=[kid]", "num_samples=16", "num_real=16", "trust=true"]
+    (tmp_path / "own_pixels.py").write_text(PIXELS)
+    features = "features={_target_: own_pixels.Pixels}"
+    args = ["run_dir=r", "metrics=[kid]", "num_samples=16", "num_real=16", "trust=true", features]
     assert gan("gan-eval", *args).code == gan("gan-eval", *args, "truncation=0.5").code == 0
     results = [json.loads(path.read_text())["protocol"] for path in (style / "evaluations").glob("*.json")]
     assert sorted(str(result.get("truncation")) for result in results) == ["0.5", "None"]

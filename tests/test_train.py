@@ -191,6 +191,7 @@ def test_the_second_signal_acts_at_once() -> None:
 
 
 @pytest.mark.parametrize("number", quick({"kill -9": signal.SIGKILL, "SIGTERM": signal.SIGTERM}, "kill -9"))
+@pytest.mark.slow
 def test_process_killed_when_its_first_checkpoint_appears(number: int, train: Any, read: Any, tmp_path: Path) -> None:
     from .conftest import TINY  # type: ignore[import-not-found]
 
@@ -250,6 +251,7 @@ def test_what_is_saved_after_a_damaged_checkpoint_stays(train: Any, read: Any, t
     assert read.steps(tmp_path / "r") == [6]
 
 
+@pytest.mark.slow
 def test_killed_before_the_first_checkpoint(train: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from gan_cli.rundir import checkpoint
 

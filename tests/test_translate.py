@@ -235,6 +235,7 @@ def test_names_that_would_meet(sample: Any, here: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", quick(range(1, 9), 6))
+@pytest.mark.slow
 def test_exif_orientation(orientation: int, sample: Any, here: Path) -> None:
     upright = Image.fromarray(picture(5, (24, 40, 3)))
     turns = {
@@ -618,6 +619,7 @@ def test_a_row_per_class_by_default(run: str, sample: Any, here: Path) -> None:
     assert len(set(pixels(here / "single" / "grid.png").shape)) == 1, "one class: a square"
 
 
+@pytest.mark.slow
 def test_the_label_reaches_the_generator(sample: Any, here: Path) -> None:
     for run in ("cgan", "cdcgan"):
         results = []

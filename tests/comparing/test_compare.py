@@ -536,6 +536,7 @@ def test_help_and_tables_without_torch(two: Any, tmp_path: Path) -> None:
     assert result.stdout.startswith("fashion_mnist: 9 runs, 3 groups, 3 seeds") and result.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_sweep(train: Any, gan: Any) -> None:
     swept = ["-m", "model=mlp", "loss=hinge,wgan_gp", "seed=0,1", "total_steps=4", "log_every=1", "hydra.sweep.dir=s"]
     train(*swept, tiny="mlp")

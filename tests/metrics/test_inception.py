@@ -61,6 +61,7 @@ def no_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_threads")
+@pytest.mark.slow
 def test_the_numbers_are_those_of_torch_fidelity(reference: tuple[Any, Path], weights: Path, tmp_path: Path) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()

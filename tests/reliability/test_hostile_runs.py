@@ -27,6 +27,7 @@ from gan_cli.rundir.trust import own_dataset
 from gan_cli.system.errors import GanError
 from gan_cli.system.files import read_file, write_file, written
 
+from ..conftest import quick  # type: ignore[import-not-found]
 from .strangers import MEGABYTES, SECONDS, Watch, newest, sign  # type: ignore[import-not-found]
 
 SOAK = "GAN_CLI_SOAK" in os.environ
@@ -413,7 +414,7 @@ PROGRAMS = {
 SHOWN = list(HARMS) if SOAK else list(HARMS)[::9]
 
 
-@pytest.mark.parametrize("name", SHOWN)
+@pytest.mark.parametrize("name", quick(SHOWN, *SHOWN[::3]))
 @pytest.mark.parametrize("program", list(PROGRAMS))
 def test_by_command(program: str, name: str, run: Path, gan: Any, no_pickle: None) -> None:
     harm, code = HARMS[name]

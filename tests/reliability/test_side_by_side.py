@@ -59,6 +59,7 @@ def test_a_kill_frees_the_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("samplings", SAMPLINGS)
+@pytest.mark.slow
 def test_sampling_while_a_training_writes(samplings: int, tmp_path: Path) -> None:
     from gan_cli import load_run
 

@@ -36,6 +36,7 @@ def trials(sweep: Path) -> list[Any]:
     return optuna.load_study(study_name="search", storage=f"sqlite:///{sweep}/optuna.db").trials
 
 
+@pytest.mark.slow
 def test_a_search_that_is_repeated(train: Any, tmp_path: Path) -> None:
     betas = "optimizer.betas=[0.0,0.9],[0.5,0.999]"
     args = [*BASE, *LOSS, RATES, betas, "hydra.sweeper.n_trials=3", "hydra.sweeper.pruner=none"]
@@ -79,6 +80,7 @@ def test_stopped_and_continued_it_is_the_search_that_was_never_stopped(
         read.assert_same_weights(*(tmp_path / name / trial.user_attrs["directory"] for name in ("whole", "parts")))
 
 
+@pytest.mark.slow
 def test_a_pruned_run_says_so_and_can_be_continued_by_hand(train: Any, gan: Any, read: Any, tmp_path: Path) -> None:
     args = ["optimizer.lr=2e-4,1e-5,1e-3", "hydra.sweeper.n_trials=6", "hydra.sweeper.pruner_startup_trials=1"]
     result = train(*BASE, *LOSS, *args)
@@ -148,6 +150,7 @@ def conf(tmp_path: Path) -> Path:
 MINE = ["--config-dir", "conf", "-m", "hydra/sweeper=optuna", "experiment=my", "hydra.sweep.dir=s", "log_every=2", *LOSS, RATES]
 
 
+@pytest.mark.slow
 def test_an_experiment_that_was_edited_is_another_search(train: Any, conf: Path, tmp_path: Path) -> None:
     train(*MINE, "hydra.sweeper.n_trials=1")
     file = conf / "experiment" / "my.yaml"
@@ -216,6 +219,7 @@ def test_a_study_of_an_older_version_goes_on(train: Any, stop_at: Any, conf: Pat
     assert "total_steps: 4 -> 6" in train(*MINE, "hydra.sweeper.n_trials=3", code=2).errors[0]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_what_is_optimised_and_reported(train: Any, tmp_path: Path) -> None:
     evaluated = ["model=pix2pix", "eval_every=2", "metrics=[psnr]", "num_samples=4", "optimized_metric=metric/psnr"]
     train(*BASE, *evaluated, RATES, "hydra.sweeper.n_trials=1", tiny="pix2pix")

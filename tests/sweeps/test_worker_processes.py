@@ -97,6 +97,7 @@ def alive(sweep: Path) -> list[str]:
     [pytest.param(*case, marks=[] if case == QUICK else pytest.mark.slow) for case in (ALL_ENDED if SOAK else ENDED)],
     indirect=["launcher"],
 )
+@pytest.mark.slow
 def test_the_sweep_ends_and_all_jobs_with_it(launcher: str, number: int, to_group: bool, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     with started(tmp_path, sweep_of(launcher, *LONG)) as process:
