@@ -888,6 +888,7 @@ def test_refused_for_translations(
     assert not (run / "evaluations").exists()
 
 
+@pytest.mark.slow
 def test_points_are_not_images(train: Any, gan: Any) -> None:
     train("model=points", "dataset=mixture_1d", "dataset.n=50", "total_steps=1", "run_dir=run", tiny="points")
     result = gan("gan-eval", "run_dir=run")

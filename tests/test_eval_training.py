@@ -68,6 +68,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # The training is the same
 
 
+@pytest.mark.slow
 def test_it_changes_nothing_of_the_training(watched: Path, train: Any, read: Any, tmp_path: Path) -> None:
     train(*EVERY, "total_steps=12", "run_dir=alone")
     alone = tmp_path / "alone"
@@ -303,6 +304,7 @@ def test_the_first_decides(metrics: str, decides: str, train: Any, read: Any, tm
     assert found["value"] == values[pick(values, key=lambda k: values[k])]
 
 
+@pytest.mark.slow
 def test_psnr_decides_of_pairs(train: Any, tmp_path: Path) -> None:
     train(*PAIRS, *CLASSIFIER, "total_steps=1", "eval_every=1", "num_samples=12", "run_dir=run", tiny="pix2pix")
     assert best(tmp_path / "run")["metric"] == "psnr"

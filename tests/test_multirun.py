@@ -64,6 +64,7 @@ def test_other_overrides_are_another_sweep(train: Any, tmp_path: Path) -> None:
     assert len(list((tmp_path / "outputs").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_broken_jobs_go_on_and_new_ones_begin(
     train: Any, read: Any, tmp_path: Path, stop_at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ KINDS = [  # one preset of each kind of state
     "cyclegan_horse2zebra",  # pools of images, two domains
     "theory_1d",  # points
 ]
+QUICK = KINDS[:3]  # tests/reliability/test_resume_everywhere.py has every kind
 
 
 def sample_every(preset: str) -> int:
@@ -58,7 +59,7 @@ def finished() -> dict[str, Runs]:
     return {}
 
 
-@pytest.fixture(params=quick(PRESETS, *KINDS))
+@pytest.fixture(params=quick(PRESETS, *QUICK))
 def preset(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

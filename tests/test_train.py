@@ -271,6 +271,7 @@ def test_killed_before_the_first_checkpoint(train: Any, read: Any, monkeypatch: 
 
 
 @pytest.mark.parametrize("old", quick([5, 6], 5))
+@pytest.mark.slow
 def test_more_steps_end_as_if_started_so(old: int, train: Any, read: Any, tmp_path: Path) -> None:
     for total, run_dir in ((11, "whole"), (old, "r"), (11, "r")):
         train(f"total_steps={total}", *OFTEN, f"run_dir={run_dir}")

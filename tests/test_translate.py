@@ -269,6 +269,7 @@ def test_a_result_does_not_depend_on_its_neighbours(run: str, sample: Any, here:
         assert pixels(here / "all" / name).tobytes() == pixels(here / other / name).tobytes()
 
 
+@pytest.mark.slow
 def test_sample_mode(sample: Any, here: Path) -> None:
     """``paper`` draws dropout from the seed, ``eval`` draws nothing."""
     save_photos(here / "mine", ["x.png"], (20, 20))
@@ -347,6 +348,7 @@ def test_fewer_samples_leave_none_of_an_earlier_time(sample: Any, here: Path) ->
     assert len(list((here / "pix_out" / "sheets").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_mode_of_a_pix2pix_run(sample: Any, here: Path) -> None:
     """It may be chosen when samples are drawn, and is refused where there is none."""
     for mode in ("paper", "eval", "null"):

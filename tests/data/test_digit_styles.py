@@ -48,6 +48,7 @@ def test_held_out_digits_are_those_of_the_test_part() -> None:
     assert torch.equal(images(digits_paired(split="test"))[:, 1:], digits(split="test").images)
 
 
+@pytest.mark.slow
 def test_domains_are_made_of_different_digits() -> None:
     for split, lengths in (("train", (723, 719)), ("test", (179, 176))):
         dataset = digits_unpaired(split=split)  # type: ignore[arg-type]

@@ -126,7 +126,7 @@ def act_when_told(case: Case, run_dir: Path, go: Path) -> None:
     case.act(run_dir)
 
 
-@pytest.mark.parametrize("name", quick(CASES, *list(CASES)[:2]))
+@pytest.mark.parametrize("name", quick(list(CASES), *list(CASES)[:2]))
 def test_death_at_each_file_operation(name: str, prepared: Callable[[Case], Path], tmp_path: Path) -> None:
     case, seen = CASES[name], []
     for at in count(step=STRIDE):

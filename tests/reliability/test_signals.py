@@ -128,6 +128,7 @@ def test_at_random_times(trials: int, tmp_path: Path, data_root: Path, finish: A
 
 
 @pytest.mark.parametrize("number", SIGNALS if SOAK else [signal.SIGINT])
+@pytest.mark.slow
 def test_to_the_whole_group(number: int, data_root: Path, tmp_path: Path, finish: Any) -> None:
     """Ctrl-C reaches the workers that decode images as well."""
     args = overrides("folder", data_root)

@@ -25,6 +25,7 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_diverged_job_is_not_trained_again(gan: Any, tmp_path: Path) -> None:
     sweep = ["gan-train", "-m", *TINY["dcgan"], "loss=lsgan", "optimizer.lr=1e-3,1e30", "total_steps=2", "hydra.sweep.dir=s"]
     one = ["max_skipped_updates=1"]
