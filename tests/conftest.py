@@ -200,6 +200,14 @@ def quick(values: Iterable[Any], *kept: Any) -> list[Any]:
     ]
 
 
+def every(step: int, values: Iterable[Any]) -> list[Any]:
+    """Parameters of a test of which ``make test`` has every ``step``-th."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow if k % step else ())
+        for k, value in enumerate(values)
+    ]
+
+
 class Reader:
     """What a run wrote."""
 

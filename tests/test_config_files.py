@@ -18,7 +18,7 @@ from gan_cli.config.plain import differences
 from gan_cli.config.training import TrainConfig
 from gan_cli.rundir.trust import TRAINED, check_trusted
 
-from .conftest import TINY, quick  # type: ignore[import-not-found]
+from .conftest import TINY, every, quick  # type: ignore[import-not-found]
 from .tiny import config_of, play  # type: ignore[import-not-found]
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -63,7 +63,7 @@ def test_every_group_has_options() -> None:
     assert len(OPTIONS) >= 29
 
 
-@pytest.mark.parametrize(("group", "name"), quick(OPTIONS, *[option for option in OPTIONS if option[0] == "experiment"]))
+@pytest.mark.parametrize(("group", "name"), every(6, OPTIONS))
 def test_composes_and_passes_the_check(group: str, name: str) -> None:
     """And all its code is the package's own: a new option that a run could not be made anew with would be found here."""
     config = composed(f"{group}={name}", *NEEDED.get(name, [])).as_dict()
@@ -181,7 +181,7 @@ def test_dcgan_digits_is_the_default() -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "key", "value"),
-    [
+    every(3, [
         ([], "batch_size", 64),
         (["model=mlp"], "batch_size", 100),
         (["model=mlp"], "optimizer.betas", [0.9, 0.999]),
@@ -202,7 +202,7 @@ def test_dcgan_digits_is_the_default() -> None:
         (["optimizer.lr=1e-3"], "optimizer.discriminator.lr", 1e-3),
         (["optimizer=ttur"], "optimizer.discriminator.lr", 4e-4),
         (["total_steps=5", "schedule=linear"], "schedule.total_steps", 5),
-    ],
+    ]),
 )  # fmt: skip
 def test_later_beats_earlier(overrides: list[str], key: str, value: object) -> None:
     assert nested(composed(*overrides), key) == value

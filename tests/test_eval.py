@@ -31,7 +31,7 @@ from gan_cli.metrics.kid import kernel_distance
 from gan_cli.metrics.lpips import NETS
 from gan_cli.metrics.weights import WeightFile
 
-from .conftest import CACHE, Result, quick, train_tiny  # type: ignore[import-not-found]
+from .conftest import CACHE, Result, every, quick, train_tiny  # type: ignore[import-not-found]
 
 FAST = ["features=classifier", "features.epochs=4", "num_samples=60", "threads=1"]
 PIXELS = """
@@ -735,13 +735,16 @@ def rewrite(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 @pytest.mark.parametrize(
     "node",
-    [
-        {"_target_": "os.system", "command": "touch owned"},
-        {"_target_": "gan_cli.data.npz.np.load", "file": "x"},
-        {"_target_": "gan_cli.data.digits.digits", "image_size": {"_target_": "os.system", "command": "touch owned"}},
-        {"_target_": "gan_cli.data.digits.digits", "_partial_": True},
-        {"_target_": "gan_cli.data.digits.digits", "split": "${oc.env:HOME}"},
-    ],
+    every(
+        3,
+        [
+            {"_target_": "os.system", "command": "touch owned"},
+            {"_target_": "gan_cli.data.npz.np.load", "file": "x"},
+            {"_target_": "gan_cli.data.digits.digits", "image_size": {"_target_": "os.system", "command": "touch owned"}},
+            {"_target_": "gan_cli.data.digits.digits", "_partial_": True},
+            {"_target_": "gan_cli.data.digits.digits", "split": "${oc.env:HOME}"},
+        ],
+    ),
 )
 def test_the_run_of_a_stranger(node: dict[str, Any], run: Path, gan: Any, tmp_path: Path) -> None:
     rewrite(run, lambda state: state["config"].update(dataset=node))
@@ -865,19 +868,22 @@ def test_refused(args: list[str], code: int, message: str, gan: Any, tmp_path: P
 
 @pytest.mark.parametrize(
     ("kind", "args", "message"),
-    [
-        ("paired", ["metrics=[memorisation]"], r"memorisation is measured of samples from noise"),
-        ("paired", ["metrics=[accuracy]"], r"accuracy needs the classes"),
-        ("paired", ["dataset=digits"], r"\(dataset\)"),
-        ("paired", ["real=."], r"\(real\)|no images|no.*image"),
-        ("paired", ["num_real=3"], r"\(num_real\)"),
-        ("paired", ["direction=a2b"], r"does not translate two ways"),
-        ("unpaired", ["metrics=[psnr]"], r"psnr compares images with their targets"),
-        ("unpaired", ["metrics=[lpips]"], r"lpips needs targets, or several samples"),
-        ("unpaired", ["metrics=[memorisation]"], r"samples from noise"),
-        ("unpaired", ["mode=eval"], r"one mode only"),
-        ("unpaired", ["direction=c2d"], r"'c2d'.*\(direction\)"),
-    ],
+    every(
+        3,
+        [
+            ("paired", ["metrics=[memorisation]"], r"memorisation is measured of samples from noise"),
+            ("paired", ["metrics=[accuracy]"], r"accuracy needs the classes"),
+            ("paired", ["dataset=digits"], r"\(dataset\)"),
+            ("paired", ["real=."], r"\(real\)|no images|no.*image"),
+            ("paired", ["num_real=3"], r"\(num_real\)"),
+            ("paired", ["direction=a2b"], r"does not translate two ways"),
+            ("unpaired", ["metrics=[psnr]"], r"psnr compares images with their targets"),
+            ("unpaired", ["metrics=[lpips]"], r"lpips needs targets, or several samples"),
+            ("unpaired", ["metrics=[memorisation]"], r"samples from noise"),
+            ("unpaired", ["mode=eval"], r"one mode only"),
+            ("unpaired", ["direction=c2d"], r"'c2d'.*\(direction\)"),
+        ],
+    ),
 )
 def test_refused_for_translations(
     kind: str, args: list[str], message: str, gan: Any, request: pytest.FixtureRequest, tmp_path: Path

@@ -123,6 +123,7 @@ def test_nothing_taken_out_goes_on_as_if_it_were_there(name: str, kinds: Any, fo
 
 
 @some_kinds
+@pytest.mark.slow
 def test_nothing_is_saved_in_vain(name: str, kinds: Any, forge: Any, stop_at: Any, tmp_path: Path) -> None:
     import torch
 
