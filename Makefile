@@ -26,7 +26,7 @@ train: $(READY) ## train the default, DCGAN on the embedded digits (about 3 minu
 test: $(READY) ## run the quick tests: every promise of the documents once (3 to 5 minutes on 2 cores)
 	@$(PYTEST) -m 'not slow' --durations=15
 
-test-all: $(READY) ## run all tests (about 15 minutes on 2 cores)
+test-all: $(READY) ## run all tests (about 20 minutes on 2 cores)
 	@$(PYTEST)
 
 soak: $(READY) ## prove what docs/reliability.md says, in full size (about an hour on 2 cores)

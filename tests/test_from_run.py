@@ -107,7 +107,7 @@ def test_a_schedule_does_not_get_longer(train: Any, gan: Any, tmp_path: Path) ->
     """What came after its end would be trained with a learning rate of 0."""
     train("total_steps=2", "schedule=linear", "run_dir=a")
     result = gan("gan-train", "from_run=a", "total_steps=4", "run_dir=b")
-    assert result.code == 2 and "step 2 " in result.errors[0], result.err
+    assert result.code == 2 and "step 2" in result.errors[0], result.err
     assert not (tmp_path / "b").exists()
     assert gan("gan-train", "from_run=a", "total_steps=1", "run_dir=b").code == 0
     train("total_steps=3", "schedule=linear", "schedule.total_steps=2", "run_dir=a")  # but the run itself may have
