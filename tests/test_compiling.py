@@ -70,7 +70,7 @@ def distance(a: dict[str, Any], b: dict[str, Any], group: str) -> float:
     return float(np.linalg.norm(first - second) / np.linalg.norm(first))
 
 
-@pytest.mark.parametrize("name", PRESETS if SOAK else quick(KINDS, "wgan_gp_mnist", "pix2pix_facades"))
+@pytest.mark.parametrize("name", PRESETS if SOAK else quick(KINDS, "wgan_gp_mnist"))
 def test_the_same_training(name: str, data_root: Path, train: Any, read: Any, tmp_path: Path, traced: list[int]) -> None:
     """Nothing is compiled after the trial, or a step would wait for a minute, for a function that was not checked."""
     if SOAK and name.startswith("cyclegan"):

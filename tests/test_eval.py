@@ -488,6 +488,7 @@ def test_a_classifier_sees_digits_and_says_which(evaluate: Any, tmp_path: Path) 
     assert evaluate("fake=wrong.npz", "dataset=digits", "metrics=[accuracy]", "num_samples=1000").metrics["accuracy"] < 0.1
 
 
+@pytest.mark.slow
 def test_pairs(paired: Path, evaluate: Any) -> None:
     found = evaluate(f"run_dir={paired}", "output=out", "metrics=[psnr,ssim]", "num_samples=40")
     assert found.protocol["num_samples"] == 40 and "features" not in found.protocol

@@ -93,6 +93,7 @@ def test_a_new_directory_by_default(gan: Any, original: Path, tmp_path: Path) ->
     assert found.name.startswith("from-a-2")
 
 
+@pytest.mark.slow
 def test_other_seeds_and_a_shorter_run(gan: Any, read: Any, original: Path, tmp_path: Path) -> None:
     result = gan("gan-train", "-m", "from_run=a", "seed=range(0,2)", "total_steps=2", "hydra.sweep.dir=sweep")
     assert result.code == 0, result.err

@@ -21,6 +21,7 @@ def jobs(sweep: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(sweep.iterdir()) if path.is_dir()}
 
 
+@pytest.mark.slow
 def test_three_losses_times_two_seeds(train: Any, read: Any, tmp_path: Path) -> None:
     common = ["total_steps=2", "schedule=linear", "precision=auto"]
     train("-m", "loss=non_saturating,hinge,wgan_gp", "seed=0,1", *common)

@@ -233,6 +233,7 @@ def test_who_moves_first_makes_a_difference(name: str, data_root: Path, train: A
 
 
 @pytest.mark.parametrize("name", quick(["pix2pix_facades", "cyclegan_horse2zebra"], "pix2pix_facades"))
+@pytest.mark.slow
 def test_images_decoded_as_they_are_used(
     name: str, data_root: Path, train: Any, stop_at: Any, monkeypatch: pytest.MonkeyPatch, read: Any, tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_signal_in_the_last_step_of_a_single_run_changes_nothing(train: Any, s
     train("total_steps=2", "run_dir=run")
 
 
+@pytest.mark.slow
 def test_three_of_four_jobs(train: Any, tmp_path: Path) -> None:
     args = ["optimizer=sgd", "optimizer.lr=1e-4,1e20,1e-3,1e-5", "total_steps=6", "hydra.sweep.dir=sweep"]
     train("-m", *args, "max_skipped_updates=1", code=79)
