@@ -23,7 +23,7 @@ $(READY): pyproject.toml
 train: $(READY) ## train the default, DCGAN on the embedded digits (about 3 minutes on 2 cores)
 	@$(BIN)/gan-train
 
-test: $(READY) ## run the quick tests: every promise of the documents once (3 to 5 minutes on 2 cores)
+test: $(READY) ## run the quick tests: every promise of the documents once (about 5 minutes on 2 cores)
 	@$(PYTEST) -m 'not slow' --durations=15
 
 test-all: $(READY) ## run all tests (about 20 minutes on 2 cores)
