@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from gan_cli.app import entry
 from gan_cli.config import schema
@@ -12,9 +12,6 @@ from gan_cli.config.metrics import Metric
 from gan_cli.config.training import check_node
 from gan_cli.ranges import Finite, ImageSize, PositiveInt, Seed
 from gan_cli.system.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The result of a run, for a sweeper. Must not import torch."""
+"""The result of a run, for a sweeper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``status.json`` of a run: what a scheduler, a sweep or a person wants to know without reading logs. Must not import torch."""
+"""``status.json`` of a run: what a scheduler, a sweep or a person wants to know without reading logs."""
 
 from __future__ import annotations
 

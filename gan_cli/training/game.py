@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gan_cli.compute import processes
-from gan_cli.data.batches import Batches
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
-from gan_cli.training.ema import EMA
-from gan_cli.training.loop import Player, Progress
+from gan_cli.training.loop import Players
 
 
 @dataclass(frozen=True)
@@ -45,19 +42,12 @@ class Machine:
 
 
 @dataclass
-class Game:
+class Game(Players):
     """Everything a run trains with, built from its config.
 
-    The first six are what the loop needs. ``examples``: what every picture is made from. ``changes``: made to the run since
-    it began, in words.
+    ``examples``: what every picture is made from. ``changes``: made to the run since it began, in words.
     """
 
-    task: Any
-    generator: Player
-    discriminator: Player
-    ema: EMA
-    batches: Batches
-    progress: Progress
     dataset: ImageDataset | TranslationDataset
     examples: dict[str, Tensor]
     machine: Machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,8 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-class Game(Protocol):
+@dataclass
+class Players:
     """What the loop needs: a task, its two players, the average of G, data, and how far the run is."""
 
     task: Any
@@ -135,7 +136,7 @@ class Game(Protocol):
 
 
 def train(
-    game: Game,
+    game: Players,
     *,
     total_steps: int,
     seed: int,
