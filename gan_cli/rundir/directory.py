@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from pathlib import Path
 
@@ -48,10 +47,5 @@ def make(run_dir: Path) -> Path:
     """Make a directory the user named."""
     what, todo = "the run directory cannot be made", "Set run_dir=, or hydra.sweep.dir= of a sweep"
     with failing_as(OutputError, what, str(run_dir), todo):
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            raise OutputError(f"{what}: {error.strerror}", str(run_dir), todo) from error  # another directory will do
+        run_dir.mkdir(parents=True, exist_ok=True)
     return run_dir
