@@ -1,4 +1,4 @@
-"""``gan-train``: train a GAN from a composed config, or continue a run."""
+"""``gan-train``: train a GAN from a composed config, or resume a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("gan_cli")
 
 
 def app(cfg: DictConfig) -> float | None:
-    """One run. Returns the value of ``optimized_metric`` for a Hydra sweeper."""
+    """Train one run; return the value of ``optimized_metric`` for a sweeper of Hydra."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
@@ -62,10 +62,10 @@ def app(cfg: DictConfig) -> float | None:
 
 
 def checked(cfg: DictConfig, hydra: Any) -> tuple[TrainConfig, Original | None, list[str]]:
-    """The config of a run, the run that it copies, and what the command line sets. Torch is not imported yet.
+    """Check the config without importing torch; return it, the run of ``from_run`` and the overrides of the command line.
 
     Raises:
-        GanError: something is wrong with them.
+        GanError: the config or the run is wrong.
     """
     overrides = [o for o in entry.task_overrides(hydra) if not o.startswith("run_dir=")]
     original = None
@@ -96,7 +96,7 @@ def note_unused_sweep(hydra: Any, overrides: list[str]) -> None:
 
 
 def reporter_of(hydra: Any, run_dir: Path) -> Callable[[int, float], bool] | None:
-    """Reports the values of a job to the search that it belongs to."""
+    """A function that reports the values of a job to its search; None outside a search."""
     if not str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
         return None
     from gan_cli.sweeps.search import Options, reporter
@@ -106,9 +106,9 @@ def reporter_of(hydra: Any, run_dir: Path) -> Callable[[int, float], bool] | Non
 
 
 def loosened(arguments: list[str]) -> list[str]:
-    """Arguments as Hydra takes them beside ``from_run=``, whose run may have other keys than the default options have.
+    """Prefix overrides with ``++`` if ``from_run=`` is given, since that run may have keys that the default config lacks.
 
-    The directory is quoted if it is there: those of a sweep's jobs are called ``loss=hinge,seed=0``.
+    An existing directory is quoted, because sweeps name those of their jobs ``loss=hinge,seed=0``.
     """
     if not any(argument.startswith("from_run=") for argument in arguments):
         return arguments

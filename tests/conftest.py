@@ -137,8 +137,8 @@ class Result:
     @property
     def continue_command(self) -> list[str]:
         """The one that it printed first, as a list of arguments."""
-        line = next(line for line in self.err.splitlines() if line.startswith("to continue it"))
-        return shlex.split(line[line.index(": gan-train") + 2 :])
+        line = next(line for line in self.err.splitlines() if "To continue it: " in line)
+        return shlex.split(line[line.index("To continue it: ") + 16 :])
 
 
 @contextmanager

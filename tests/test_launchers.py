@@ -37,7 +37,7 @@ def test_the_same_as_one_job_after_the_other(name: str, train: Any, read: Any, t
     assert len(names) == 2
     for job in names:
         read.assert_same(tmp_path / "one_by_one" / job, tmp_path / "launched" / job)
-        assert "to continue it, or to stop" in (tmp_path / "launched" / job / "train.log").read_text()
+        assert "To continue it: " in (tmp_path / "launched" / job / "train.log").read_text()
 
 
 def on_a_terminal(command: list[str], cwd: Path, environment: dict[str, str]) -> tuple[int, str]:

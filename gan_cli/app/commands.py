@@ -14,16 +14,16 @@ from gan_cli.system.text import override, program
 
 @dataclass(frozen=True)
 class Command:
-    """The shell command that starts a run: ``words`` are the program and its arguments, without ``run_dir``."""
+    """The shell command of a run. ``words``: program and arguments without ``run_dir``."""
 
     words: tuple[str, ...]
 
     @classmethod
     def of_job(cls, hydra: Any, overrides: list[str]) -> Command:
-        """The command of a job. It does not depend on ``sys.argv``: on a cluster that is not what the user typed.
+        """The command of a job, made from its config: on a cluster ``sys.argv`` is not the user's command line.
 
         Args:
-            hydra: that part of the composed config. overrides: of the job.
+            hydra: node ``hydra`` of the composed config. overrides: of the job.
         """
         folders = [near(source.path) for source in hydra.runtime.config_sources if source.provider == "command-line"]
         flags = [argument for folder in folders for argument in ("--config-dir", folder)]
@@ -38,14 +38,14 @@ class Command:
         return cls((*start, *flags, *overrides, *searched))
 
     def anew(self) -> str:
-        """Starts the same run in a new directory."""
+        """The command that starts the same run in a new directory."""
         return shlex.join(self.words)
 
     def resume(self, run_dir: Path) -> str:
-        """Continues the run in its directory."""
+        """The command that resumes the run in its directory."""
         return shlex.join([*self.words, override("run_dir", run_dir)])
 
 
 def near(path: str) -> str:
-    """A path as it may be typed here: relative, if it is below the current directory."""
+    """A path for the command line: relative if it is below the current directory."""
     return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""What the three commands share: Hydra's entry, and every foreseeable error as one line with its exit code."""
+"""The entry of gan-train, gan-sample and gan-eval: Hydra, signals, and the boundary where an error becomes an exit code."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("gan_cli")
 
 
-MAX_JOBS = 10_000  # most jobs of one sweep
-SPINS = "3000"  # turns a thread waits for the others before it sleeps: by default so many that two trainings starve each other
+MAX_JOBS = 10_000  # jobs of one sweep
+SPIN_COUNT = "3000"  # busy-wait iterations of an OpenMP thread before it sleeps; the default starves a second training
 
 
 def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resumable: bool = False) -> NoReturn:
     """Run a Hydra application and leave the process with the right exit code.
 
     Args:
-        app: gets the composed config; may raise :class:`GanError`.
+        app: function of the composed config; may raise :class:`GanError`.
         config_name: primary config in conf/. name: of the program, for messages.
-        resumable: the same command continues what a signal has ended.
+        resumable: whether the same command continues a run that a signal ended.
     """
     program = Program(app, config_name, name, resumable)
     together = resumable and torchrun.world() > 1
@@ -55,7 +55,7 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
         torchrun.end_with_parent()
     open_standard_streams()
     if "OMP_WAIT_POLICY" not in os.environ:  # read by GNU OpenMP, which torch brings
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         with signals.interrupting(program.interrupted):
             code = program.run()
@@ -66,7 +66,7 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
             raise
         code = ended.code
     if together:
-        os._exit(code)  # threads of a group that lost a process may wait for it for hours
+        os._exit(code)  # without joining threads, which may wait hours for a lost process
     sys.exit(code)
 
 
@@ -74,12 +74,11 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
 class Program:
     """A command that composes its config with Hydra: the boundary where an error becomes one line and an exit code.
 
-    Below it an error is raised or passes. Of processes that train together the first one prints; another does so only if its
-    error was ``heard`` there. See :func:`run` for the first four.
+    Code below it raises errors or lets them pass. See :func:`run` for the first four attributes.
 
     Attributes:
-        folder: the one that the command was typed in. want_traceback: the user has set HYDRA_FULL_ERROR=1.
-        has_begun: a config could be composed. failure: the error that ended the only job.
+        folder: current directory at the start. want_traceback: whether the user has set HYDRA_FULL_ERROR=1.
+        has_begun: whether a config was composed. failure: the error that ended a single run.
     """
 
     app: Callable[[DictConfig], Any]
@@ -93,17 +92,17 @@ class Program:
 
     @property
     def silent(self) -> bool:
-        """Whether another process prints what there is to say."""
+        """Whether this process leaves the printing to rank 0."""
         return self.resumable and torchrun.rank() > 0
 
     @property
     def log_level(self) -> int:
-        """The level from which on the log is shown."""
+        """Lowest level of log lines that are printed."""
         return logging.CRITICAL if self.silent else logging.INFO
 
     def interrupted(self, signal_name: str) -> int:
-        """Print that a signal came while there was nothing to save; return the exit code."""
-        todo = " before a step was made, nothing is lost. The same command starts again, or continues the run"
+        """Report a signal that came before there was anything to save; return the exit code."""
+        todo = " before the first step; nothing is lost. The same command starts or continues the run"
         if not self.silent:
             with contextlib.suppress(OSError):
                 text = f"{self.name}: interrupted by {signal_name}{todo if self.resumable else ''}"
@@ -111,15 +110,15 @@ class Program:
         return PreemptedError.exit_code if self.resumable else 128 + signal.Signals[signal_name]
 
     def run(self) -> int:
-        """Compose, run all jobs, print the error if there is one; return the exit code."""
+        """Compose the config, run all jobs, print an error; return the exit code."""
         try:
             self.folder = os.getcwd()
         except OSError as error:
-            what = f"the current directory is not there: {error.strerror}"
+            what = f"the current directory does not exist: {error.strerror}"
             return self.fail(NotFoundError(what, ".", "Change to another one"))
-        sys.path.append(self.folder)  # a user's class may lie beside their YAML; last, so that it shadows nothing installed
+        sys.path.append(self.folder)  # for a user's own classes; last, so that no installed module is shadowed
         self.want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra hand its exceptions on instead of printing them
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises exceptions instead of printing them
         console.setup(self.log_level)
         try:
             with warnings.catch_warnings():
@@ -144,12 +143,12 @@ class Program:
         return 0 if self.failure is None else self.fail(self.failure)
 
     def job(self, cfg: DictConfig) -> Any:
-        """Run one job. The error of the only one is kept as ``failure``; that of a job of a sweep is printed and raised."""
+        """Run one job. The error of a single run is kept as ``failure``; that of a sweep's job is printed and raised."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
 
         self.has_begun = True
-        if self.folder not in sys.path:  # a launcher may run this in another process
+        if self.folder not in sys.path:  # in a process of a launcher
             sys.path.append(self.folder)
         hydra = HydraConfig.get()
         shares = signals.is_elsewhere() and "joblib" in str(hydra.launcher._target_).lower()
@@ -159,36 +158,36 @@ class Program:
         except Exception as error:
             known = self.translated(error)
             sweeping = hydra.mode == RunMode.MULTIRUN
-            if signals.received and sweeping and not signals.is_elsewhere():  # Ctrl-C ends the sweep, also if a job cannot save
+            if signals.received and sweeping and not signals.is_elsewhere():  # Ctrl-C ends the sweep even if a job cannot save
                 say(self.name, known or error)
                 sys.exit(getattr(known, "exit_code", 1))
             if self.want_traceback or not (sweeping or known):
                 raise
-            if sweeping:  # say it now; the other jobs go on, and the sweeper says what it means
+            if sweeping:  # printed now, since the other jobs continue
                 say(self.name, known or error)
                 raise (known or error) from error.__cause__
             self.failure = known
             return None
 
     def translated(self, error: Exception) -> GanError | None:
-        """The error as one of ours, or None if it is nobody's but the code's.
+        """The error as a :class:`GanError`, or None for a bug.
 
         Raises:
-            Interrupted: a signal came, of which a library made something else.
+            Interrupted: a signal came, and a library raised another error because of it.
         """
         if signals.received and not isinstance(error, GanError):
             raise signals.Interrupted(signals.received[0]) from error
         return translate(error, self.config_name, composing=not self.has_begun)
 
     def fail(self, error: Exception) -> int:
-        """Print an error, if this process is the one to do it; return its exit code."""
+        """Print an error, unless rank 0 does; return its exit code."""
         if not self.silent or getattr(error, "heard", False):
             say(self.name, error)
         return getattr(error, "exit_code", 1)
 
 
 def flush_or_forget() -> None:
-    """Flush the standard streams. What a full disk refuses is forgotten, or the interpreter would print that once more."""
+    """Flush the standard streams. A stream that cannot be written is discarded: the interpreter would report it again."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -197,7 +196,7 @@ def flush_or_forget() -> None:
 
 
 def open_standard_streams() -> None:
-    """``2>&-`` and the like: the next file opened would take the place of the stream, and get what is written to it."""
+    """Open closed standard streams (``2>&-``) on /dev/null, or the next file opened would receive their output."""
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         if number > 0:
             setattr(sys, ("stdout", "stderr")[number - 1], open(number, "w", closefd=False))
@@ -205,12 +204,12 @@ def open_standard_streams() -> None:
 
 
 def forget(stream: TextIO) -> None:
-    """What a stream still holds goes nowhere."""
+    """Discard the buffer of a stream and all that is written to it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def compose_and_run(program: Program) -> None:
-    """Parse the command line, and have Hydra compose a config for each job and run it."""
+    """Parse the command line; let Hydra compose a config for each job and run it."""
     import hydra
     from hydra._internal.utils import get_args_parser
 
@@ -221,12 +220,12 @@ def compose_and_run(program: Program) -> None:
 
     parser.error = refuse  # type: ignore[method-assign]
     args = parser.parse_intermixed_args()
-    # Hydra does not take flags between overrides; a user may well put them there.
+    # Hydra refuses flags between overrides: put them last.
     sys.argv[1:] = [*args.overrides, *(a for a in sys.argv[1:] if a not in args.overrides)]
     if args.help:
         print(_help(args.config_name or program.config_name, args))
         return
-    if not program.resumable:  # a training's own sweeper asks
+    if not program.resumable:  # gan-train's sweeper has its own check
         refuse_huge_sweep(_parsed(args.overrides))
     if args.multirun and torchrun.world() > 1:
         todo = "Leave out -m and start one torchrun for each job, or leave out torchrun"
@@ -241,10 +240,10 @@ def _parsed(overrides: list[str]) -> list[Override]:
 
 
 def refuse_huge_sweep(overrides: Sequence[Override]) -> None:
-    """Hydra lists every job before the first one begins.
+    """Refuse a sweep of more than ``MAX_JOBS`` jobs, since Hydra lists all of them before the first one starts.
 
     Raises:
-        ConfigError: there are too many.
+        ConfigError: the sweep is too large, or a range never ends.
     """
     from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 
@@ -256,14 +255,14 @@ def refuse_huge_sweep(overrides: Sequence[Override]) -> None:
         elif isinstance(sweep, RangeSweep) and None not in (sweep.start, sweep.stop, sweep.step):
             start, stop, step = float(sweep.start), float(sweep.stop), float(sweep.step)  # type: ignore[arg-type]
             if not step:
-                raise ConfigError("a range with a step of 0 does not end", str(override.input_line), "Write range(start,stop)")
+                raise ConfigError("a range with a step of 0 has no end", str(override.input_line), "Write range(start,stop)")
             jobs *= max(1.0, abs(stop - start) / abs(step))
         if not jobs <= MAX_JOBS:
             raise ConfigError(f"a sweep of more than {MAX_JOBS:,} jobs", "command line", "Sweep fewer values at a time")
 
 
 def _help(config_name: str, args: argparse.Namespace) -> str:
-    """The help template of the config, filled in. Hydra's own way to list the groups takes half a second."""
+    """The help template of the config, filled in. Hydra's own listing of the groups takes half a second."""
     folders = [Path(str(resources.files(CONFIG_PACKAGE))), *([Path(args.config_dir)] if args.config_dir else [])]
     groups: dict[str, set[str]] = {}
     for file in (file for folder in folders for file in folder.glob("*/*.yaml")):
@@ -282,15 +281,13 @@ def say(name: str, error: Exception) -> None:
     """Print an error as one line."""
     text = str(error)
     if not isinstance(error, GanError):
-        text = (
-            f"{type(error).__name__}: {first_line(text)} (a bug in a class of your own or in gan_cli). See the run's train.log."
-        )
+        text = f"{type(error).__name__}: {first_line(text)} (a bug in your own class or in gan_cli). See the run's train.log."
     kind = "" if isinstance(error, PreemptedError | PrunedError) else "error: "
     console.write(f"{name}: {kind}{text}")
 
 
 def task_overrides(hydra: Any) -> list[str]:
-    """What the command line, or the sweep, sets for this job: as it was typed, ``${...}`` not resolved."""
+    """The overrides of this job, from the command line or the sweep; ``${...}`` is not resolved."""
     plain = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     assert isinstance(plain, list)
     return [str(override) for override in plain]

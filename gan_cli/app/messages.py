@@ -39,9 +39,9 @@ def compose(config_name: str, overrides: list[str], config_dir: str | None) -> D
 
 
 def translate(error: Exception, config_name: str, *, composing: bool) -> GanError | None:
-    """An error of Hydra, OmegaConf or the system as one line, or None when it is not one of the user's.
+    """Translate an error of Hydra, OmegaConf or the system into one line; None for a bug.
 
-    ``composing``: the application has not begun; until then there is nothing but what the user wrote.
+    ``composing``: whether the config is still being composed, so that any error comes from what the user wrote.
     """
     exhausted = of_system(error, "output")
     if exhausted is not None:
@@ -51,7 +51,7 @@ def translate(error: Exception, config_name: str, *, composing: bool) -> GanErro
     text = str(error)
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, HydraException):
         if composing and error.errno == errno.ENAMETOOLONG:
-            return ConfigError("a name that is too long for a file", "command line", "Choose an option of the group")
+            return ConfigError("a name is too long for a file", "command line", "Choose an option of the group")
         todo = "Check the path; that of a sweep is set by hydra.sweep.dir="
         where = file_of(error)
         return OutputError(f"the path cannot be used: {error.strerror or first_line(text)}", where, todo)
@@ -59,7 +59,7 @@ def translate(error: Exception, config_name: str, *, composing: bool) -> GanErro
 
 
 def _of_composition(error: Exception, config_name: str, *, composing: bool) -> ConfigError | None:
-    """An error of Hydra, OmegaConf or a YAML as one line, or None when it is neither."""
+    """Translate an error of Hydra, OmegaConf or a YAML file; None for any other."""
     text = str(error)
     first = first_line(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -67,12 +67,12 @@ def _of_composition(error: Exception, config_name: str, *, composing: bool) -> C
     if isinstance(error, OverrideParseException):
         detail = first_line(str(getattr(error, "message", "") or first))
         if detail.startswith("Lexer"):
-            detail = "a character in it needs quotes"
-        return ConfigError(f"cannot read {error.override!r}: {detail}", "command line", "Write key=value, in quotes if need be")
+            detail = "a character needs quotes"
+        return ConfigError(f"cannot read {error.override!r}: {detail}", "command line", "Write key=value, quoted for the shell")
     if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         at = f"{os.path.basename(str(mark.name))}, line {mark.line + 1}" if mark else "a YAML file"
-        return ConfigError(f"YAML that cannot be read: {getattr(error, 'problem', None) or first}", at, "Correct the file")
+        return ConfigError(f"the YAML cannot be read: {getattr(error, 'problem', None) or first}", at, "Correct the file")
     match = re.search(r"Could not override '([^']+)'", text)
     if match:
         return _unknown_key(match[1], config_name)
@@ -90,18 +90,18 @@ def _of_composition(error: Exception, config_name: str, *, composing: bool) -> C
         return ConfigError(f"{values!r} are several values", key, f"Write {key}=[{values}] for a list")
     if "Config group override must be a string" in text:
         todo = "Name an option of the group; --help lists them"
-        return ConfigError("a group cannot be null", "command line", todo)
+        return ConfigError("a config group cannot be null", "command line", todo)
     if "config directory" in text:
         return ConfigError(first.rstrip("."), "--config-dir", "Give a folder with groups in it, such as DIR/loss/mine.yaml")
     if composing and isinstance(error, RecursionError):
-        return ConfigError("something is nested too deep or within itself", "configuration", "Check what was given")
+        return ConfigError("a value is nested too deep, or contains itself", "configuration", "Check its values")
     if isinstance(error, HydraException) or composing:
-        return ConfigError(first.rstrip(".") or type(error).__name__, "configuration", "--help shows how it is put together")
+        return ConfigError(first.rstrip(".") or type(error).__name__, "configuration", "--help shows the composed config")
     return None
 
 
 def _missing_option(error: MissingConfigException) -> ConfigError:
-    """Lists the options of a group, and suggests the nearest."""
+    """The error for an unknown option, with the options of its group and the nearest one."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or [])
     near = nearest(option, options).strip()
@@ -117,7 +117,7 @@ def _missing_option(error: MissingConfigException) -> ConfigError:
 
 
 def _unknown_key(key: str, config_name: str) -> ConfigError:
-    """Suggests a key beside it, else anywhere, else lists those beside it."""
+    """The error for an unknown key, with the nearest key of its section, else of the config, else all keys of its section."""
     keys = _all_keys(config_name, key)
     parent = key.rpartition(".")[0]
     beside = [k for k in keys if k.rpartition(".")[0] == parent]
@@ -127,7 +127,7 @@ def _unknown_key(key: str, config_name: str) -> ConfigError:
 
 
 def _all_keys(config_name: str, unknown: str) -> list[str]:
-    """Every key and group of the config that the group choices on the command line give, ``unknown`` left out."""
+    """All keys and groups of the config, composed with the group options of the command line but without ``unknown``."""
     from gan_cli.config.plain import flatten
 
     choices = [a for a in sys.argv[1:] if re.fullmatch(r"\w+=[\w-]+", a) and not a.startswith(f"{unknown}=")]
@@ -138,5 +138,5 @@ def _all_keys(config_name: str, unknown: str) -> list[str]:
             keys = [k for k in flatten(plain) if not k.startswith("hydra.") and not k.endswith("_target_")]
             return list(dict.fromkeys([*(k.split(".")[0] for k in keys), *keys]))
         except Exception as problem:
-            logging.getLogger("gan_cli").debug("no keys for %s: %s", overrides, problem)
+            logging.getLogger("gan_cli").debug("the config cannot be composed with %s: %s", overrides, problem)
     return []

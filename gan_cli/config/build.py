@@ -10,10 +10,13 @@ from gan_cli.system.errors import ConfigError, GanError
 
 
 def build(node: Node, where: str, **injected: Any) -> Any:
-    """What a ``_target_`` node describes.
+    """Build the object of a ``_target_`` node.
+
+    Args:
+        where: key of the node, for messages. injected: arguments that the program adds.
 
     Raises:
-        ConfigError: its constructor refuses the arguments.
+        ConfigError: the constructor refuses the arguments.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -24,7 +27,7 @@ def build(node: Node, where: str, **injected: Any) -> Any:
         cause = error.__cause__ or error
         if isinstance(cause, GanError):
             raise cause from error
-        target = re.search(r"'([\w.]+)'", str(error))  # Hydra names the inner node that failed
+        target = re.search(r"'([\w.]+)'", str(error))  # the inner node that failed
         inner = re.search(r"full_key: (\S+)", str(error))
         where = f"{where}.{inner[1]}" if inner else where
         raise _cannot_build(target[1] if target else node["_target_"], where, cause) from error

@@ -1,4 +1,4 @@
-"""The parts of a training config that are built, one entry each: what is given to them, and what a stranger's run may name.
+"""The parts of a training config that are built, one entry each: injected arguments and trusted targets.
 
 A new group of options is one entry here, a field of :class:`gan_cli.config.training.TrainConfig` and a line in
 ``conf/train.yaml``. Checks, trust, ``from_run=``, TensorBoard's HParams and the names of gan-compare follow from the entry.
@@ -18,15 +18,14 @@ class Part:
 
     Attributes:
         key: dotted path of the node. The first word is the group, unless the group has no options of its own.
-        modules: where a class or function must be defined that a stranger's run names here: a prefix that ends with a dot,
-            or one full name.
-        kind: what that class or function must be.
-        inner: the same prefixes for nodes inside the node. inner_kind: what those must be.
-        injected: arguments that the program gives, so that a config may leave them out.
-        optional: the node may be null or missing.
-        draws: the node is built to sample from a run.
-        in_hparams: TensorBoard's HParams tab shows the class of the node where the command does not name an option.
-        may_change: keys inside the node that may differ when a run continues; ``("",)`` for the whole node.
+        modules: trusted targets of an untrusted run: prefixes that end with a dot, or full names.
+        kind: required kind of the target.
+        inner: trusted targets of nodes inside the node. inner_kind: their required kind.
+        injected: arguments that the program adds; a config may omit them.
+        optional: whether the node may be null or missing.
+        draws: whether sampling from a run builds the node.
+        in_hparams: whether TensorBoard's HParams tab shows the class where the command line names no option.
+        may_change: keys inside the node that may differ on resume; ``("",)`` for the whole node.
     """
 
     key: str

@@ -1,11 +1,11 @@
-"""The metrics that can be asked for, the values each gives, and which direction is better."""
+"""The metrics of a config, their values, and which direction of each value is better."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Metric = Literal["fid", "kid", "is", "prdc", "classes", "accuracy", "fid_per_class", "memorisation", "lpips", "psnr", "ssim"]
-# Value -> which direction is better, or what it should be near. Each has its ``_std`` beside it where there is a spread.
+# Value -> better direction, or the value to be near. A value with a spread has a second one, ``<name>_std``.
 VALUES = {
     "fid": "lower",
     "kid": "lower",
@@ -23,7 +23,7 @@ VALUES = {
     "psnr": "higher",
     "ssim": "higher",
 }
-# Metric -> its values, where it may have others than one of its own name.
+# Metric -> its values, for metrics with more than the value of the same name.
 SEVERAL = {"prdc": ["coverage", "density", "precision", "recall"], "lpips": ["lpips", "lpips_diversity"]}
 FEATURES_NEEDED = frozenset({"fid", "kid", "is", "prdc", "classes", "accuracy", "fid_per_class", "memorisation"})
 LABELS_NEEDED = frozenset({"classes", "accuracy", "fid_per_class"})

@@ -1,4 +1,4 @@
-"""Configs as plain data: resolved, flattened, compared."""
+"""Configs as plain data: conversion, flattening, comparison."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Node = dict[str, Any]  # a `_target_` and its arguments
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
-    """A composed config as plain data, interpolations resolved.
+    """Convert a composed config to plain data and resolve its interpolations.
 
     Raises:
-        ConfigError: an interpolation leads nowhere or a mandatory value is missing.
+        ConfigError: an interpolation has no target, or a mandatory value is missing.
     """
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -32,7 +32,7 @@ def to_plain(cfg: DictConfig) -> dict[str, Any]:
             todo = "This data set is for model=points"
             if lacking[1] in ("dim", "density"):
                 todo = "With this model use dataset=mixture_1d, ring or gaussian_grid"
-            what = f"the model needs dataset.{lacking[1]}, which this data set does not have"
+            what = f"the model needs dataset.{lacking[1]}, and this data set has none"
             raise ConfigError(what, key, todo) from error
         raise ConfigError(message, key, "Correct the ${...} reference") from error
     assert isinstance(plain, dict)
@@ -62,17 +62,17 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
-    """What differs between two configs: ``{"optimizer.lr": "0.0002 -> 0.001", ...}``."""
+    """The differences between two configs: ``{"optimizer.lr": "0.0002 -> 0.001", ...}``."""
     a, b = flatten(old), flatten(new)
-    missing = "(not there)"
+    missing = "(missing)"
     return {
         key: f"{a.get(key, missing)} -> {b.get(key, missing)}"
         for key in sorted(a.keys() | b.keys())
-        if a.get(key) != b.get(key)  # null is what a key was before there was one
+        if a.get(key) != b.get(key)  # null equals a missing key: older versions lack it
     }
 
 
 def is_among(key: str, names: Collection[str]) -> bool:
-    """Whether a key, or a group that it is in, is one of ``names``."""
+    """Whether ``names`` contains a key or a section that holds it."""
     parts = key.split(".")
     return any(".".join(parts[:k]) in names for k in range(1, len(parts) + 1))

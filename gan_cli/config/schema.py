@@ -1,7 +1,7 @@
-"""What a config node may hold, read from the signature of the class or function it names.
+"""The schema of a config node: the signature of the class or function that it names.
 
-``parameters("gan_cli.networks.dcgan.Generator")`` parses the source instead of importing it, so that a typing error in a
-config is answered without loading torch. Targets outside the package are imported and inspected.
+``parameters("gan_cli.networks.dcgan.Generator")`` parses the source instead of importing it, so that a mistake in a
+config is reported without loading torch. Targets outside the package are imported and inspected.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gan_cli import ranges
 from gan_cli.system.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
-NAMES = {**vars(ranges), "Literal": Literal, "Any": Any, "Sequence": Sequence}  # names that annotations may use anywhere
+NAMES = {**vars(ranges), "Literal": Literal, "Any": Any, "Sequence": Sequence}  # namespace for annotations of every module
 
 
 class _Opaque(type):
-    """The type of :class:`Built`: attributes and parameters of an opaque name are opaque, as in ``nn.Module``."""
+    """Metaclass of :class:`Built`: its attributes and subscripts are :class:`Built` too, for ``nn.Module`` and the like."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
@@ -38,19 +38,19 @@ class _Opaque(type):
 
 
 class Built(metaclass=_Opaque):
-    """Stands for any type that is no number, text, list or choice: an object, given by a ``_target_``."""
+    """Placeholder for any class: an argument that a ``_target_`` node builds."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument: its type (:class:`Built` for an object, ``Any`` when nothing is known) and whether it must be given."""
+    """An argument: its type (:class:`Built` for an object, ``Any`` without an annotation) and whether it is required."""
 
     type: Any
     required: bool
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """``" Did you mean: width?"``, or nothing when no word is near."""
+    """``" Did you mean: width?"``, or an empty text when no word is near."""
     words = [w for w in words if w != word]
     match = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     if not match:  # lrr -> optimizer.lr
@@ -61,10 +61,10 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 @cache
 def parameters(target: str) -> dict[str, Parameter] | None:
-    """The arguments of a dotted name, or None when it takes any keyword.
+    """The arguments of the class or function with this dotted name, or None when it takes any keyword.
 
     Raises:
-        ConfigError: there is no such module, class or function.
+        ConfigError: the module, class or function does not exist.
     """
     module, _, name = target.rpartition(".")
     if not all(target.split(".")) or not module:
@@ -78,15 +78,15 @@ def parameters(target: str) -> dict[str, Parameter] | None:
     try:
         importlib.import_module(module.split(".")[0])
         obj = locate(target)
-    except Exception as error:  # a module of the user's own may raise anything
-        todo = "Check the spelling; a class of your own is found in the current directory or any installed package"
+    except Exception as error:  # a user's module may raise anything
+        todo = "Check the spelling; your own class must lie in the current directory or an installed package"
         reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise ConfigError(f"{target!r} cannot be imported: {reason}", "_target_", todo) from error
     return _from_object(obj)
 
 
 def locate(target: str) -> Any:
-    """The object of a dotted name: the longest importable module, then attributes."""
+    """Import the object of a dotted name: the longest importable module, then attributes."""
     parts = target.split(".")
     for n in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:n])
@@ -103,7 +103,7 @@ def locate(target: str) -> Any:
 
 
 class _Source(dict[str, Any]):
-    """A module of the package as its source says: a namespace in which the annotations of the module have a value.
+    """A module of the package, parsed but not imported: a namespace to evaluate its annotations in.
 
     Attributes:
         definitions: classes and functions. aliases: values of top-level assignments. imports: (module, name) by local name.
@@ -130,14 +130,14 @@ class _Source(dict[str, Any]):
     @staticmethod
     @cache
     def of(module: str) -> _Source:
-        """The one of a dotted module."""
+        """The parsed module of a dotted name."""
         return _Source(module)
 
     def __missing__(self, name: str) -> Any:
-        """The type that a name of the module stands for.
+        """The type of a name of the module.
 
         Raises:
-            KeyError: the module has no such name.
+            KeyError: the module defines and imports no such name.
         """
         value: Any = Built
         if name in self.aliases:
@@ -153,15 +153,15 @@ class _Source(dict[str, Any]):
         return value
 
     def type_of(self, annotation: ast.expr | None) -> Any:
-        """The type that an annotation names.
+        """The type of an annotation.
 
         Raises:
-            NameError: a name in it is neither defined in the module nor imported.
+            NameError: the module neither defines nor imports one of its names.
         """
         if annotation is None:
             return Any
         text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
-        return eval(str(text), {}, self)  # source of the package, nobody else's
+        return eval(str(text), {}, self)  # only source of this package
 
     def parameters(self, name: str) -> dict[str, Parameter] | None:
         """The arguments of a class or function; None when it takes any keyword."""
@@ -209,19 +209,19 @@ def _from_object(obj: Any) -> dict[str, Parameter] | None:
 def _type(annotation: Any, names: dict[str, Any]) -> Any:
     if isinstance(annotation, str):
         try:
-            return eval(annotation, names)  # of a class the user named
+            return eval(annotation, names)  # an annotation of the user's class
         except Exception:
             return Any
     return Any if annotation is inspect.Parameter.empty else annotation
 
 
 def check(node: dict[str, Any], path: str, injected: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Check a ``_target_`` node and those inside it; return it with whole floats turned into ints where ints are due.
+    """Check a ``_target_`` node and those inside it; return it with its values converted to the annotated types.
 
     Args:
         node: plain data, interpolations resolved.
-        path: its dotted key, for messages.
-        injected: arguments that the program gives, which the config may leave out.
+        path: dotted key of the node, for messages.
+        injected: arguments that the program adds; the config may omit them.
 
     Raises:
         ConfigError: naming the key, the value and what is allowed.
@@ -238,7 +238,7 @@ def check(node: dict[str, Any], path: str, injected: frozenset[str] = frozenset(
     label = str(node["_target_"]).rsplit(".", 1)[-1]
     for name, parameter in known.items():
         if parameter.required and name not in node and name not in injected:
-            raise ConfigError(f"{label} needs a value that is not given", f"{path}.{name}", f"Set {path}.{name}=VALUE")
+            raise ConfigError(f"{label} needs this value", f"{path}.{name}", f"Set {path}.{name}=VALUE")
     return {k: v if k.startswith("_") else _argument(v, k, known, label, path) for k, v in node.items()}
 
 
@@ -250,9 +250,9 @@ def _argument(value: Any, name: str, known: dict[str, Parameter], label: str, pa
 
 
 def check_fields(values: dict[str, Any], cls: type, path: str = "", words: Iterable[str] = ()) -> dict[str, Any]:
-    """Check a plain section against the fields of a dataclass; same result and errors as :func:`check`.
+    """Check a plain section against the fields of a dataclass. Result and errors are those of :func:`check`.
 
-    ``words``: further keys, elsewhere, that an unknown one may have been meant for.
+    ``words``: keys of other sections, as further suggestions for an unknown key.
     """
     assert is_dataclass(cls)
     hints = get_type_hints(cls, include_extras=True)
@@ -268,7 +268,7 @@ def check_fields(values: dict[str, Any], cls: type, path: str = "", words: Itera
 
 
 def convert(value: Any, kind: Any, path: str) -> Any:
-    """``value`` as ``kind``, refused unless it is of that type and in its range. Nested ``_target_`` nodes are checked.
+    """Convert ``value`` to the type ``kind`` and check its range. Nested ``_target_`` nodes are checked.
 
     Raises:
         ConfigError: naming the key, the value and what is allowed.
@@ -282,7 +282,7 @@ def convert(value: Any, kind: Any, path: str) -> Any:
 
 
 def _may_be_built(kind: Any) -> bool:
-    """Whether a ``_target_`` node may stand for it: for an object, not for a number, text, choice or section."""
+    """Whether a ``_target_`` node may give a value of this type: objects only."""
     if get_origin(kind) in (Union, types.UnionType):
         return any(_may_be_built(option) for option in get_args(kind))
     if get_origin(kind) is Annotated:

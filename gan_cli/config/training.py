@@ -1,4 +1,4 @@
-"""The run configuration: composed by Hydra, checked here before any data is read or file created."""
+"""The config of a run, checked before any data is read or file created."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gan_cli.config.plain import Node, flatten, to_plain
 from gan_cli.ranges import Count, Fraction, NonNegative, Positive, PositiveInt, Seed
 from gan_cli.system.errors import ConfigError
 
-# Keys that may differ when a run is continued; everything else must stay.
+# Keys that may differ when a run is resumed. All others must stay.
 MAY_CHANGE = frozenset(
     [
         "run_dir",
@@ -40,7 +40,7 @@ MAY_CHANGE = frozenset(
         *groups.MAY_CHANGE,
     ]
 )
-# Keys of gan-train that say what to begin from, and are no part of the run's own config.
+# Keys of gan-train that name another run, and are not part of the run's own config.
 BEGINNING = ("from_run", "trust")
 
 
@@ -54,7 +54,7 @@ class EMAConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The two networks and the task that joins them."""
+    """The nodes of the two networks and of the task that trains them."""
 
     task: dict[str, Any]
     generator: dict[str, Any]
@@ -63,7 +63,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything ``gan-train`` reads; conf/train.yaml says what each key means. Groups are plain ``_target_`` nodes."""
+    """The whole config of a run. conf/train.yaml documents each key. Groups are plain ``_target_`` nodes."""
 
     run_dir: str | None
     seed: Seed
@@ -99,21 +99,21 @@ class TrainConfig:
     schedule: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as a checkpoint keeps it."""
+        """The config as plain data, the form that a checkpoint holds."""
         return asdict(self)
 
 
 def optimizer_node(optimizer: Node, player: str) -> Node:
-    """The optimizer of ``generator`` or ``discriminator``: the latter with what ``optimizer.discriminator`` changes."""
+    """The optimizer node of ``generator`` or ``discriminator``; ``optimizer.discriminator`` overrides values of D's."""
     shared = {k: v for k, v in optimizer.items() if k != "discriminator"}
     return shared if player == "generator" else {**shared, **(optimizer.get("discriminator") or {})}
 
 
 def check(cfg: DictConfig) -> TrainConfig:
-    """Check a composed training config: types, ranges, unknown keys and impossible combinations.
+    """Check a composed config: types, ranges, unknown keys and impossible combinations.
 
     Raises:
-        ConfigError: naming the key, the value and what is allowed.
+        ConfigError: a value is wrong; names the key, the value and what is allowed.
     """
     plain = to_plain(cfg)
     try:
@@ -123,13 +123,13 @@ def check(cfg: DictConfig) -> TrainConfig:
 
 
 def check_plain(plain: dict[str, Any]) -> TrainConfig:
-    """The same for plain data, such as the config of a checkpoint."""
+    """Check a config in plain data, such as the one in a checkpoint. See :func:`check`."""
     if "experiment" in plain:
-        todo = "Make '# @package _global_' its first line, and keys of the config its content"
-        raise ConfigError("the YAML of the experiment does not set keys of the whole config", "experiment", todo)
+        todo = "Begin it with the line '# @package _global_'"
+        raise ConfigError("the YAML of the experiment is not a global one", "experiment", todo)
     _refuse_no_classes(plain)
     own = {key: value for key, value in plain.items() if key not in BEGINNING}
-    if (own.get("augment") or {}).get("_target_") is None:  # augment=none, or the run of an older version
+    if (own.get("augment") or {}).get("_target_") is None:  # augment=none, or a run of an older version
         own["augment"] = None
     top = schema.check_fields(own, TrainConfig, words=flatten(plain))
     top["ema"] = schema.check_fields(top["ema"], EMAConfig, "ema.")
@@ -142,24 +142,24 @@ def check_plain(plain: dict[str, Any]) -> TrainConfig:
 
 
 def _refuse_no_classes(plain: dict[str, Any]) -> None:
-    """A class-conditional network has to know how many classes there are."""
+    """Refuse a class-conditional network on a data set without a number of classes."""
     generator = flatten(plain.get("model", {})).get("generator.num_classes", 1)
     if generator is None:
         raise ConfigError(
-            "the model is class-conditional, and the data set names no classes",
+            "the model is class-conditional, and the data set has no classes",
             "dataset.num_classes",
             "Choose a labelled data set and, where it is null, set dataset.num_classes to the number of its classes",
         )
 
 
 def check_node(value: Any, key: str, where: str | None = None) -> Any:
-    """A checked node of one of :data:`gan_cli.config.groups.PARTS`; null or ``{}`` if it is optional and names nothing.
+    """Check the node of one of :data:`gan_cli.config.groups.PARTS`. An optional node without a ``_target_`` stays empty.
 
     Args:
-        value: plain data. key: of the part. where: its key for messages, if that is another one.
+        value: plain data. key: of the part. where: key for messages, by default ``key``.
 
     Raises:
-        ConfigError: there is no ``_target_``, or an argument does not fit.
+        ConfigError: there is no ``_target_``, or an argument is wrong.
     """
     part, where = groups.BY_KEY[key], where or key
     if part.optional and (value is None or (isinstance(value, dict) and value.get("_target_") is None)):
@@ -170,7 +170,7 @@ def check_node(value: Any, key: str, where: str | None = None) -> Any:
 
 
 def _optimizer(node: Node) -> Node:
-    """The node, checked as each player will use it."""
+    """Check the optimizer node for both players."""
     if not isinstance(node.get("discriminator"), dict | None):
         schema.convert(node["discriminator"], dict[str, Any] | None, "optimizer.discriminator")
     generator = _player_optimizer(optimizer_node(node, "generator"), "optimizer")
@@ -179,7 +179,7 @@ def _optimizer(node: Node) -> Node:
 
 
 def _player_optimizer(node: Node, where: str) -> Node:
-    """A checked optimizer node, of which any setting may be the node of a schedule."""
+    """Check the optimizer node of a player. Any setting may be the node of a schedule."""
     ramps = {key: value for key, value in node.items() if isinstance(value, dict) and "_target_" in value}
     numbers = {key: value for key, value in node.items() if key not in ramps}
     checked = {key: schema.check(value, f"{where}.{key}") for key, value in ramps.items()}
@@ -226,7 +226,7 @@ def _combinations(top: dict[str, Any]) -> None:
 
 
 def _with_origin(error: ConfigError, cfg: DictConfig) -> ConfigError:
-    """Name the key a value was interpolated from: the one the user can change."""
+    """Add the key that a value was interpolated from, which is the one to change."""
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
     for part in error.where.split("."):
         raw = raw.get(part) if isinstance(raw, dict) else None

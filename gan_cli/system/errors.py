@@ -1,6 +1,6 @@
-"""Errors a user can cause or meet, each with its exit code.
+"""Foreseeable errors, each with its exit code.
 
-Every one of them is printed as one line: ``gan-train: error: <what> (<where>). <what to do>.``
+Each is printed as one line: ``gan-train: error: <what> (<where>). <what to do>.``
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 SCARCE = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
-TOO_LARGE = "DefaultCPUAllocator|(CUDA|MPS backend) out of memory"  # a tensor of the networks or of a batch
-LACKING = "CUDA error: out of memory|Cannot allocate memory|failed to map segment|can't start new thread"
+TENSOR_TOO_LARGE = "DefaultCPUAllocator|(CUDA|MPS backend) out of memory"  # a tensor of the networks or of a batch
+NO_RESOURCES = "CUDA error: out of memory|Cannot allocate memory|failed to map segment|can't start new thread"
 
 
 class GanError(Exception):
@@ -23,22 +23,22 @@ class GanError(Exception):
 
     Args:
         what: what is wrong, without a full stop: ``'abc' is not a whole number``.
-        where: the key, file or value it is about.
+        where: key, file or value at fault.
         todo: what the user can do, without a full stop.
     """
 
     exit_code = 1
     stop = "."  # after the advice
-    heard = False  # said by other processes of a training than the first
+    heard = False  # whether a rank above 0 prints it
 
     def __init__(self, what: str, where: str, todo: str) -> None:
         self.what, self.where, self.todo = what, where, todo
-        # One line always, whatever a file name or a value holds.
+        # A file name or a value may contain line breaks.
         text = f"{what} ({where}). {todo}{self.stop if todo[-1:] not in '?.' else ''}"
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
     def __reduce__(self) -> tuple[type[GanError], tuple[str, str, str]]:
-        """To another process, as the launchers of sweeps send it."""
+        """Arguments for pickle: the launchers of sweeps send errors between processes."""
         return type(self), (self.what, self.where, self.todo)
 
 
@@ -49,23 +49,23 @@ class ConfigError(GanError):
 
 
 class ClashError(ConfigError):
-    """The directory holds a run of another config: either may be right."""
+    """The directory holds a run with another config."""
 
 
 class DataError(GanError):
-    """The data is there but cannot be used."""
+    """Data that exists but cannot be used."""
 
     exit_code = 65
 
 
 class NotFoundError(GanError):
-    """A file, folder or download that is needed is not there."""
+    """A required file, folder or download is missing."""
 
     exit_code = 66
 
 
 class DeviceError(GanError):
-    """The device asked for is not available."""
+    """The requested device is not available."""
 
     exit_code = 69
 
@@ -77,68 +77,68 @@ class OutputError(GanError):
 
 
 class PeerError(GanError):
-    """Another process of a training by several ended."""
+    """Another process of a distributed training ended."""
 
     exit_code = 70
 
 
 class MemoryFullError(GanError):
-    """The system grants no more memory, files or processes."""
+    """No more memory, open files or processes are available."""
 
     exit_code = 71
 
 
 class TooLargeError(MemoryFullError):
-    """A tensor does not fit in memory: the networks or a batch are too large for what is left of it."""
+    """A tensor of the networks or of a batch does not fit in memory."""
 
 
 class DiskError(GanError):
-    """Writing failed in the middle of a run: a full disk, most often."""
+    """Writing failed during a run, most often on a full disk."""
 
     exit_code = 74
 
 
 class PreemptedError(GanError):
-    """The run stopped before its end, with its state saved: the same command continues it."""
+    """The run stopped early with its state saved; the same command continues it."""
 
     exit_code = 75
     stop = ""  # the advice is a command to copy
 
 
 class CheckpointError(GanError):
-    """A checkpoint is missing, damaged or of another shape."""
+    """A checkpoint is missing, damaged or does not match the networks."""
 
     exit_code = 76
 
 
 class NewerError(CheckpointError):
-    """A checkpoint is whole, and of a version to come."""
+    """An intact checkpoint of a newer version of gan_cli."""
 
 
 class UntrustedError(GanError):
-    """A run directory asks for code that is not part of gan_cli or torch."""
+    """An untrusted run names code outside gan_cli and torch."""
 
     exit_code = 77
 
 
 class DivergedError(GanError):
-    """Training produced a value that is not finite."""
+    """Training produced a non-finite value."""
 
     exit_code = 79
 
 
 class PrunedError(GanError):
-    """A search gave the run up as hopeless, with its state saved."""
+    """A search pruned the run; its state is saved."""
 
     exit_code = 80
     stop = ""  # the advice is a command to copy
 
 
 class SweepError(Exception):
-    """Jobs of a sweep failed, which was said job by job.
+    """Jobs of a sweep failed; each failure has been printed.
 
     Attributes:
-        exit_code: that of the first one.
+        exit_code: of the first failed job.
     """
 
     def __init__(self, failed: dict[str, BaseException]) -> None:
@@ -147,7 +147,7 @@ class SweepError(Exception):
 
 
 def file_of(error: OSError) -> str:
-    """The file an error is about, or an empty text."""
+    """The file name of an error, or an empty text."""
     return os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
 
 
@@ -168,17 +168,20 @@ def of_system(error: BaseException, where: str) -> GanError | None:
         error = error.__cause__
         if isinstance(error, OSError) and error.errno == errno.EROFS:
             return None
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
         todo = "Free some space and repeat the command; checkpoints are as they were"
         verb = "read or write" if error.errno == errno.EIO else "write"
         return DiskError(f"cannot {verb}: {error.strerror}", file_of(error) or where, todo)
     if isinstance(error, OSError) and error.errno in SCARCE:
-        what, todo = f"the system grants no more: {error.strerror}", "Free some, or raise the limits of this shell: ulimit -a"
+        what, todo = (
+            f"a limit of the system is reached: {error.strerror}",
+            "Raise the limits: ulimit -a",
+        )
         return MemoryFullError(what, file_of(error) or "memory, files, processes", todo)
-    too_large = isinstance(error, RuntimeError) and re.search(TOO_LARGE, str(error))
-    lacking = isinstance(error, ImportError | OSError | RuntimeError) and re.search(LACKING, str(error))
+    too_large = isinstance(error, RuntimeError) and re.search(TENSOR_TOO_LARGE, str(error))
+    lacking = isinstance(error, ImportError | OSError | RuntimeError) and re.search(NO_RESOURCES, str(error))
     if isinstance(error, MemoryError) or too_large or lacking:
-        reason = (str(error).strip() or "no more to be had").splitlines()[0][:200]
+        reason = (str(error).strip() or "no more available").splitlines()[0][:200]
         todo = "Lower batch_size, num_samples or the width of the networks; ulimit -a shows limits"
         kind = TooLargeError if too_large else MemoryFullError
         return kind(f"out of memory: {reason}", "memory", todo)

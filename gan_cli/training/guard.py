@@ -1,7 +1,7 @@
-"""The end of a run whose values are no longer finite.
+"""The end of a run with non-finite values.
 
-Single updates that are not finite are skipped on the device, see :meth:`gan_cli.training.loop.Player.update`. Here the host
-refuses to go on: after too many of them, or when such a value has got into what a run logs or saves.
+Single non-finite updates are skipped on the device, see :meth:`gan_cli.training.loop.Player.update`. The guard ends the run
+after too many of them, or when such a value reaches a log or a checkpoint.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from gan_cli.training.game import Game
 
 @dataclass(frozen=True)
 class Guard:
-    """Refuses values that are not finite.
+    """Refuses non-finite values.
 
     Args:
-        run_dir: of the run, for messages. remedy: settings to try.
+        run_dir: directory of the run, for messages. remedy: settings to try.
     """
 
     run_dir: Path
     remedy: str
 
-    def diverged(self, what: str, saved: str = "no checkpoint of it was saved") -> DivergedError:
+    def diverged(self, what: str, saved: str = "this state was not saved") -> DivergedError:
         """The error that ends the run."""
         return DivergedError(f"training diverged: {what}", str(self.run_dir), f"{self.remedy}; {saved}")
 
     def refuse_non_finite(self, values: Mapping[str, float | Tensor], step: int, group: str = "") -> None:
-        """Never write or save what is already lost.
+        """Refuse non-finite values before they are written.
 
         Args:
-            values: means of a row, or the tensors of ``group``.
+            values: means of a row, or the tensors of ``group`` of a checkpoint.
 
         Raises:
-            DivergedError: one of them is not finite.
+            DivergedError: a value is not finite.
         """
         lost = [key for key, value in values.items() if not is_finite(value)]
         if lost:
@@ -49,10 +49,10 @@ class Guard:
             raise self.diverged(names if group else f"not finite at step {step}: {', '.join(lost)}")
 
     def refuse_skipped_updates(self, game: Game, limit: int) -> None:
-        """Called while updates are skipped, or have been since the last row.
+        """Refuse too many skipped updates. Called when an update since the last row was skipped.
 
         Raises:
-            DivergedError: ``limit`` or more in a row, or what is not finite has reached the statistics of a network.
+            DivergedError: ``limit`` or more updates in a row were skipped, or a buffer of a network is not finite.
         """
         counts = {"discriminator": int(game.discriminator.skipped), "generator": int(game.generator.skipped)}
         if max(counts.values()) < limit:
@@ -61,7 +61,7 @@ class Guard:
         lost = []
         for side, count in counts.items():
             step, updates = game.progress.step, count
-            while updates > 0 and step > 0:  # back to the first of them
+            while updates > 0 and step > 0:  # back to the first skipped update
                 step -= 1
                 updates -= game.task.objective.turns(step) if side == "discriminator" else 1
             if count:

@@ -1,4 +1,4 @@
-"""What a run does beside its steps, and when."""
+"""The steps after which a run writes rows, pictures, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Due:
-    """What is due after a step.
+    """The tasks that are due after a step.
 
     Attributes:
-        row: a row of metrics.jsonl. picture: one of the examples. measurement: of what is pictured.
-        evaluation: by the rule of ``gan-eval``. checkpoint: one that stays. last: the run ends here.
+        row: a row of metrics.jsonl. picture: a sample grid. measurement: metrics of the sample grid.
+        evaluation: metrics as ``gan-eval`` computes them. checkpoint: a permanent checkpoint. last: the last step.
     """
 
     row: bool
@@ -25,13 +25,13 @@ class Due:
 
     @property
     def reads_device(self) -> bool:
-        """Whether the host waits for the device anyway."""
+        """Whether a due task synchronises with the device."""
         return self.row or self.evaluation or self.checkpoint
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a run at which something is due, as its config sets them; ``milestones`` are further checkpoints."""
+    """The intervals of a run, in steps, from its config. ``milestones``: steps of additional checkpoints."""
 
     total_steps: int
     log_every: int
@@ -42,12 +42,12 @@ class Plan:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Plan:
-        """The plan of a config as plain data, also of one that an older version saved."""
+        """The plan of a config in plain data. Keys that an older version lacks are off."""
         absent: dict[str, Any] = {"eval_every": None, "milestones": []}
         return cls(**{field.name: config.get(field.name, absent.get(field.name)) for field in fields(cls)})
 
     def due(self, step: int) -> Due:
-        """What is due when ``step`` steps are complete. The last step has a row and a picture that no schedule asks for."""
+        """The tasks due when ``step`` steps are complete. The last step always has a row, a picture and a checkpoint."""
         last = step >= self.total_steps
         return Due(
             row=last or self.ends_row(step),
@@ -59,13 +59,13 @@ class Plan:
         )
 
     def ends_row(self, step: int) -> bool:
-        """Whether the next row begins after this step, in this run and in a longer one."""
+        """Whether a row ends at this step, in this run and in a longer one."""
         return step % self.log_every == 0
 
     def has_picture(self, step: int) -> bool:
-        """Whether a longer run has a picture of this step too."""
+        """Whether there is a picture of this step, also in a longer run."""
         return step % self.sample_every == 0
 
     def keeps(self, step: int) -> bool:
-        """Whether a checkpoint of this step stays; one made for another reason goes with the next."""
+        """Whether a checkpoint of this step is permanent. Others are deleted with the next one."""
         return step % self.save_every == 0

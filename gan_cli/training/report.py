@@ -1,4 +1,4 @@
-"""What a run reports at its beginning and its end."""
+"""Log lines at the start and at the end of a run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ log = logging.getLogger("gan_cli")
 
 
 def film(run_dir: Path) -> None:
-    """``samples/training.gif`` of all pictures of the run, if it is not there."""
+    """Write ``samples/training.gif`` from all sample grids of the run, unless it exists."""
     path, pictures = run_dir / "samples" / "training.gif", sorted((run_dir / "samples").glob("step-*.png"))
     if pictures and not path.exists():
         write_film(path, pictures)
 
 
 def announce(game: Game, saved: Checkpoint | None, *, model: Node, dataset: Node, deviations: list[str]) -> None:
-    """Log what is trained, and with what. The three nodes are those of the run's config."""
+    """Log networks, data, device and deviations. ``model``, ``dataset``, ``deviations``: nodes of the config."""
     machine = game.machine
     for network in ("generator", "discriminator"):
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
@@ -50,17 +50,17 @@ def announce(game: Game, saved: Checkpoint | None, *, model: Node, dataset: Node
         other = [f"{key}: {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
         if other:
             log.info(
-                "note: not bit-identical to a run never stopped, since it goes on with %s",
+                "note: the result will differ slightly from an uninterrupted run, because of %s",
                 ", ".join(other),
             )
     for change in game.changes:
-        log.info("note: changed since it began, %s", short(change, 1000))
+        log.info("note: changed since the start: %s", short(change, 1000))
     for deviation in deviations:
         log.info("the recipe departs from its paper: %s", short(deviation, 1000))
 
 
 def describe(dataset: ImageDataset | TranslationDataset) -> str:
-    """How many samples there are, in words."""
+    """The number of samples, as text."""
     if not isinstance(dataset, TranslationDataset):
         return f"{len(dataset):,} {'images' if len(dataset.shape) == 3 else 'points'}"
     counts = " and ".join(f"{len(part):,}" for _, part in dataset.streams)
@@ -68,14 +68,14 @@ def describe(dataset: ImageDataset | TranslationDataset) -> str:
 
 
 def kept_where(game: Game, limit: float | None) -> str:
-    """Whether the samples are in memory, or decoded each time they are used, and why."""
+    """Where the samples are kept, as text: in memory, or decoded at each use; with the reason."""
     dataset = game.dataset
     parts = [part for _, part in dataset.streams] if isinstance(dataset, TranslationDataset) else [dataset]
     if all(isinstance(part, ArrayDataset) for part in parts):
         held = sum(part.images.nbytes for part in parts if isinstance(part, ArrayDataset)) / 2**30
         if game.machine.device.type == "cpu":
             return f"in memory ({held:.2g} GB)"
-        fits = "they fit" if game.batches.resident else "half of the device's free memory is less"
+        fits = "they fit" if game.batches.resident else "more than half of the device's free memory"
         return f"in the memory of the {game.machine.device.type if game.batches.resident else 'host'} ({held:.2g} GB, {fits})"
     need = sum(part.nbytes for part in parts if isinstance(part, StreamedImages)) / 2**30
     why = "" if limit is None else f" (in memory they would need {need:.2g} GB, dataset.memory_gb={limit:g})"
@@ -83,11 +83,11 @@ def kept_where(game: Game, limit: float | None) -> str:
 
 
 def farewell(run_dir: Path, step: int, dataset: Any, seconds: float, *, is_trusted: Callable[[bool], bool]) -> None:
-    """Log where everything lies and what to type next.
+    """Log where the results are, and the next commands.
 
     Args:
-        step: the last one. dataset: that was trained on. seconds: that this session took.
-        is_trusted: whether the run can be used without ``trust=true``, where its data set is needed, or where it is not.
+        step: last step. dataset: training set. seconds: duration of this session.
+        is_trusted: whether the run loads without ``trust=true``; its argument is whether the data set is needed too.
     """
     last = checkpoint.name(step)
     translates = isinstance(dataset, TranslationDataset)
@@ -111,14 +111,14 @@ def farewell(run_dir: Path, step: int, dataset: Any, seconds: float, *, is_trust
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Send the log to a file as well."""
+    """Copy the log to a file."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the console has it
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the line is on the console
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     try:
         yield
-    except BaseException as error:  # the console gets one line; here is the rest
+    except BaseException as error:  # with its traceback; the console shows one line
         handler.handle(
             log.makeRecord(
                 log.name, logging.ERROR, "", 0, "%s", (error,), None if isinstance(error, PreemptedError) else sys.exc_info()

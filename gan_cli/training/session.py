@@ -1,4 +1,4 @@
-"""One training run in its directory: begun or continued, with all that is done beside its steps."""
+"""One training run in its directory: start or resume, steps, and everything that is due between steps."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gan_cli")
 Report = Callable[[int, float], bool]  # (step, value of optimized_metric) -> whether to prune the run
-PRUNED = "the search"  # as the reason why a run stops
+PRUNED = "the search"  # reason to stop of a pruned run
 
 
 def run(
@@ -70,18 +70,18 @@ def run(
     report: Report | None = None,
     original: Original | None = None,
 ) -> float | None:
-    """Train, or continue, one run; return the value of ``optimized_metric``.
+    """Train or resume one run; return the value of ``optimized_metric``.
 
-    Of several processes the first one does what is said here, the others update the same networks beside it.
+    Of several processes rank 0 does all of this. The others only take part in the updates.
 
     Args:
-        run_dir: its directory; None makes a new one called after ``name``.
-        command: that starts the run.
+        run_dir: directory of the run; None makes a new one named after ``name``.
+        command: shell command of the run.
         report: called with each new value of ``optimized_metric``; True prunes the run.
-        original: the run that this one is a copy of.
+        original: the run of ``from_run``, which this one repeats.
 
     Raises:
-        GanError: anything foreseeable. PreemptedError, PrunedError: stopped early with its state saved.
+        GanError: any foreseeable failure. PreemptedError, PrunedError: stopped early with its state saved.
     """
     with processes.joined(lambda: choose_device(config.device)), ExitStack() as stack:
         if processes.rank() > 0:
@@ -118,13 +118,13 @@ def run(
 
 
 def follow(config: TrainConfig) -> None:
-    """Train as every process but the first does: the updates, and nothing else.
+    """Take part in the updates as a rank above 0.
 
     Raises:
-        PreemptedError: stopped early, the state saved by the first process.
+        PreemptedError: stopped early; rank 0 saves the state.
     """
     begin = processes.from_first(None)
-    if begin is None:  # finished before
+    if begin is None:  # the run is complete
         return
     run_dir, step = begin
     try:
@@ -138,15 +138,15 @@ def follow(config: TrainConfig) -> None:
         finally:
             game.batches.close()
     if game.progress.step < config.total_steps:
-        raise PreemptedError(f"stopped by {stop[0]}", "another process", "The first one saves")
+        raise PreemptedError(f"stopped by {stop[0]}", "another process", "Rank 0 saves the run")
 
 
 def reopen(run_dir: Path, config: TrainConfig, command: Command) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a run, if it has one, and what ``allow_change`` lets differ from it, in words."""
+    """Load the newest checkpoint of a run, if it has one, and list the changes of the config that ``allow_change`` permits."""
     checkpoint.clean(run_dir)
     try:
         saved = checkpoint.load_newest(run_dir)
-    except CheckpointError as error:  # recorded as a failure, or a scheduler would repeat the command
+    except CheckpointError as error:  # recorded as failed, so that a scheduler does not requeue
         newest = Progress(max(checkpoint.steps(run_dir), default=0))
         status.Status(run_dir, config.total_steps, newest, command.anew()).write("failed", str(error), error.exit_code)
         raise
@@ -160,7 +160,7 @@ def reopen(run_dir: Path, config: TrainConfig, command: Command) -> tuple[Checkp
 
 
 def finish_again(run_dir: Path, config: TrainConfig, saved: Checkpoint, command: Command) -> None:
-    """Make up for what a run that was killed after its last checkpoint has not written."""
+    """Write what is missing of a complete run that was killed after its last checkpoint."""
     log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
     if (status.read(run_dir) or {}).get("state") != "complete":
         status.Status(run_dir, config.total_steps, saved, command.anew()).write("complete", exit_code=0)
@@ -171,7 +171,7 @@ def finish_again(run_dir: Path, config: TrainConfig, saved: Checkpoint, command:
 
 
 def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
-    """The evaluation that ``eval_every`` asks for."""
+    """The evaluation during training, or None without ``eval_every``."""
     if config.eval_every is None:
         return None
     from gan_cli.training.evaluation import TrainingEvaluation
@@ -188,15 +188,15 @@ def result(run_dir: Path, config: TrainConfig) -> float | None:
 
 
 class Session:
-    """A run from its first step, or the one after a checkpoint, to its end or to a reason to stop.
+    """One run, from its first step or a checkpoint to its end or a reason to stop.
 
     Args:
-        saved: the checkpoint that ``game`` was built from. evaluation: None if there is none during the training.
-        stop: gets a reason to stop after the step. clock: monotonic, in seconds.
+        saved: checkpoint that ``game`` was built from. evaluation: None without ``eval_every``.
+        stop: list of reasons to stop after the present step. clock: monotonic clock in seconds.
         Others: see :func:`run`.
     """
 
-    writer: Writer  # opened when the directory may be written to
+    writer: Writer  # created by begin(), once the directory may be written
     health: Health
     overfitting: Overfitting
 
@@ -222,10 +222,10 @@ class Session:
         self.guard = Guard(run_dir, against_divergence(config.loss, config.optimizer))
         self.status = status.Status(run_dir, config.total_steps, game.progress, command.anew())
         self.best = checkpoint.best_of(saved, run_dir)  # of all evaluations, as best.json holds it
-        self.superseded: set[int] = set()  # checkpoints that go when the next one is saved
+        self.superseded: set[int] = set()  # steps of checkpoints to delete when the next one is saved
 
     def run(self) -> float | None:
-        """Train to the end; return the value of ``optimized_metric``. How it ends is in ``status.json`` and ``train.log``."""
+        """Train to the end; return the value of ``optimized_metric``. ``status.json`` and ``train.log`` record the end."""
         config, game = self.config, self.game
         if self.evaluation is not None:
             self.evaluation.begin(self.run_dir, self.best)
@@ -247,14 +247,14 @@ class Session:
             return value
 
     def begin(self) -> None:
-        """Bring the directory to where the checkpoint left it, and say what begins."""
+        """Restore the directory to the state of the checkpoint, and log what starts."""
         config, saved, run_dir, game = self.config, self.saved, self.run_dir, self.game
-        (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of an earlier, shorter session
+        (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of a shorter session
         text = to_yaml(config.as_dict())
         write_file(run_dir / "config.yaml", text)
         announce(game, saved, model=config.model, dataset=config.dataset, deviations=config.deviations)
         log.info("run directory: %s", run_dir)
-        log.info("to continue it, or to stop with Ctrl-C and go on later: %s", self.command.resume(run_dir))
+        log.info("Ctrl-C stops the run and saves it. To continue it: %s", self.command.resume(run_dir))
         before = Plan.of(saved.info["config"]) if saved is not None else None
         checkpoint.mark_best(run_dir, self.best)
         if saved is not None and before is not None and not before.keeps(saved.step):
@@ -277,21 +277,21 @@ class Session:
         if saved is not None and before is not None:
             self.writer.load_state(saved.tensors.get("log_sums", {}), device)
             if before.has_picture(saved.step):
-                self.writer.picture(self.draw())  # TensorBoard dropped it with what came after
+                self.writer.picture(self.draw())  # removed from TensorBoard with the later steps
 
     def after_step(self, logs: dict[str, Tensor]) -> bool:
-        """Do what is due after a step; return whether to go on.
+        """Do what is due after a step; return whether to continue.
 
-        The order matters. A measurement and an evaluation come before the row, which holds their values. A run that has
-        diverged ends after its row, which shows it, and before a checkpoint of it. The processes agree on a signal after the
-        row: one that comes later waits for the next step. The checkpoint comes last, since it holds the state of all this.
+        The order matters. Measurement and evaluation come before the row, which contains their values. A diverged run ends
+        after its row, which shows the values, and before a checkpoint of them. The processes agree on a signal after the row;
+        a later signal takes effect after the next step. The checkpoint comes last and contains the state of all this.
         """
         self.writer.add(logs)
         step, max_hours = self.progress.step, self.config.max_hours
         due = self.plan.due(step)
         if max_hours is not None and self.clock() - self.started > max_hours * 3600:
             self.stop.append(f"max_hours={max_hours:g}")
-        # Reads the counters of skipped updates: waits for the device.
+        # Reading the counters of skipped updates synchronises with the device.
         skipping = (due.reads_device or bool(self.stop)) and self.is_skipping()
         if due.picture:
             self.writer.picture(self.draw())
@@ -315,19 +315,19 @@ class Session:
 
     @torch.no_grad()
     def draw(self) -> Tensor:
-        """The picture of the examples as the averaged generator makes them now, uint8 (C, H, W)."""
-        seed_everything(self.config.seed, "picture")  # the next step has a seed of its own
+        """The sample grid of the averaged generator, uint8 (C, H, W)."""
+        seed_everything(self.config.seed, "picture")  # the next step sets its own seed
         picture: Tensor = self.game.task.picture(self.game.ema.average, self.game.examples)
         return picture
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Scalars of the examples, and of D's overfitting."""
+        """Scalars measured on the sample grid, and D's overfitting."""
         scalars: dict[str, float] = self.game.task.measure(self.game.ema.average, self.game.examples)
         return scalars | self.overfitting.measure()
 
     def evaluate(self) -> bool:
-        """Log the values of an evaluation; return whether they are the best so far. A failure does not end the training."""
+        """Evaluate and log the values; return whether they are the best so far. A failed evaluation is only a warning."""
         assert self.evaluation is not None
         step = self.progress.step
         try:
@@ -335,7 +335,7 @@ class Session:
         except DivergedError as error:
             raise self.guard.diverged(f"{error.what} at step {step}") from error
         except (GanError, RuntimeError, MemoryError) as error:  # a failed evaluation must not abort training
-            log.warning("warning: there is no evaluation of step %d, the training goes on: %s", step, error)
+            log.warning("warning: the evaluation of step %d failed, training continues: %s", step, error)
             return False
         self.best = self.evaluation.best
         scalars = {f"metric/{key}": value for key, value in values.items()}
@@ -346,28 +346,28 @@ class Session:
         return is_best
 
     def write_row(self, due: Due) -> None:
-        """Write a row, and what it shows: symptoms of a sick run, a value to prune by, a metric that is not logged."""
+        """Write a row of metrics, then use it: health, pruning, and the check that ``optimized_metric`` is logged."""
         row = self.writer.row(keep_sums=not self.plan.ends_row(self.progress.step))
         for line in self.health.update(row):
             log.warning(line)
         key = self.config.optimized_metric
-        if str(key).removeprefix("metric/") in VALUES:  # evaluations give it
+        if str(key).removeprefix("metric/") in VALUES:  # reported by evaluate()
             return
         self.report_value(row)
         is_logged_by_now = self.progress.step >= self.config.sample_every or not str(key).startswith("metric/")
-        if is_logged_by_now and not due.last:  # at the end when the run is saved
+        if is_logged_by_now and not due.last:  # finish() checks the last row
             refuse_unknown_metric(key, self.writer.seen)
 
     def report_value(self, values: Mapping[str, float]) -> None:
-        """Report ``optimized_metric``, if it is among ``values``, and stop if that prunes the run."""
+        """Report ``optimized_metric`` to the search, which may prune the run."""
         key = self.config.optimized_metric
         if self.report is None or key is None or key not in values or self.progress.step >= self.config.total_steps:
             return
         if self.report(self.progress.step, values[key]):
-            self.stop.insert(0, PRUNED)  # before a signal, with which the same command would continue the run
+            self.stop.insert(0, PRUNED)  # first reason: a signal would make the run resumable
 
     def save(self) -> None:
-        """Save a checkpoint of this step, and remove those that it supersedes."""
+        """Save a checkpoint of this step, and delete those that it supersedes."""
         step = self.progress.step
         self.writer.sync()
         tensors, info = snapshot(self.game)
@@ -386,14 +386,14 @@ class Session:
         self.status.write("running")
 
     def spared(self) -> set[int]:
-        """Steps whose checkpoints stay however old they are."""
+        """Steps of the checkpoints that are never deleted."""
         return {*self.config.milestones, self.best["step"] if self.best else 0}
 
     def finish(self) -> float | None:
-        """Say where everything lies; return the value of ``optimized_metric``.
+        """Log where the results are; return the value of ``optimized_metric``.
 
         Raises:
-            PreemptedError, PrunedError: the run was stopped before its end.
+            PreemptedError, PrunedError: the run stopped before its last step.
         """
         config, step, resume = self.config, self.progress.step, self.command.resume(self.run_dir)
         if step < config.total_steps:
