@@ -74,8 +74,8 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
 class Program:
     """A command that composes its config with Hydra: the boundary where an error becomes one line and an exit code.
 
-    Below it an error is raised or passes. Of processes that train together the first one prints; another does so only if its
-    error was ``heard`` there. See :func:`run` for the first four.
+    Below it an error is raised or passes. Of processes that train together rank 0 prints; another does so only if its
+    error ``is_first_failure``. See :func:`run` for the first four.
 
     Attributes:
         folder: the one that the command was typed in. want_traceback: the user has set HYDRA_FULL_ERROR=1.
@@ -182,8 +182,10 @@ class Program:
 
     def fail(self, error: Exception) -> int:
         """Print an error, if this process is the one to do it; return its exit code."""
-        if not self.silent or getattr(error, "heard", False):
+        if not self.silent:
             say(self.name, error)
+        elif getattr(error, "is_first_failure", False):
+            say(f"{self.name}: rank {torchrun.rank()}", error)
         return getattr(error, "exit_code", 1)
 
 

@@ -29,7 +29,7 @@ class GanError(Exception):
 
     exit_code = 1
     stop = "."  # after the advice
-    heard = False  # said by other processes of a training than the first
+    is_first_failure = False  # of the processes of a training: printed on any rank, not by rank 0 alone
 
     def __init__(self, what: str, where: str, todo: str) -> None:
         self.what, self.where, self.todo = what, where, todo

@@ -55,7 +55,7 @@ def compile_game(task: Task, players: tuple[Player, Player], batch: Batch, *, fo
     """
     log.info("compiling the step, which can take a minute")
     try:
-        with _settings(), processes.together():
+        with _settings():
             plain = trial(task, players, batch)
             _compile(task, players)
             problem = disagreement(plain, trial(task, players, batch), players)
