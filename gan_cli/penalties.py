@@ -12,7 +12,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gan_cli.compute import processes
 from gan_cli.objective import DiscriminatorPass, Outputs, Regulariser, Schedule
 from gan_cli.ranges import NonNegative, Positive, PositiveInt
 
@@ -31,7 +30,7 @@ class GradientPenalty:
 
     def __call__(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
         """``real``, ``fake``: images in [-1, 1], (N, C, H, W), not part of a graph. Returns a scalar."""
-        alpha = processes.own(lambda n: torch.rand(n, *[1] * (real.dim() - 1), device=real.device), real.shape[0])
+        alpha = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
         x_hat = torch.lerp(fake.float(), real.float(), alpha).requires_grad_(True)
         logits = critic(x_hat)
         (gradient,) = torch.autograd.grad(logits.sum(), x_hat, create_graph=True)

@@ -1,7 +1,7 @@
 """All randomness is derived from the seed and a position, so that nothing about it has to be saved.
 
-The noise of step s is a function of (seed, s), sample k of (seed, k), the data order of (seed, epoch). A run that stops and
-resumes anywhere therefore draws what it would have drawn.
+The noise of step s is a function of (seed, s, rank), sample k of (seed, k), the data order of (seed, epoch). A resumed run
+therefore draws the numbers that it would have drawn.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ def seed_everything(*parts: object) -> None:
         torch.cuda.manual_seed_all(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed the noise of training step ``step``, counted from 0. Rank 0 draws what a single process would."""
+    seed_everything(seed, "step", step, *(("rank", rank) if rank > 0 else ()))
 
 
 def sample_normal(seed: object, start: int, stop: int, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Everything random is a function of the seed and a position, the same in every process."""
+"""Random numbers depend on the seed, a position and, for the noise of a training step, the rank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_cli.randomness import derive, sample_normal, sample_uniform, seed_everything
+from gan_cli.randomness import derive, sample_normal, sample_uniform, seed_everything, seed_step
 
 TABLES = [sample_normal, sample_uniform]
 
@@ -42,6 +42,16 @@ def test_seed_everything_sets_the_global_generator() -> None:
         seed_everything(5, "step", step)
         draws.append(torch.rand(4))
     assert torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[1])
+
+
+def test_each_rank_draws_other_noise_and_rank_0_that_of_one_process() -> None:
+    draws = []
+    for step, rank in ((7, 0), (7, 1), (7, 2), (8, 1)):
+        seed_step(3, step, rank)
+        draws.append(torch.randn(4))
+    assert len({tuple(draw.tolist()) for draw in draws}) == 4
+    seed_everything(3, "step", 7)
+    assert torch.equal(torch.randn(4), draws[0])
 
 
 def test_seed_everything_gives_what_torch_gives() -> None:

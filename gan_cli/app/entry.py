@@ -74,7 +74,8 @@ def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resuma
 class Program:
     """A command that composes its config with Hydra: the boundary where an error becomes one line and an exit code.
 
-    Code below it raises errors or lets them pass. See :func:`run` for the first four attributes.
+    Code below it raises errors or lets them pass. Of processes that train together rank 0 prints, or the rank whose error
+    ``is_first_failure``. See :func:`run` for the first four attributes.
 
     Attributes:
         folder: current directory at the start. want_traceback: whether the user has set HYDRA_FULL_ERROR=1.
@@ -177,12 +178,17 @@ class Program:
         """
         if signals.received and not isinstance(error, GanError):
             raise signals.Interrupted(signals.received[0]) from error
-        return translate(error, self.config_name, composing=not self.has_begun)
+        known = translate(error, self.config_name, composing=not self.has_begun)
+        if known is not None and getattr(error, "is_first_failure", False):
+            known.is_first_failure = True
+        return known
 
     def fail(self, error: Exception) -> int:
-        """Print an error, unless rank 0 does; return its exit code."""
-        if not self.silent or getattr(error, "heard", False):
+        """Print an error, if this process is the one to do it; return its exit code."""
+        if not self.silent:
             say(self.name, error)
+        elif getattr(error, "is_first_failure", False):
+            say(f"{self.name}: rank {torchrun.rank()}", error)
         return getattr(error, "exit_code", 1)
 
 

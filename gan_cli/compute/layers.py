@@ -5,7 +5,7 @@ A class declares a fact as an attribute, no import needed::
     mixes_samples = True       # the output for a sample depends on the other samples of the batch
     random_in_eval = True      # draws random numbers in evaluation mode too
     convolves = True           # spends its time in 2-d convolutions
-    synchronised = ("w_avg",)  # buffers that are averaged over the processes of a training
+    synchronised = ("w_avg",)  # buffers to average over the processes of a training
 """
 
 from __future__ import annotations
@@ -57,5 +57,6 @@ def keeps_channels_last(network: nn.Module, device_type: str) -> bool:
 
 
 def synchronised(network: nn.Module) -> list[Tensor]:
-    """The buffers that layers declare as ``synchronised``."""
-    return [m.get_buffer(name) for m in network.modules() for name in getattr(m, "synchronised", ())]
+    """List the buffers to average over processes: running statistics of batch norm, and those declared ``synchronised``."""
+    declared = [m.get_buffer(name) for m in network.modules() for name in getattr(m, "synchronised", ())]
+    return [*(network.get_buffer(name) for name in running_statistics(network)), *declared]

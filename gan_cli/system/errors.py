@@ -29,7 +29,7 @@ class GanError(Exception):
 
     exit_code = 1
     stop = "."  # after the advice
-    heard = False  # whether a rank above 0 prints it
+    is_first_failure = False  # whether this rank prints it, in a training by several processes
 
     def __init__(self, what: str, where: str, todo: str) -> None:
         self.what, self.where, self.todo = what, where, todo

@@ -57,8 +57,13 @@ def interrupting(leave: Callable[[str], int]) -> Iterator[None]:
     try:
         yield
     finally:
-        _handle(signal.SIG_IGN)  # the interpreter would set handlers of Python back to the default on its way out
+        ignore()  # the interpreter would set handlers of Python back to the default on its way out
         received.clear()
+
+
+def ignore() -> None:
+    """Ignore the signals from now on: the process is about to end."""
+    _handle(signal.SIG_IGN)
 
 
 @contextmanager

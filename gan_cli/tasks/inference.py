@@ -20,24 +20,25 @@ MASK_NUMBERS = 2**20  # of a block of samples, at most, if it is more than one s
 
 @contextmanager
 def training_behaviour(network: nn.Module, *, batch_norm: bool) -> Iterator[None]:
-    """Within this block dropout drops; nothing is remembered.
+    """Within this block dropout is active; no running statistics are updated.
 
-    ``batch_norm``: and batch norm uses the statistics of what it is given.
+    Args:
+        network: in evaluation mode. batch_norm: normalise by the statistics of the batch at hand.
     """
-    norms = batch_norms(network) if batch_norm else []
-    before = [(m, m.training) for m in (*norms, *dropouts(network))]
-    tracked = [m.track_running_stats for m in norms]
-    for module, _ in before:
-        module.training = True
-    for norm in norms:
-        norm.track_running_stats = False
+    layers, norms = dropouts(network), batch_norms(network) if batch_norm else []
+    before = [layer.training for layer in layers]
+    statistics = [(norm.running_mean, norm.running_var) for norm in norms]
+    for layer in layers:
+        layer.training = True
+    for norm in norms:  # without statistics evaluation takes those of the batch, and of this process alone
+        norm.running_mean = norm.running_var = None
     try:
         yield
     finally:
-        for module, training in before:
-            module.training = training
-        for norm, track in zip(norms, tracked, strict=True):
-            norm.track_running_stats = track
+        for layer, training in zip(layers, before, strict=True):
+            layer.training = training
+        for norm, (mean, var) in zip(norms, statistics, strict=True):
+            norm.running_mean, norm.running_var = mean, var
 
 
 def one_by_one(network: nn.Module, inputs: Tensor, label: Tensor | None, seed: object, start: int, **options: Any) -> Tensor:

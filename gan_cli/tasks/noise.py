@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from gan_cli.compute import processes
 from gan_cli.compute.layers import dropouts, mixing, random_in_eval
 from gan_cli.data.batches import permutation
 from gan_cli.images import make_grid, to_uint8
@@ -74,8 +73,8 @@ class NoiseToImage(nn.Module):
     def noise(self, n: int, device: torch.device) -> Tensor:
         """Training latents, float32 (n, latent_dim), from the global generator."""
         if self.prior == "uniform":
-            return processes.own(lambda n: torch.rand(n, self.latent_dim, device=device) * 2 - 1, n)
-        return processes.own(lambda n: torch.randn(n, self.latent_dim, device=device), n)
+            return torch.rand(n, self.latent_dim, device=device) * 2 - 1
+        return torch.randn(n, self.latent_dim, device=device)
 
     def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
         """Latents ``z`` (N, latent_dim), the labels ``label`` of what G makes of them, and ``fake``, (N, C, H, W)."""
@@ -104,7 +103,7 @@ class NoiseToImage(nn.Module):
         if self.num_classes is None or self.fake_labels == "batch":
             return batch.get("label") if self.num_classes is not None else None
         label = batch["label"]
-        return processes.own(lambda n: torch.randint(self.num_classes or 1, (n,), device=label.device), len(label))
+        return torch.randint(self.num_classes, (len(label),), device=label.device)
 
     def _critic(self, batch: Batch, made: Made) -> Critic:
         real, fake = ((), ()) if self.num_classes is None else ((batch["label"],), (made["label"],))

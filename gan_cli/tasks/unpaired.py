@@ -22,8 +22,8 @@ class ImagePool(nn.Module):
     """A history of generated images for a discriminator to look at (Shrivastava et al. 2017; CycleGAN, section 4).
 
     While it fills, an image asked about goes in and comes back. Afterwards, with probability one half, an old image comes
-    back and the new one takes its place; else the new one comes back and is not kept. All state is in buffers. Several
-    processes that train together have the same pool each, of the images of all of them.
+    back and the new one takes its place; else the new one comes back and is not kept. All state is in buffers. Under
+    torchrun every process holds the same pool, of the images of all processes.
 
     Args:
         size: images kept; 0 gives every image back. channels, image_size: of the images.
@@ -43,17 +43,18 @@ class ImagePool(nn.Module):
         """``images``: float (N, C, H, W), without a graph. Returns as many, new or old. Does not wait for the device."""
         if self.size == 0:
             return images
-        returned = []
-        with processes.common():
-            for image in processes.gather(images.to(self.images.dtype)):
-                full = self.filled >= self.size
-                swap = full & (torch.rand((), device=image.device) < 0.5)
-                slot = torch.where(full, torch.randint(self.size, (), device=image.device), self.filled)[None]
-                old = self.images.index_select(0, slot)[0]
-                returned.append(torch.where(swap, old, image))
-                self.images.index_copy_(0, slot, torch.where(swap | ~full, image, old)[None])
-                self.filled.copy_((self.filled + 1).clamp_max(self.size))
-        return processes.part(torch.stack(returned))
+        device, returned = images.device, []
+        draws = [(torch.rand((), device=device), torch.randint(self.size, (), device=device)) for _ in images]
+        coins, slots = (processes.gather(torch.stack(column)) for column in zip(*draws, strict=True))
+        for image, coin, slot in zip(processes.gather(images.to(self.images.dtype)), coins, slots, strict=True):
+            full = self.filled >= self.size
+            swap = full & (coin < 0.5)
+            slot = torch.where(full, slot, self.filled)[None]
+            old = self.images.index_select(0, slot)[0]
+            returned.append(torch.where(swap, old, image))
+            self.images.index_copy_(0, slot, torch.where(swap | ~full, image, old)[None])
+            self.filled.copy_((self.filled + 1).clamp_max(self.size))
+        return torch.stack(returned).chunk(processes.world())[processes.rank()]
 
 
 class UnpairedTranslation(nn.Module):

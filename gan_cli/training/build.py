@@ -46,14 +46,16 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         progress = Progress(saved.step, int(saved.info["images"]))
         restore(task, ema, players, saved, model=config.model, optimizer=config.optimizer)
     for module in (task, ema.average):
-        processes.make_alike(module)
-    together = processes.prepare(task, batch_size=config.batch_size, sync_batch_norm=config.sync_batch_norm)
+        processes.copy_from_first(module)
+    if config.sync_batch_norm:
+        processes.synchronise_batch_norm(task, device)
     order = partial(
         Batches, dataset, batch_size=config.batch_size, seed=config.seed, device=device,
         rank=processes.rank(), world=processes.world(),
     )  # fmt: skip
     workers = min(threads, MAX_AUTO_WORKERS) if config.workers is None else config.workers
     batches = order(position=progress.images, workers=workers)
+    sharing = processes.describe(task, device, config.batch_size)
     compiled, compile_reason = choose_compile(config.compile, device, saved)
     if compiled:
         sample = order()
@@ -73,7 +75,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
         progress=progress,
         dataset=dataset,
         examples=task.examples(dataset, config.seed, device),
-        machine=Machine(device, threads, precision, precision_reason, compiled, compile_reason, together),
+        machine=Machine(device, threads, precision, precision_reason, compiled, compile_reason, sharing),
         changes=changes,
     )
 

@@ -56,7 +56,7 @@ def compile_game(task: Task, players: tuple[Player, Player], batch: Batch, *, fo
     log.info("compiling the step, which can take a minute")
     failure: Exception | None = None
     try:
-        with _settings(), processes.together():
+        with _settings():
             plain = trial(task, players, batch)
             _compile(task, players)
             problem = disagreement(plain, trial(task, players, batch), players)

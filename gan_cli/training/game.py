@@ -15,10 +15,7 @@ from gan_cli.training.loop import Players
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run is computed with. The reasons, and ``processes``, which train it together, are in words.
-
-    ``processes`` is None where there is one.
-    """
+    """What a run is computed with. Reasons are in words; ``processes`` says how several share the work, else None."""
 
     device: torch.device
     threads: int

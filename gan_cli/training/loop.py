@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gan_cli.compute import processes
 from gan_cli.data.batches import Batches
 from gan_cli.objective import Logs, PlayerName, Schedule, Turn
+from gan_cli.randomness import seed_step
 from gan_cli.tasks.task import Batch, Made, Task
 from gan_cli.training.ema import EMA
 
@@ -153,7 +154,7 @@ def train(
     players: dict[PlayerName, Player] = {"discriminator": game.discriminator, "generator": game.generator}
     go_on = True
     while progress.step < total_steps and go_on:
-        processes.seed_step(seed, progress.step)
+        seed_step(seed, progress.step, processes.rank())
         for player in players.values():
             player.follow_schedules(progress.step, progress.images)
         turn = task.objective.turn(progress.step, progress.images, game.discriminator.skipped.device)
@@ -165,16 +166,16 @@ def train(
                 batch, made = next(batches), None
             mover = name
             if name == "generator":
-                with frozen(task.discriminator), processes.together():
+                with frozen(task.discriminator):
                     new, made = game.generator.update(batch, made, turn)
             else:
-                with processes.together():
-                    new, made = game.discriminator.update(batch, made, turn)
+                new, made = game.discriminator.update(batch, made, turn)
                 new |= task.objective.after_discriminator(new)
                 skips.append(new["d/skipped"])
             logs |= new
         logs["d/skipped"] = torch.stack(skips).mean()
         shown, progress.images = batches.position - progress.images, batches.position
+        processes.average_buffers(task)
         progress.step += 1
         game.ema.update(shown, progress.images)
         go_on = after_step(logs)
