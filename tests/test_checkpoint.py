@@ -162,9 +162,9 @@ def test_what_is_wanted_is_read_and_no_more(tmp_path: Path) -> None:
     save(tmp_path, 1)
     saved = checkpoint.find(tmp_path, "last", lambda info: {"generator": 100 * info["images"]})
     assert set(saved.tensors) == {"generator"}
-    with pytest.raises(CheckpointError, match=r"generator\.safetensors has \d+ bytes, 8 are the most"):
+    with pytest.raises(CheckpointError, match=r"generator\.safetensors has \d+ bytes, more than the limit of 8"):
         checkpoint.load(tmp_path, 1, lambda info: {"generator": 8})
-    with pytest.raises(CheckpointError, match=r"no other\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"other\.safetensors"):
         checkpoint.load(tmp_path, 1, lambda info: {"other": None})
 
 
@@ -214,7 +214,7 @@ def test_the_newest_that_verifies_is_loaded(tmp_path: Path, caplog: pytest.LogCa
     assert loaded is not None and loaded.step == 2
     damage(tmp_path, 2)
     damage(tmp_path, 1)
-    with pytest.raises(CheckpointError, match="no checkpoint can be read"):
+    with pytest.raises(CheckpointError, match="all checkpoints are damaged"):
         checkpoint.load_newest(tmp_path)
     assert names(tmp_path / "checkpoints") == ["step-00000001", "step-00000002", "step-00000003"], "nothing is deleted"
 
@@ -351,8 +351,8 @@ def test_find_without_a_run_or_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such run directory"):
         checkpoint.find(tmp_path / "nowhere", "last")
     for step in ("last", "best", "10"):
-        with pytest.raises(NotFoundError, match="no checkpoint in this run"):
+        with pytest.raises(NotFoundError, match="has no checkpoint"):
             checkpoint.find(tmp_path, step)
     save(tmp_path, 10)
-    with pytest.raises(NotFoundError, match="marked best"):
+    with pytest.raises(NotFoundError, match="no best checkpoint"):
         checkpoint.find(tmp_path, "best")

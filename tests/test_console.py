@@ -37,7 +37,7 @@ def test_a_job_that_shares_it_says_who_speaks_and_only_what_matters(begin: Calla
     log.log(console.NOTICE, "Downloading it")
     log.warning("warning: it is late")
     console.write("gan-train: error: it is lost")
-    lines = terminal.getvalue().replace(console.CLEAR, "").splitlines()
+    lines = terminal.getvalue().replace(console.CLEAR_BELOW, "").splitlines()
     assert lines == [
         "loss=hinge: Downloading it",
         "loss=hinge: warning: it is late",

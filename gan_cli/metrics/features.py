@@ -22,7 +22,7 @@ from gan_cli.system import console
 from gan_cli.system.errors import ConfigError, DataError
 
 log = logging.getLogger("gan_cli")
-REPORT_EVERY = 10  # seconds between lines where there is no terminal
+REPORT_INTERVAL_S = 10  # seconds between lines where there is no terminal
 CLASSIFIER, INCEPTION = "gan_cli.metrics.classifier.Classifier", "gan_cli.metrics.inception.Inception"
 # What a data set is judged by where features=auto; all others by INCEPTION.
 DEFAULTS = {
@@ -212,7 +212,7 @@ class ProgressLine:
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update(done - self.bar.n)
-        elif now - self.last >= REPORT_EVERY:
+        elif now - self.last >= REPORT_INTERVAL_S:
             self.last = now
             rate = done / (now - self.start)
             left = math.ceil((self.n - done) / rate)

@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-CHUNK = 4096  # rows that are in float64 at a time
+CHUNK_ROWS = 4096  # rows that are in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Gaussian:
         """Fits a Gaussian to features, float (n, d) with n >= 2."""
         n, d = features.shape
         assert n >= 2
-        mean = torch.stack([float64(chunk).sum(0) for chunk in torch.split(features, CHUNK)]).sum(0) / n
+        mean = torch.stack([float64(chunk).sum(0) for chunk in torch.split(features, CHUNK_ROWS)]).sum(0) / n
         if n <= d:
             return cls(mean.cpu(), (float64(features) - mean).T.cpu() / sqrt(n - 1))
         scatter = torch.zeros(d, d, dtype=torch.float64, device=mean.device)
-        for chunk in torch.split(features, CHUNK):
+        for chunk in torch.split(features, CHUNK_ROWS):
             scatter += gram((float64(chunk) - mean).T)
         return cls(mean.cpu(), _factor(scatter.cpu() / (n - 1)))
 

@@ -17,7 +17,7 @@ WEIGHTS = WeightFile(
     url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
     sha256="6726825d",
 )
-CPU_BATCH = 8  # images at a time: 32 at a time are a quarter slower there
+CPU_BATCH_SIZE = 8  # images at a time: 32 at a time are a quarter slower there
 
 
 class Inception:
@@ -70,6 +70,6 @@ class Inception:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """uint8 (N, 1 | 3 | 4, H, W) to float32 (N, 2048) and (N, 1008)."""
-        parts = torch.split(images, CPU_BATCH if images.device.type == "cpu" else len(images))
+        parts = torch.split(images, CPU_BATCH_SIZE if images.device.type == "cpu" else len(images))
         values, logits = zip(*(self._network(to_channels(part, 3)) for part in parts), strict=True)
         return torch.cat(values), torch.cat(logits)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from gan_cli.metrics.frechet import float64
 
-CHUNK = 512  # rows of a distance matrix at a time
-ROUNDING = 1e-12  # squared distances that differ by less, as a part of the squared norms, count as equal
+CHUNK_ROWS = 512  # rows of a distance matrix at a time
+ROUNDING_TOLERANCE = 1e-12  # squared distances that differ by less, as a part of the squared norms, count as equal
 
 
 def prdc(real: Tensor, fake: Tensor, *, k_precision: int = 3, k_density: int = 5) -> dict[str, float]:
@@ -34,16 +34,16 @@ def prdc(real: Tensor, fake: Tensor, *, k_precision: int = 3, k_density: int = 5
     centre = real.mean(0)  # distances stay the same, norms and with them rounding errors become smaller
     real, fake = real - centre, fake - centre
     real_radii, fake_radii = _squared_radii(real, k), _squared_radii(fake, k)
-    real_rounding = ROUNDING * (_squared_norms(real) + real_radii[:, -1])
-    fake_rounding = ROUNDING * (_squared_norms(fake) + fake_radii[:, -1])
+    real_rounding = ROUNDING_TOLERANCE * (_squared_norms(real) + real_radii[:, -1])
+    fake_rounding = ROUNDING_TOLERANCE * (_squared_norms(fake) + fake_radii[:, -1])
     closed_real = real_radii[:, k_precision - 1] + real_rounding
     closed_fake = fake_radii[:, k_precision - 1] + fake_rounding
     open_real = real_radii[:, k_density - 1] - real_rounding
 
     precise = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
     recalled, inside, covered = torch.zeros(3, dtype=torch.int64, device=fake.device)
-    for start in range(0, len(real), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, len(real), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
         distances = _squared_distances(real[rows], fake)
         precise |= (distances <= closed_real[rows, None]).any(0)
         recalled += torch.count_nonzero((distances <= closed_fake).any(1))
@@ -58,7 +58,7 @@ def prdc(real: Tensor, fake: Tensor, *, k_precision: int = 3, k_density: int = 5
     }
 
 
-def nearest(queries: Tensor, database: Tensor, *, k: int = 1) -> tuple[Tensor, Tensor]:
+def nearest_neighbours(queries: Tensor, database: Tensor, *, k: int = 1) -> tuple[Tensor, Tensor]:
     """The k nearest rows of ``database``, nearest first; which of several at the same distance is left open.
 
     Args:
@@ -74,7 +74,7 @@ def nearest(queries: Tensor, database: Tensor, *, k: int = 1) -> tuple[Tensor, T
     centre = database.mean(0)
     queries, database = queries - centre, database - centre
     distances, indices = [], []
-    for rows in torch.split(queries, CHUNK):
+    for rows in torch.split(queries, CHUNK_ROWS):
         found = _squared_distances(rows, database).topk(k, dim=1, largest=False).indices
         # Again from the differences: the product's rounding errors would hide how near the very near ones are.
         exact = torch.stack([(rows - database[column]).norm(dim=1) for column in found.T], dim=1)
@@ -99,8 +99,8 @@ def memorisation(train: Tensor, fake: Tensor, held_out: Tensor) -> float:
         0.5 if fakes are as far from the training images as new real ones, towards 1 for copies, towards 0 for fakes that
         are far from the data.
     """
-    of_fake = nearest(fake, train)[0].flatten()
-    of_held_out = nearest(held_out, train)[0].flatten().sort().values
+    of_fake = nearest_neighbours(fake, train)[0].flatten()
+    of_held_out = nearest_neighbours(held_out, train)[0].flatten().sort().values
     nearer = torch.searchsorted(of_held_out, of_fake)
     nearer_or_equal = torch.searchsorted(of_held_out, of_fake, right=True)
     return 1 - float((nearer + nearer_or_equal).double().mean()) / (2 * len(held_out))
@@ -119,8 +119,8 @@ def _squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
 def _squared_radii(features: Tensor, k: int) -> Tensor:
     """Squared distances to the 1st to k-th nearest other row: (n, d) to (n, k)."""
     radii = torch.full((len(features), k), torch.inf, dtype=features.dtype, device=features.device)
-    for start in range(0, len(features), CHUNK):
-        rows = features[start : start + CHUNK]
+    for start in range(0, len(features), CHUNK_ROWS):
+        rows = features[start : start + CHUNK_ROWS]
         stop = start + len(rows)
         # These rows to themselves and to all later ones, which learn from the same distances.
         distances = _squared_distances(rows, features[start:])

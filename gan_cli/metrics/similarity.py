@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gan_cli.metrics.frechet import float64
 
-CHUNK = 2**16  # values at a time, or one image if that has more
-RADIUS = 5  # of the window of SSIM, which is 11 pixels wide
-SMALLEST_IMAGE = RADIUS + 1  # side in pixels; a smaller image cannot be mirrored as far as the window reaches
+CHUNK_VALUES = 2**16  # values at a time, or one image if that has more
+WINDOW_RADIUS = 5  # of the window of SSIM, which is 11 pixels wide
+SMALLEST_IMAGE = WINDOW_RADIUS + 1  # side in pixels; a smaller image cannot be mirrored as far as the window reaches
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -51,13 +51,13 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _chunks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    images = max(1, CHUNK // a.shape[1:].numel())
+    images = max(1, CHUNK_VALUES // a.shape[1:].numel())
     return zip(torch.split(a, images), torch.split(b, images), strict=True)
 
 
 def _windows(side: int) -> Tensor:
     """The matrix that takes the weighted mean around each pixel of a column: float64 (side, side), row i for pixel i."""
-    offsets = torch.arange(-RADIUS, RADIUS + 1)
+    offsets = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1)
     weights = (-offsets.double().square() / (2 * 1.5**2)).softmax(0)
     pixels = (torch.arange(side)[:, None] + offsets).abs()  # beyond the border: mirrored, the border pixel not repeated
     pixels = side - 1 - (side - 1 - pixels).abs()

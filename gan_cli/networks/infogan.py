@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gan_cli.networks.layers import make_norm
 from gan_cli.ranges import Channels, QuarteredImageSize, Width
 
-EPSILON = 1e-3  # of batch norm
+NORM_EPSILON = 1e-3  # of batch norm
 
 
 def _initialise(module: nn.Module) -> None:
@@ -42,14 +42,14 @@ class Generator(nn.Module):
         side = image_size // 4
         self.layers = nn.Sequential(
             nn.Linear(latent_dim, hidden),
-            nn.BatchNorm1d(hidden, EPSILON),
+            nn.BatchNorm1d(hidden, NORM_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Linear(hidden, 2 * width * side * side),
-            nn.BatchNorm1d(2 * width * side * side, EPSILON),
+            nn.BatchNorm1d(2 * width * side * side, NORM_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Unflatten(1, (2 * width, side, side)),
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
-            nn.BatchNorm2d(width, EPSILON),
+            nn.BatchNorm2d(width, NORM_EPSILON),
             nn.LeakyReLU(0.2, inplace=True),
             nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
         )
@@ -77,12 +77,12 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         side = image_size // 4
-        norms = {"batch": nn.BatchNorm1d(hidden, EPSILON), "layer": nn.LayerNorm(hidden), "none": nn.Identity()}
+        norms = {"batch": nn.BatchNorm1d(hidden, NORM_EPSILON), "layer": nn.LayerNorm(hidden), "none": nn.Identity()}
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
-            nn.BatchNorm2d(2 * width, EPSILON) if norm == "batch" else make_norm(norm, 2 * width),
+            nn.BatchNorm2d(2 * width, NORM_EPSILON) if norm == "batch" else make_norm(norm, 2 * width),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Flatten(),
             nn.Linear(2 * width * side * side, hidden),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_cli.ranges import Hidden, Width
 
-SLOPE = 0.2  # of the discriminator's LeakyReLU
+LEAKY_RELU_SLOPE = 0.2  # of the discriminator's LeakyReLU
 
 
 class Generator(nn.Module):
@@ -33,7 +33,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, dim: Width, hidden: Hidden = (128, 128)) -> None:
         super().__init__()
-        self.layers = _layers([dim, *hidden, 1], slope=SLOPE)
+        self.layers = _layers([dim, *hidden, 1], slope=LEAKY_RELU_SLOPE)
 
     def forward(self, points: Tensor) -> Tensor:
         """``points``: (N, dim). Returns logits (N,)."""

@@ -149,7 +149,7 @@ def test_it_is_symmetric_and_the_chunks_do_not_matter(monkeypatch: pytest.Monkey
     x, y = features(1), features(2)
     whole = distance(x, y)
     assert distance(y, x) == pytest.approx(whole, rel=1e-12)
-    monkeypatch.setattr(frechet, "CHUNK", 7)
+    monkeypatch.setattr(frechet, "CHUNK_ROWS", 7)
     assert distance(x, y) == pytest.approx(whole, rel=1e-12)
 
 

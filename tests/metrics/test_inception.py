@@ -95,9 +95,9 @@ def test_large_batches_are_divided(weights: Path, tmp_path: Path, monkeypatch: p
         return flat[:, :5], flat[:, :2]
 
     monkeypatch.setattr(extractor, "_network", network)
-    data = images(2 * inception.CPU_BATCH + 1, 3)
+    data = images(2 * inception.CPU_BATCH_SIZE + 1, 3)
     values, logits = extractor(data)
-    assert seen == [inception.CPU_BATCH] * 2 + [1]
+    assert seen == [inception.CPU_BATCH_SIZE] * 2 + [1]
     assert logits is not None and torch.equal(values, data.flatten(1).float()[:, :5]) and len(logits) == len(data)
 
 

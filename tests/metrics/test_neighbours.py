@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from gan_cli.metrics import neighbours
-from gan_cli.metrics.neighbours import memorisation, nearest, prdc
+from gan_cli.metrics.neighbours import memorisation, nearest_neighbours, prdc
 
 
 def features(seed: int, n: int = 150, d: int = 8) -> Tensor:
@@ -43,7 +43,7 @@ def plain(real: Tensor, fake: Tensor, k_precision: int = 3, k_density: int = 5) 
 @pytest.mark.parametrize(("k_precision", "k_density"), [(3, 5), (5, 3), (1, 1)])
 @pytest.mark.parametrize("chunk", [1, 16, 4096])
 def test_prdc_is_what_its_definition_says(n, m, d, k_precision, k_density, chunk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "CHUNK", chunk)
+    monkeypatch.setattr(neighbours, "CHUNK_ROWS", chunk)
     real, fake = features(1, n, d), features(3, m, d)
     found = prdc(real, fake, k_precision=k_precision, k_density=k_density)
     assert found == pytest.approx(plain(real, fake, k_precision, k_density), abs=1e-12)
@@ -116,11 +116,11 @@ def test_k_may_be_all_the_others() -> None:
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_nearest(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "CHUNK", chunk)
+    monkeypatch.setattr(neighbours, "CHUNK_ROWS", chunk)
     queries, database = features(1, 50) + 1e3, features(2, 80) + 1e3
     expected = distances(queries, database)
     for k in (1, 4, 80):
-        found, rows = nearest(queries, database, k=k)
+        found, rows = nearest_neighbours(queries, database, k=k)
         assert found.shape == rows.shape == (50, k)
         assert found.dtype == torch.float64 and rows.dtype == torch.int64
         np.testing.assert_allclose(found.numpy(), np.sort(expected, axis=1)[:, :k], rtol=1e-9)
@@ -129,7 +129,7 @@ def test_nearest(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_distance_to_a_copy_is_exactly_zero() -> None:
     database = features(1, 100, 513) + 1e3
-    found, rows = nearest(database[30:60], database)
+    found, rows = nearest_neighbours(database[30:60], database)
     assert (found == 0).all()
     assert torch.equal(rows.flatten(), torch.arange(30, 60))
 
@@ -138,7 +138,7 @@ def test_near_neighbours_are_told_apart_where_a_product_would_only_give_noise() 
     database = torch.zeros(3, 400, dtype=torch.float64) + 1
     database[:, 0] += torch.tensor([0.0, 1e-9, 3e-9])
     database = torch.cat([database, -database])
-    found, rows = nearest(database[:1], database, k=3)
+    found, rows = nearest_neighbours(database[:1], database, k=3)
     torch.testing.assert_close(found, torch.tensor([[0, 1e-9, 3e-9]], dtype=torch.float64), rtol=1e-6, atol=1e-15)
     assert rows.tolist() == [[0, 1, 2]]
 

@@ -112,7 +112,7 @@ def test_both_are_symmetric_and_a_batch_changes_nothing(monkeypatch: pytest.Monk
     for metric in (psnr, ssim):
         whole = metric(a, b)
         torch.testing.assert_close(metric(b, a), whole, rtol=1e-13, atol=0)
-        monkeypatch.setattr(similarity, "CHUNK", 3 * 24 * 17 * 3)
+        monkeypatch.setattr(similarity, "CHUNK_VALUES", 3 * 24 * 17 * 3)
         torch.testing.assert_close(metric(a, b), whole, rtol=1e-13, atol=0)
         torch.testing.assert_close(torch.cat([metric(x[None], y[None]) for x, y in zip(a, b, strict=True)]), whole)
 

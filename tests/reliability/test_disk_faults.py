@@ -206,7 +206,7 @@ def test_a_read_only_disk(place: str, may_mount: None, started: Path, tmp_path: 
         ("a_file/r", "Not a directory"),
         ("n" * 300, "File name too long"),
         ("/".join(["n" * 200] * 25), "File name too long"),
-        ("others", "this directory holds other things"),
+        ("others", "this directory holds other files"),
     ],
     ids=["a file", "in a file", "name too long", "path too long", "not a run"],
 )
