@@ -281,7 +281,6 @@ class Objective(nn.Module):
 
     @property
     def penalty(self) -> Callable[..., Tensor] | None:
-        """The callable given as ``penalty``, or None."""
         return dict(self.terms())["penalty"].penalty if "penalty" in self.regularisers else None  # type: ignore[return-value]
 
     def turns(self, step: int) -> int:

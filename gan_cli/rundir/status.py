@@ -22,8 +22,7 @@ class HasStep(Protocol):
     """A counter of completed steps."""
 
     @property
-    def step(self) -> int:
-        """Completed steps."""
+    def step(self) -> int: ...
 
 
 class Status:
