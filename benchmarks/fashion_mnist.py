@@ -51,7 +51,7 @@ def main() -> None:
             protocols.add(file.stem.rsplit("-", 1)[1])
             found[name].append(json.loads(file.read_text())["metrics"])
     if len(protocols) > 1:
-        sys.exit(f"the evaluations have different protocols: {', '.join(sorted(protocols))}. Remove {arguments.folder}")
+        sys.exit(f"the evaluations have different protocols: {', '.join(sorted(protocols))}. Remove {arguments.folder}/*/table")
     print(f"\nprotocol {protocols.pop()}; mean +- standard deviation over {arguments.seeds} seeds\n")
     print(f"| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
     for name, results in found.items():
