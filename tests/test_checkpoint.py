@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, verified, and without pickle."""
+"""Checkpoints are atomic, verified, and without pickle."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_flipped_bit_or_a_cut_end_is_always_found(tmp_path: Path) -> None:
 
 
 def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
-    """It is the one file without a hash."""
+    """The manifest is the only file without a hash."""
     save(tmp_path, 1)
     file = tmp_path / "checkpoints" / "step-00000001" / "manifest.json"
     whole = file.read_bytes()
@@ -225,7 +225,7 @@ def test_the_newest_that_verifies_is_loaded(tmp_path: Path, caplog: pytest.LogCa
         ([10, 20, 30, 40], 2, [], [30, 40]),
         ([10, 20], 3, [], [10, 20]),
         ([10, 20, 25], 3, [], [10, 20, 25]),
-        ([10, 20, 25, 30], 3, [25], [10, 20, 30]),  # 25 was a stop on the way
+        ([10, 20, 25, 30], 3, [25], [10, 20, 30]),  # 25: saved because the run was stopped
         ([7, 10, 13, 20], 1, [], [20]),
         ([5], 1, [], [5]),
     ],
@@ -274,7 +274,7 @@ def test_the_same_step_again_is_not_written(tmp_path: Path) -> None:
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, at: int) -> None:
-    """The call number ``at`` of a function finds the disk full."""
+    """Make the call number ``at`` of a function fail with a full disk."""
     original, calls = getattr(owner, name), iter(range(10**6))
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -301,7 +301,7 @@ def test_a_full_disk_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [n for n in names(tmp_path / "checkpoints") if n != "step-00000003"] == ["step-00000001", "step-00000002"]
     for step in checkpoint.steps(tmp_path):
         assert_intact(tmp_path, step)
-    if 3 not in checkpoint.steps(tmp_path):  # it is there if only the last fsync failed
+    if 3 not in checkpoint.steps(tmp_path):  # it exists if only the last fsync failed
         save(tmp_path, 3)
     assert_intact(tmp_path, 3)
 

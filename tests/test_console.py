@@ -1,4 +1,4 @@
-"""What commands say, and which of it the jobs of a sweep say that share a console."""
+"""Output of commands, alone and as jobs of a sweep that share a console."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Terminal]]:
-    """Begin to speak to a terminal as a job, or "" for one that is alone."""
+    """Set up the output to a terminal of a job, or "" for a single command."""
 
     def begin(job: str) -> Terminal:
         monkeypatch.setattr(sys, "stderr", Terminal())

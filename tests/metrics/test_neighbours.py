@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage against torch-fidelity, prdc and plain NumPy; nearest neighbours; memorisation."""
+"""Precision, recall, density and coverage compared with torch-fidelity, prdc and NumPy; nearest neighbours; memorisation."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_density_and_coverage_agree_with_prdc(n: int, m: int, d: int) -> None:
 
 @pytest.mark.parametrize(("n", "d", "offset"), [(700, 8, 0.0), (300, 300, 0.0), (600, 64, 1e4)])
 def test_identical_sets_are_exact_although_distances_are_rounded(n: int, d: int, offset: float) -> None:
-    """The 5th neighbour's distance is the radius itself: only itself and four others are strictly inside."""
+    """The 5th neighbour is on the border, so only the image itself and four others are strictly inside."""
     real = features(1, n, d) + offset
     assert prdc(real, real) == {"precision": 1, "recall": 1, "density": 1, "coverage": 1}
     shuffled = real[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
@@ -80,7 +80,7 @@ def test_identical_sets_are_exact_although_distances_are_rounded(n: int, d: int,
 
 @pytest.mark.parametrize("d", [8, 513])
 def test_one_repeated_image_has_empty_balls(d: int) -> None:
-    """Whose border is the image, which is inside for <= and outside for <. torch-fidelity and prdc depend on rounding here."""
+    """The image is the border: inside for <=, outside for <. torch-fidelity and prdc depend on rounding here."""
     image = features(1, 1, d)
     for shift in (0.0, 1e4):
         same = prdc((image + shift).expand(60, d), (image + shift).expand(50, d))
@@ -90,7 +90,7 @@ def test_one_repeated_image_has_empty_balls(d: int) -> None:
 
 
 def test_collapse_to_one_real_image() -> None:
-    """All fakes are one real image x: all are in its ball and in no others than those that x is in."""
+    """All fakes are one real image x: they are in its ball and in the balls that contain x."""
     real = features(1, 200)
     fake = real[7].expand(100, -1)
     found = prdc(real, fake)
@@ -100,7 +100,7 @@ def test_collapse_to_one_real_image() -> None:
 
 
 def test_repeated_images_among_others() -> None:
-    """Six copies of each: radii of 0, on both sides."""
+    """Six copies of each image, so that all radii are 0."""
     real, fake = features(1, 30, 40).repeat(6, 1), torch.cat([features(1, 30, 40)[:15], features(2, 15, 40)]).repeat(6, 1)
     assert prdc(real, fake) == {"precision": 0.5, "recall": 0.5, "density": 0, "coverage": 0}
 
