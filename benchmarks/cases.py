@@ -107,9 +107,9 @@ CASES = {
 def composed(case: Case, folder: Path, *settings: str) -> TrainConfig:
     """The config of ``gan-train`` for a case. Later ``settings`` win."""
     root = f"dataset.root={folder}" if case.data in IDX else None
-    given = [setting.format(data=folder) for setting in case.settings]
+    overrides = [setting.format(data=folder) for setting in case.settings]
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
-        return check(compose("train", [*given, *([root] if root else []), *settings]))
+        return check(compose("train", [*overrides, *([root] if root else []), *settings]))
 
 
 def plain_players(config: TrainConfig) -> plain.Players:
@@ -143,15 +143,15 @@ def _make_idx(folder: Path, name: str, source: Path | None) -> str:
     for kind, values in (("images-idx3", None), ("labels-idx1", 10)):
         for part, count in (("train", 60_000), ("t10k", 10_000)):
             target = raw / f"{part}-{kind}-ubyte"
-            found = [] if source is None else list((source / name / "raw").glob(f"{target.name}*"))
-            if found:
-                opener = gzip.open if found[0].suffix == ".gz" else open
-                with opener(found[0], "rb") as packed, open(target, "wb") as unpacked:
+            files = [] if source is None else list((source / name / "raw").glob(f"{target.name}*"))
+            if files:
+                opener = gzip.open if files[0].suffix == ".gz" else open
+                with opener(files[0], "rb") as packed, open(target, "wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
             else:
                 shape = (count,) if values else (count, 28, 28)
                 write_idx(target, np.random.default_rng(0).integers(0, values or 256, shape, dtype=np.uint8))
-    return "real" if found else "synthetic"
+    return "real" if files else "synthetic"
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--folder", default="outputs/fashion_mnist", type=Path)
     parser.add_argument("--seeds", default=3, type=int)
     arguments = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in RUNS}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in RUNS}
     protocols = set()
     for seed in range(arguments.seeds):
         for name, (recipe, per_step) in RUNS.items():
@@ -49,13 +49,13 @@ def main() -> None:
                     command("gan_cli.eval", f"run_dir={run_dir}", f"step={step}", f"root={arguments.root}", f"output={table}")
             (file,) = table.glob(f"*step-{steps:08d}-*.json")
             protocols.add(file.stem.rsplit("-", 1)[1])
-            found[name].append(json.loads(file.read_text())["metrics"])
+            results[name].append(json.loads(file.read_text())["metrics"])
     if len(protocols) > 1:
         sys.exit(f"the evaluations have different protocols: {', '.join(sorted(protocols))}. Remove {arguments.folder}/*/table")
     print(f"\nprotocol {protocols.pop()}; mean +- standard deviation over {arguments.seeds} seeds\n")
     print(f"| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
-    for name, results in found.items():
-        print(f"| {name} | {' | '.join(spread([result[key] for result in results]) for key in COLUMNS)} |")
+    for name, evaluations in results.items():
+        print(f"| {name} | {' | '.join(spread([result[key] for result in evaluations]) for key in COLUMNS)} |")
 
 
 def command(module: str, *arguments: str) -> None:

@@ -66,13 +66,13 @@ def main() -> None:
     values = {}
     for _ in range(arguments.rounds):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             values[name] = way(real, fake)
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - start)
     base = sorted(seconds["gan_cli"])[arguments.rounds // 2]
     print(f"{arguments.n} x {arguments.dim}, {torch.get_num_threads()} threads, medians of {arguments.rounds}")
-    for name, taken in seconds.items():
-        median = sorted(taken)[arguments.rounds // 2]
+    for name, times in seconds.items():
+        median = sorted(times)[arguments.rounds // 2]
         print(f"{name:<15} FID {values[name]:.8f}  {median:6.2f} s  {median / base:5.2f} x ours")
 
 

@@ -79,18 +79,18 @@ class Products(TorchDispatchMode):
     @torch.no_grad()
     def again(self, rounds: int) -> float:
         """Repeat all recorded operations ``rounds`` times. Returns the median time in seconds."""
-        made: dict[Shape, Tensor] = {}
-        make = lambda x: made.setdefault(x, x.make()) if isinstance(x, Shape) else x  # noqa: E731
+        tensors: dict[Shape, Tensor] = {}
+        make = lambda x: tensors.setdefault(x, x.make()) if isinstance(x, Shape) else x  # noqa: E731
         calls = [(func, tree_map(make, args), tree_map(make, kwargs)) for func, args, kwargs in self.calls]
-        taken = []
+        times = []
         for _ in range(rounds + 1):
             synchronise()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for func, args, kwargs in calls:
                 func(*args, **kwargs)
             synchronise()
-            taken.append(time.perf_counter() - begun)
-        return statistics.median(taken[1:])
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[1:])
 
 
 def synchronise() -> None:
@@ -197,15 +197,15 @@ class Watch:
             ValueError: an epoch has no batch.
         """
         while True:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             iterator = iter(batches)  # starts the workers of a DataLoader, every epoch
             batch = next(iterator, None)
             if batch is None:
                 raise ValueError("the data set is smaller than a batch")
             while batch is not None:
-                self.waited += time.perf_counter() - begun
+                self.waited += time.perf_counter() - start
                 yield batch
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 batch = next(iterator, None)
 
 
@@ -232,9 +232,9 @@ def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequenc
         load = batches.__next__
 
         def timed(self: Any) -> Any:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             batch = load(self)
-            watch.waited += time.perf_counter() - begun
+            watch.waited += time.perf_counter() - start
             return batch
 
         def after(logs: dict[str, Tensor]) -> bool:
@@ -301,11 +301,11 @@ class Training:
         context.set_forkserver_preload(
             ["measure", "gan_cli.training.session", "torch.utils.tensorboard", "tqdm"]
         )  # once for all
-        self.connection, theirs = context.Pipe()
-        given = [*settings, f"device={device}"]
-        self.process = context.Process(target=serve, args=(theirs, kind, case, folder, given, device == "cuda"))
+        self.connection, child_end = context.Pipe()
+        overrides = [*settings, f"device={device}"]
+        self.process = context.Process(target=serve, args=(child_end, kind, case, folder, overrides, device == "cuda"))
         self.process.start()
-        theirs.close()
+        child_end.close()
         began = self._receive()
         self.precision: str = began["precision"]
         self.compiled: bool = began["compiled"]
@@ -363,14 +363,14 @@ class Peak:
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             a, b = (torch.randn(self.size, self.size, device=self.device).to(dtype) for _ in range(2))
             a @ b
-            taken = []
+            times = []
             for _ in range(3):
                 synchronise()
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 a @ b
                 synchronise()
-                taken.append(time.perf_counter() - begun)
-            self.rates[name].append(2 * self.size**3 / min(taken))
+                times.append(time.perf_counter() - start)
+            self.rates[name].append(2 * self.size**3 / min(times))
 
     def __getitem__(self, name: str) -> float:
         """The median rate of ``fp32`` or ``bf16``."""

@@ -35,19 +35,19 @@ def measure(name: str, folder: Path, settings: list[str], device: str, steps: in
         profile = training.ask("profile", steps)
         seconds.append(training.ask("steps", steps)["seconds"] / steps)
         share = None if profile["kernels"] is None else profile["kernels"] / profile["wall"]
-        found = {**profile, "kernels_share": share, "seconds": sorted(seconds)[1], "precision": training.precision}
-        return {**training.ask("products"), **found} if alone else found
+        result = {**profile, "kernels_share": share, "seconds": sorted(seconds)[1], "precision": training.precision}
+        return {**training.ask("products"), **result} if alone else result
     finally:
         training.end()
 
 
-def row(title: str, found: dict[str, Any], peak: Peak) -> str:
+def row(title: str, result: dict[str, Any], peak: Peak) -> str:
     """The row of a model in the table."""
-    cells = [figure(found["seconds"] * 1e3), *(f"{found['kinds'][kind] / found['wall']:.0%}" for kind in KINDS)]
-    rate = found["flops"] / found["bare"] / peak[found["precision"]]
-    cells += [f"{found['bare'] / found['seconds']:.0%} of the step", f"{rate:.0%} ({found['precision']})"]
-    if found["kernels_share"] is not None:
-        cells.append(f"{found['kernels_share']:.0%}")
+    cells = [figure(result["seconds"] * 1e3), *(f"{result['kinds'][kind] / result['wall']:.0%}" for kind in KINDS)]
+    rate = result["flops"] / result["bare"] / peak[result["precision"]]
+    cells += [f"{result['bare'] / result['seconds']:.0%} of the step", f"{rate:.0%} ({result['precision']})"]
+    if result["kernels_share"] is not None:
+        cells.append(f"{result['kernels_share']:.0%}")
     return f"| {title} | {' | '.join(cells)} |"
 
 
@@ -68,12 +68,12 @@ def main() -> None:
             few = 50 if name in ("mlp", "wgan") or arguments.device == "cuda" else 3
             settings = [*common(arguments), "compile=false"]
             peak.measure()
-            found = measure(name, Path(home), settings, arguments.device, arguments.steps or few)
+            result = measure(name, Path(home), settings, arguments.device, arguments.steps or few)
             if arguments.device == "cuda" and len(settings) > 1:
                 compiled = measure(name, Path(home), settings[:1], arguments.device, arguments.steps or few, alone=False)
-                found |= {key: compiled[key] for key in ("seconds", "kernels_share")}
+                result |= {key: compiled[key] for key in ("seconds", "kernels_share")}
             peak.measure()
-            lines.append(row(CASES[name].title, found, peak))
+            lines.append(row(CASES[name].title, result, peak))
             print(lines[-1], flush=True)
     place = machine(arguments, {name: peak[name] for name in ("fp32", "bf16")})
     print("\n" + place)

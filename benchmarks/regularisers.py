@@ -93,10 +93,10 @@ def main() -> None:
         if turn == options.rounds:
             break
         for name, each in games.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             train(each, total_steps=each.progress.step + STEPS_PER_ROUND, seed=0, after_step=lambda logs: True)
             if turn >= 0:  # the first round is a warm-up
-                seconds[name].append((time.perf_counter() - begun) / STEPS_PER_ROUND)
+                seconds[name].append((time.perf_counter() - start) / STEPS_PER_ROUND)
     plain = seconds["plain loss"]
     for name, values in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(values, plain, strict=True))

@@ -107,14 +107,14 @@ def products(case: str, folder: Path, settings: Sequence[str], device: str, *, c
     training = Training("as compiled" if compiled else "ours", case, folder, [*settings, "compile=false"], device)
     try:
         training.ask("steps", 2)
-        found = training.ask("products")
-        return {key: found[key] for key in ("flops", "bare")}
+        report = training.ask("products")
+        return {key: report[key] for key in ("flops", "bare")}
     finally:
         training.end()
 
 
 def measure_models(
-    models: Sequence[str], folder: Path, given: dict[str, str], arguments: argparse.Namespace, peak: Peak
+    models: Sequence[str], folder: Path, sources: dict[str, str], arguments: argparse.Namespace, peak: Peak
 ) -> Result:
     """Measure the plain loop and all variants of each model."""
     results: Result = {}
@@ -124,7 +124,7 @@ def measure_models(
         plan = Plan(2, 0.5, 20) if arguments.quick else Plan(arguments.rounds, 2.0)
         results[name] = {
             "title": case.title,
-            "data": given[case.data],
+            "data": sources[case.data],
             "images": images_per_step(config),
             "every": min(config.sample_every, config.save_every),
             "ways": compare(name, folder, common(arguments), arguments.device, plan, peak, ways(arguments.quick)),
@@ -132,9 +132,9 @@ def measure_models(
         ours = [way for kind, way in results[name]["ways"].items() if kind != "plain"]
         for precision, compiled in sorted({(way["precision"], way["compiled"]) for way in ours}):
             settings = [*common(arguments), f"precision={precision}"]
-            found = products(name, folder, settings, arguments.device, compiled=compiled)
+            figures = products(name, folder, settings, arguments.device, compiled=compiled)
             for way in ours:
-                way |= found if (way["precision"], way["compiled"]) == (precision, compiled) else {}
+                way |= figures if (way["precision"], way["compiled"]) == (precision, compiled) else {}
         print("\n".join(rows_of(results[name])), flush=True)
     return results
 
@@ -359,9 +359,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="gan-cli-bench-") as home:
             curves = not (arguments.quick or arguments.no_growth)
             kinds = {CASES[name].data for name in arguments.models} | ({"MNIST"} if curves else set())
-            given = make_data(Path(home), kinds, arguments.data)
+            sources = make_data(Path(home), kinds, arguments.data)
             print("\n".join(MODELS_HEAD), flush=True)
-            measured = measure_models(arguments.models, Path(home), given, arguments, peak)
+            measured = measure_models(arguments.models, Path(home), sources, arguments, peak)
             growth = measure_growth(Path(home), arguments, peak) if curves else {}
         peaks = {name: peak[name] for name in ("fp32", "bf16")}
         results = {"models": measured, "growth": growth, "peaks": peaks, "machine": machine(arguments, peaks)}

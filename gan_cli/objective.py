@@ -130,8 +130,8 @@ class Critic:
 
     def outputs(self, images: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
         """Float32 logits of images without augmentation, followed by the other outputs of D."""
-        made = self.discriminator(images, *condition)
-        logits, *extra = made if isinstance(made, tuple) else (made,)
+        result = self.discriminator(images, *condition)
+        logits, *extra = result if isinstance(result, tuple) else (result,)
         return (logits.float(), *extra)
 
     def __call__(self, images: Tensor, condition: tuple[Tensor, ...] | None = None) -> Tensor:

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="JSON file with the hashes of another version")
     parser.add_argument("names", nargs="*", help="presets to train; all by default")
     options = parser.parse_args()
-    found = {}
+    hashes = {}
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder) / "data")
         small = ["threads=1", "batch_size=4", "precision=fp32"]
@@ -70,14 +70,14 @@ def main() -> None:
         for name in options.names or jobs:
             home = Path(folder) / name.replace(" ", "-")
             home.mkdir()
-            found[name] = weights(options.python, jobs[name], home)
-            print(name, found[name][:12], file=sys.stderr, flush=True)
+            hashes[name] = weights(options.python, jobs[name], home)
+            print(name, hashes[name][:12], file=sys.stderr, flush=True)
     if options.against is None:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(hashes, indent=1))
         return
     before = json.loads(options.against.read_text())
-    differ = [name for name in found if found[name] != before.get(name)]
-    print(f"{len(found) - len(differ)} of {len(found)} identical" + (f"; not: {', '.join(differ)}" if differ else ""))
+    differ = [name for name in hashes if hashes[name] != before.get(name)]
+    print(f"{len(hashes) - len(differ)} of {len(hashes)} identical" + (f"; not: {', '.join(differ)}" if differ else ""))
     sys.exit(bool(differ))
 
 

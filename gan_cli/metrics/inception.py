@@ -40,7 +40,7 @@ class Inception:
     num_classes: int | None = 1008
 
     def __init__(self, *, weights: str | None = None, folder: Path) -> None:
-        path, found = find_weights(
+        path, weights_hash = find_weights(
             WEIGHTS, path=weights, folder=folder, key="features.weights", instead="or use features=classifier"
         )
         load_tensors(path)  # refuses a file with code in it, because torch-fidelity unpickles the file
@@ -56,7 +56,7 @@ class Inception:
         self._network = network.to(memory_format=torch.channels_last)
         self.facts: dict[str, Any] = {
             "features": self.name,
-            "features_hash": found,
+            "features_hash": weights_hash,
             "resize": "bilinear to 299x299 as in TensorFlow 1, no antialiasing",
             "value_range": [0, 255],
             "comparable": "with published FIDs (2015-12-05 network, TF1 resize)",

@@ -214,8 +214,8 @@ def _manifest(path: Path) -> dict[str, tuple[int, str]]:
             raise NewerError("a newer gan_cli made the checkpoint", str(path), "Use that version")
         raise ValueError(f"manifest.json is not of format {FORMAT}")
     for file, (size, digest) in files.items():
-        known = Path(file).name == file and (file == "state.json" or file.endswith(SUFFIX))
-        if not known or not isinstance(size, int) or size < 0 or not isinstance(digest, str):
+        valid_name = Path(file).name == file and (file == "state.json" or file.endswith(SUFFIX))
+        if not valid_name or not isinstance(size, int) or size < 0 or not isinstance(digest, str):
             raise ValueError(f"manifest.json has an invalid entry for {file!r}")
     if "state.json" not in files:
         raise ValueError("manifest.json does not list state.json")

@@ -15,11 +15,11 @@ MAX_JOB_NAME_BYTES = 200  # file systems allow 255
 
 def program(name: str) -> str:
     """The shell word for one of the commands: its name, or its path if the environment is not activated."""
-    beside = Path(sys.executable).with_name(name)
-    found = shutil.which(name)
-    if not beside.exists() or (found is not None and Path(found) == beside):
+    in_environment = Path(sys.executable).with_name(name)
+    on_path = shutil.which(name)
+    if not in_environment.exists() or (on_path is not None and Path(on_path) == in_environment):
         return name
-    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
+    return os.path.relpath(in_environment) if in_environment.is_relative_to(Path.cwd()) else str(in_environment)
 
 
 def override(key: str, value: object) -> str:
