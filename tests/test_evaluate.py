@@ -18,7 +18,7 @@ from gan_cli.evaluation import measure
 from gan_cli.evaluation.image_sets import Images, centre, cropped, of_dataset
 from gan_cli.evaluation.measure import LPIPS_PAIRS, advice, effective_classes, some, some_pairs
 from gan_cli.rundir import evaluations
-from gan_cli.system.errors import ConfigError, DiskError
+from gan_cli.system.errors import ConfigError, DiskError, OutputError, of_system
 from gan_cli.system.text import number
 
 
@@ -152,8 +152,9 @@ def test_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(DiskError, match="cannot write: No space left"):
+    with pytest.raises(OutputError) as refused:
         evaluations.write(path, {"fid": 5.0}, PROTOCOL)
+    assert isinstance(of_system(refused.value, ""), DiskError)  # exit code 74
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 

@@ -32,7 +32,7 @@ ILL = {
     "the gradient of G has vanished": {"g/grad_norm": 1e-4},
     "G has collapsed": {"metric/diversity": 0.1},
     "G misses classes": {"metric/classes": 0.5},
-    "D knows its training images by heart": {"d/overfitting": 0.8},
+    "D is overfitting": {"d/overfitting": 0.8},
 }
 
 
@@ -48,8 +48,8 @@ def report(rows: list[dict[str, float]], every: int = 50, total: int = TOTAL) ->
 def test_what_lasts_is_said_once_and_so_is_its_end(what: str, ill: dict[str, float]) -> None:
     rows = [WELL] * 20 + [WELL | ill] * 10 + [WELL] * 10
     begins, ends = report(rows)
-    assert begins.startswith(f"health: since step 1050 {what}, ") and ". Try " in begins
-    assert ends == f"health: {what}: this is over at step 1550"
+    assert what in begins and "step 1050" in begins and "step 1550" not in begins
+    assert what in ends and "step 1550" in ends
     assert len(report(rows[:30])) == 1
 
 
@@ -70,7 +70,7 @@ def test_rows_without_the_number_do_not_count(what: str, ill: dict[str, float]) 
     without = {key: value for key, value in WELL.items() if key not in ill}
     rows = [WELL] * 20 + [WELL | ill, *[without] * 3] * 4
     (line,) = report(rows)
-    assert line.startswith(f"health: since step 1050 {what}, ")
+    assert what in line and "step 1050" in line
     assert report([{}] * 40) == []
 
 
@@ -102,7 +102,7 @@ def test_a_penalty_is_no_part_of_the_loss_that_saturates() -> None:
 
 def test_a_gradient_that_was_never_there_has_vanished() -> None:
     (line,) = report([{"g/grad_norm": 0.0}] * 40)
-    assert line.startswith("health: since step 50 the gradient of G")
+    assert "the gradient of G" in line and "step 50:" in line
 
 
 def test_a_gradient_may_be_small_and_may_shrink_slowly() -> None:
@@ -116,7 +116,7 @@ def test_a_generator_may_take_its_time_to_become_diverse() -> None:
     assert report(young + [WELL] * 24) == []
     assert len(report(young * 2)) == 2
     fallen = report([{"metric/diversity": 0.8}] * 4 + [{"metric/diversity": 0.1}] * 8)
-    assert fallen[0].startswith("health: since step 250 G has collapsed")
+    assert "G has collapsed" in fallen[0] and "step 250:" in fallen[0]
     assert report([{"metric/diversity": 0.1}] * 40, every=10, total=400) == []
 
 
@@ -246,7 +246,7 @@ def test_a_discriminator_far_too_fast(train: Any, tmp_path: Path) -> None:
     slow = ["optimizer.lr=1e-6", "optimizer.discriminator.lr=5e-3"]
     result = train(*MLP, *slow, "total_steps=200", "log_every=10", tiny="mlp")
     (line,) = lines(result.err)
-    assert "D is saturated, right on 100.0%" in line and "optimizer.discriminator.lr" in line
+    assert "D is saturated" in line and "100.0%" in line and "optimizer.discriminator.lr" in line
     assert lines((tmp_path / "r" / "train.log").read_text())[0].endswith(line)
     again = train(*MLP, *slow, "total_steps=250", "log_every=10", tiny="mlp")
     assert lines(again.err) == []  # it was said
@@ -261,11 +261,11 @@ def test_minimax_against_a_discriminator_too_strong(train: Any) -> None:
 def test_a_collapsed_generator(train: Any) -> None:
     fast = ["optimizer.lr=2e-2", "total_steps=700", "log_every=50", "sample_every=50"]
     result = train(*MLP, *fast, tiny="mlp")
-    assert any("G has collapsed, its images differ" in line and "a lower optimizer.lr" in line for line in lines(result.err))
+    assert any("G has collapsed" in line and "a lower optimizer.lr" in line for line in lines(result.err))
 
 
 @pytest.mark.slow
-def test_a_discriminator_that_learns_its_data_by_heart(train: Any, tmp_path: Path) -> None:
+def test_an_overfitting_discriminator(train: Any, tmp_path: Path) -> None:
     random, raw = np.random.default_rng(0), tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, n in (("train", 16), ("t10k", 100)):
@@ -277,7 +277,7 @@ def test_a_discriminator_that_learns_its_data_by_heart(train: Any, tmp_path: Pat
     data = ["dataset=mnist", f"dataset.root={tmp_path}", "dataset.image_size=8", "dataset.fit=resize"]
     fast = ["optimizer.lr=1e-3", "model.discriminator.hidden=[128]", "optimizer.betas=[0.5,0.999]"]
     result = train(*MLP, *data, *fast, "total_steps=500", "log_every=50", "sample_every=50", tiny="mlp")
-    assert any("by heart" in line and "more data" in line for line in lines(result.err)), result.err
+    assert any("D is overfitting" in line and "more data" in line for line in lines(result.err)), result.err
 
 
 @pytest.mark.parametrize(
@@ -296,5 +296,5 @@ def test_values_that_are_not_finite(loss: str, todo: str, train: Any) -> None:
 
 
 def test_advice_without_a_learning_rate() -> None:
-    assert against_divergence({}, {}).startswith("Try a lower learning rate, or ")
+    assert against_divergence({}, {}).count("loss=wgan_gp") == 1
     assert "loss.constraint.limit" in against_divergence({"penalty": None, "constraint": {"limit": 0.01}}, {"lr": 1})

@@ -43,12 +43,12 @@ def translate(error: Exception, config_name: str, *, composing: bool) -> GanErro
 
     ``composing``: the application has not begun; until then there is nothing but what the user wrote.
     """
-    if isinstance(error, GanError):
-        return error
-    text = str(error)
     exhausted = of_system(error, "output")
     if exhausted is not None:
         return exhausted
+    if isinstance(error, GanError):
+        return error
+    text = str(error)
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, HydraException):
         if composing and error.errno == errno.ENAMETOOLONG:
             return ConfigError("a name that is too long for a file", "command line", "Choose an option of the group")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from pathlib import Path
 
@@ -46,10 +45,5 @@ def make(run_dir: Path) -> Path:
     """Create a directory that the user named."""
     what, todo = "the run directory cannot be created", "Set run_dir=, or hydra.sweep.dir= for a sweep"
     with failing_as(OutputError, what, str(run_dir), todo):
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            raise OutputError(f"{what}: {error.strerror}", str(run_dir), todo) from error  # only this disk is read-only
+        run_dir.mkdir(parents=True, exist_ok=True)
     return run_dir

@@ -152,13 +152,26 @@ def file_of(error: OSError) -> str:
 
 
 def of_system(error: BaseException, where: str) -> GanError | None:
-    """A disk that cannot be written, or a lack of memory, files or processes, as an error of ours; None if it is neither.
+    """The error for a full disk, or for a lack of memory, files or processes; None for any other error.
 
-    ``where``: for a message about the disk, if the error does not say it.
+    The cause of a :class:`GanError` decides, so that code may explain an OSError without asking for its kind. A read-only
+    disk is no such cause: another place is what helps.
+
+    Args:
+        where: the place for a message about the disk, if the error has no file name.
     """
+    while isinstance(error, GanError):
+        if isinstance(error, DiskError | MemoryFullError):
+            return error
+        if error.__cause__ is None:
+            return None
+        error = error.__cause__
+        if isinstance(error, OSError) and error.errno == errno.EROFS:
+            return None
     if isinstance(error, OSError) and error.errno in FULL:
         todo = "Free some space and repeat the command; checkpoints are as they were"
-        return DiskError(f"cannot write: {error.strerror}", file_of(error) or where, todo)
+        verb = "read or write" if error.errno == errno.EIO else "write"
+        return DiskError(f"cannot {verb}: {error.strerror}", file_of(error) or where, todo)
     if isinstance(error, OSError) and error.errno in SCARCE:
         what, todo = f"the system grants no more: {error.strerror}", "Free some, or raise the limits of this shell: ulimit -a"
         return MemoryFullError(what, file_of(error) or "memory, files, processes", todo)
@@ -166,7 +179,7 @@ def of_system(error: BaseException, where: str) -> GanError | None:
     lacking = isinstance(error, ImportError | OSError | RuntimeError) and re.search(LACKING, str(error))
     if isinstance(error, MemoryError) or too_large or lacking:
         reason = (str(error).strip() or "no more to be had").splitlines()[0][:200]
-        todo = "Lower batch_size or the width of the networks; ulimit -a shows limits"
+        todo = "Lower batch_size, num_samples or the width of the networks; ulimit -a shows limits"
         kind = TooLargeError if too_large else MemoryFullError
         return kind(f"out of memory: {reason}", "memory", todo)
     return None
@@ -174,10 +187,10 @@ def of_system(error: BaseException, where: str) -> GanError | None:
 
 @contextmanager
 def failures_in(run_dir: Path) -> Iterator[None]:
-    """Within this block a lack of disk or memory, and a file of the run that cannot be used, are errors of ours."""
+    """Turn a lack of disk space or memory, and a file of the run that cannot be used, into a :class:`GanError`."""
     try:
         yield
-    except (OSError, RuntimeError, MemoryError) as error:
+    except (GanError, OSError, RuntimeError, MemoryError) as error:
         known = of_system(error, str(run_dir))
         if known is None and isinstance(error, OSError) and file_of(error).startswith(f"{run_dir}{os.sep}"):
             what = f"the run directory cannot be used: {error.strerror}"
@@ -189,26 +202,22 @@ def failures_in(run_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def failing_as(kind: type[GanError], what: str, where: str, todo: str) -> Iterator[None]:
-    """Within this block a file that cannot be used is an error of this kind, unless the disk or the memory is full.
+    """Turn an OSError into an error of this kind. A broken pipe passes.
 
     ``where``: the file, if the error does not name it or names a part of it; "" for the one that it names.
-    A pipe that nobody reads any more is no error of a file, and passes.
     """
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        other = kind(f"{what}: {error.strerror or error}", where or file_of(error), todo)
-        raise of_system(error, where or "output") or other from error
+        raise kind(f"{what}: {error.strerror or error}", where or file_of(error), todo) from error
 
 
 @contextmanager
 def blaming(blame: Callable[[Exception], GanError], kind: type[Exception] = Exception) -> Iterator[None]:
-    """Within this block an error of this kind is what ``blame`` makes of it; a lack of disk or memory passes."""
+    """Turn an error of this kind into what ``blame`` makes of it."""
     try:
         yield
     except kind as error:
-        if of_system(error, "") is not None:
-            raise
         raise blame(error) from error

@@ -18,7 +18,7 @@ from gan_cli.compute import processes
 from gan_cli.objective import Logs, Turn
 from gan_cli.randomness import seed_everything
 from gan_cli.rundir.checkpoint import Checkpoint
-from gan_cli.system.errors import ConfigError, of_system
+from gan_cli.system.errors import ConfigError
 from gan_cli.tasks.task import Batch, Made, Task
 from gan_cli.training.loop import Player, Update, frozen
 
@@ -54,14 +54,14 @@ def compile_game(task: Task, players: tuple[Player, Player], batch: Batch, *, fo
         ConfigError: it was forced and cannot be done.
     """
     log.info("compiling the step, which can take a minute")
+    failure: Exception | None = None
     try:
         with _settings(), processes.together():
             plain = trial(task, players, batch)
             _compile(task, players)
             problem = disagreement(plain, trial(task, players, batch), players)
     except Exception as error:  # the compiler, its C++ compiler and its drivers may raise anything
-        if forced and of_system(error, "") is not None:
-            raise
+        failure = error
         problem = f"{type(error).__name__}: {error}".strip().split("\n")[0][:200].rstrip(".")
     if problem is None:
         return True, ""
@@ -70,7 +70,7 @@ def compile_game(task: Task, players: tuple[Player, Player], batch: Batch, *, fo
         player.network._compiled_call_impl = None
     if forced:
         todo = "Set compile=false. It needs a C++ compiler with Python's headers, on a GPU Triton"
-        raise ConfigError(f"the step cannot be compiled: {problem}", "compile=true", todo)
+        raise ConfigError(f"the step cannot be compiled: {problem}", "compile=true", todo) from failure
     return False, f"it cannot be compiled here: {problem}"
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a run, seen in the rows of its metrics.jsonl: one line when it has begun, one when it is over."""
+"""Symptoms of a failing run, found in the rows of metrics.jsonl. One line reports the beginning and one the end of each."""
 
 from __future__ import annotations
 
@@ -9,78 +9,98 @@ from dataclasses import dataclass
 from gan_cli.config.plain import Node
 
 Row = Mapping[str, float]
-SPAN = 0.05  # of the run's steps: nothing is said of what does not last as long
-ROWS = 4  # that must agree; they are means over log_every steps
-MEASUREMENTS = 2  # that must agree; there is one every sample_every steps
-FALL = 1e-3  # of the usual gradient of G
-NOTHING = 1e-6  # the gradient of G, whatever is usual
-FORMING, FORMING_STEPS = 0.4, 500  # of the run's steps, and at least: until then images may be as alike as they begin
-DIVERSE = 0.5  # or until they have been so diverse
+MIN_DURATION = 0.05  # fraction of total_steps that a symptom must last before it is reported
+MIN_ROWS = 4  # rows in a row that must agree; a row holds means over log_every steps
+MIN_MEASUREMENTS = 2  # measurements in a row that must agree; there is one every sample_every steps
+VANISHED_FRACTION = 1e-3  # of G's usual gradient norm
+VANISHED_NORM = 1e-6  # gradient norm of G that has vanished at any usual norm
+FORMING_FRACTION, FORMING_STEPS = 0.4, 500  # missing variety is no symptom before this fraction of the run and this step
+DIVERSE = 0.5  # metric/diversity; a fall after such a value is a collapse at any step
 
 
 @dataclass(frozen=True)
-class Sign:
-    """What is looked for in a row.
+class History:
+    """What the judgement of a row needs of the rows before it.
 
     Attributes:
-        keys: what a row must have to tell anything.
-        rows: of these that must agree before something is said.
-        holds: whether a row shows it.
-        sees: what is said, a format string of the row. It begins with what is over when it is over, up to the comma.
-        remedy: settings to try.
+        usual_norm: geometric mean of G's gradient norm over the last healthy rows; 0 before the first one.
+        max_diversity: the largest ``metric/diversity`` so far.
+        has_formed: whether images must show variety by now.
     """
 
-    keys: tuple[str, ...]
-    rows: int
-    holds: Callable[[Row], bool]
-    sees: str
+    usual_norm: float
+    max_diversity: float
+    has_formed: bool
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """A way to fail that shows in a row.
+
+    Attributes:
+        problem: its name, a short sentence.
+        detail: format string of the row, with the measured values. remedy: settings to try.
+        keys: columns that a row must have to be judged. min_rows: rows that must agree before it is reported.
+        shows: whether a row with its history shows the symptom.
+    """
+
+    problem: str
+    detail: str
     remedy: str
+    keys: tuple[str, ...]
+    min_rows: int
+    shows: Callable[[Row, History], bool]
 
 
-SIGNS = (
-    Sign(
-        ("d/accuracy", "d/loss"),
-        ROWS,
-        lambda row: row["d/accuracy"] >= 0.998 and row["d/loss"] - row.get("d/penalty", 0.0) < 0.01,
-        "D is saturated, right on {d/accuracy:.1%} of real and generated images with a loss of {d/loss:.2g}",
+SYMPTOMS = (
+    Symptom(
+        "D is saturated",
+        "it classifies {d/accuracy:.1%} of real and generated images correctly, with a loss of {d/loss:.2g}",
         "a lower optimizer.discriminator.lr, or loss=wgan_gp optimizer=adam_wgan_gp",
+        ("d/accuracy", "d/loss"),
+        MIN_ROWS,
+        lambda row, _: row["d/accuracy"] >= 0.998 and row["d/loss"] - row.get("d/penalty", 0.0) < 0.01,
     ),
-    Sign(
-        ("g/grad_norm",),
-        ROWS,
-        lambda row: row["g/grad_norm"] < max(FALL * row["usual"], NOTHING),
-        "the gradient of G has vanished, its norm is {g/grad_norm:.1g}",
+    Symptom(
+        "the gradient of G has vanished",
+        "its norm is {g/grad_norm:.1g}",
         "loss=non_saturating in place of minimax, a lower optimizer.lr, or loss=wgan_gp optimizer=adam_wgan_gp",
+        ("g/grad_norm",),
+        MIN_ROWS,
+        lambda row, history: row["g/grad_norm"] < max(VANISHED_FRACTION * history.usual_norm, VANISHED_NORM),
     ),
-    Sign(
-        ("metric/diversity",),
-        MEASUREMENTS,
-        lambda row: row["metric/diversity"] < 0.25 and (bool(row["formed"]) or row["widest"] > DIVERSE),
-        "G has collapsed, its images differ {metric/diversity:.0%} as much as those of the data",
+    Symptom(
+        "G has collapsed",
+        "its images differ {metric/diversity:.0%} as much as those of the data",
         "a lower optimizer.lr, another seed, or loss=wgan_gp optimizer=adam_wgan_gp",
+        ("metric/diversity",),
+        MIN_MEASUREMENTS,
+        lambda row, history: row["metric/diversity"] < 0.25 and (history.has_formed or history.max_diversity > DIVERSE),
     ),
-    Sign(
-        ("metric/classes",),
-        MEASUREMENTS,
-        lambda row: row["metric/classes"] < 0.7 and bool(row["formed"]),
-        "G misses classes, its images fall into {metric/classes:.0%} of them",
+    Symptom(
+        "G misses classes",
+        "its images fall into {metric/classes:.0%} of them",
         "a class-conditional model (model=cdcgan), or loss=wgan_gp optimizer=adam_wgan_gp",
+        ("metric/classes",),
+        MIN_MEASUREMENTS,
+        lambda row, history: row["metric/classes"] < 0.7 and history.has_formed,
     ),
-    Sign(
-        ("d/overfitting",),
-        MEASUREMENTS,
-        lambda row: row["d/overfitting"] > 0.3,
-        "D knows its training images by heart, held-out ones are {d/overfitting:.0%} of the way to generated ones in its eyes",
+    Symptom(
+        "D is overfitting",
+        "it rates held-out images {d/overfitting:.0%} of the way from training images to generated ones",
         "more data, a smaller model.discriminator, or fewer total_steps",
+        ("d/overfitting",),
+        MIN_MEASUREMENTS,
+        lambda row, _: row["d/overfitting"] > 0.3,
     ),
 )
 
 
 class Health:
-    """Looks at one row after the other. All it knows comes from them, so a run that resumes shows it the old ones first.
+    """Judges one row after the other.
 
-    Something is said when it was seen in several rows on end that span 5 % of the run, and again when it was not seen in
-    as many.
+    A symptom is reported once ``min_rows`` rows in a row show it over 5 % of the run. Its end is reported by the same rule.
+    All state comes from the rows: a resumed run is given those of its metrics.jsonl first.
 
     Args:
         total_steps: of the run.
@@ -88,34 +108,36 @@ class Health:
 
     def __init__(self, total_steps: int) -> None:
         self.total_steps = total_steps
-        self.usual = 0.0  # norm of the gradient of G, while that is well: a geometric mean of the last rows
-        self.widest = 0.0  # diversity so far
-        self.said = dict.fromkeys(SIGNS, False)  # whether it holds, by what was said last
-        self.against: dict[Sign, list[int]] = {sign: [] for sign in SIGNS}  # steps of the last rows that say otherwise
+        self.usual_norm = 0.0
+        self.max_diversity = 0.0
+        self.reported = dict.fromkeys(SYMPTOMS, False)  # whether a symptom's last report was its beginning
+        self.contrary: dict[Symptom, list[int]] = {s: [] for s in SYMPTOMS}  # steps of the last rows that contradict it
 
     def update(self, row: Row) -> list[str]:
-        """The next row, its values finite. Returns the lines to print, most often none."""
-        formed = row["step"] > max(FORMING * self.total_steps, FORMING_STEPS)
-        row = {**row, "usual": self.usual, "widest": self.widest, "formed": formed}
+        """Judge the next row, whose values are finite; return the lines to print, most often none."""
+        has_formed = row["step"] > max(FORMING_FRACTION * self.total_steps, FORMING_STEPS)
+        history = History(self.usual_norm, self.max_diversity, has_formed)
         lines = []
-        for sign in SIGNS:
-            if any(key not in row for key in sign.keys):
+        for symptom in SYMPTOMS:
+            if any(key not in row for key in symptom.keys):
                 continue
-            steps = self.against[sign]
-            if sign.holds(row) == self.said[sign]:
+            steps, reported = self.contrary[symptom], self.reported[symptom]
+            if symptom.shows(row, history) == reported:
                 steps.clear()
                 continue
             steps.append(int(row["step"]))
-            if len(steps) >= sign.rows and steps[-1] - steps[0] >= SPAN * self.total_steps:
-                sees = sign.sees.format_map(row)
-                over = f"health: {sees.split(',')[0]}: this is over at step {steps[0]}"
-                lines.append(over if self.said[sign] else f"health: since step {steps[0]} {sees}. Try {sign.remedy}")
-                self.said[sign] = not self.said[sign]
+            if len(steps) >= symptom.min_rows and steps[-1] - steps[0] >= MIN_DURATION * self.total_steps:
+                if reported:
+                    lines.append(f"health: over since step {steps[0]}: {symptom.problem}")
+                else:
+                    detail = symptom.detail.format_map(row)
+                    lines.append(f"health: since step {steps[0]}: {symptom.problem}: {detail}. Try {symptom.remedy}")
+                self.reported[symptom] = not reported
                 steps.clear()
-        self.widest = max(self.widest, row.get("metric/diversity", 0.0))
-        norm = row.get("g/grad_norm", 0.0)
-        if norm > FALL * self.usual:
-            self.usual = norm if self.usual == 0 else math.exp(0.9 * math.log(self.usual) + 0.1 * math.log(norm))
+        self.max_diversity = max(self.max_diversity, row.get("metric/diversity", 0.0))
+        norm, usual = row.get("g/grad_norm", 0.0), self.usual_norm
+        if norm > VANISHED_FRACTION * usual:
+            self.usual_norm = norm if usual == 0 else math.exp(0.9 * math.log(usual) + 0.1 * math.log(norm))
         return lines
 
 

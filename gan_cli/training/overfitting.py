@@ -1,4 +1,4 @@
-"""Whether the discriminator knows its training images by heart: what it says of held-out ones."""
+"""Overfitting of the discriminator, measured on held-out images."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from gan_cli.data.dataset import ImageDataset
 from gan_cli.protocols import Scores
 
 log = logging.getLogger("gan_cli")
-IMAGES = 256  # of each kind
-CHUNK = 64  # images at a time, at most
-CLEAR = 0.5  # standard deviations between real and generated, below which D says too little
+MAX_IMAGES = 256  # of the training set, and as many held-out ones
+CHUNK_IMAGES = 64  # images that D scores at a time
+MIN_GAP = 0.5  # standard deviations between D's scores of real and generated images; below, r_v is noise
 
 
 class Overfitting:
     """Measures r_v = (E[D(train)] - E[D(held out)]) / (E[D(train)] - E[D(fake)]) of logits (Karras et al. 2020, equation 1).
 
-    0: D takes held-out images for as real as those it is trained on. 1: for as generated as those of G.
+    0: D scores held-out images like training images. 1: like generated ones.
 
     Args:
-        task: of which nothing is measured unless it is :class:`gan_cli.protocols.Scores`.
-        dataset: what it is trained on. node: its config. A set of which ``split: train`` is taken has the rest held out.
-        seed: which images are looked at. device: where.
+        task: measured only if it implements :class:`gan_cli.protocols.Scores`.
+        dataset: the training set. node: its config; with ``split: train`` the test split is held out.
+        seed: decides which images are measured. device: of the networks.
     """
 
     def __init__(self, task: Any, dataset: Any, node: Node, *, seed: int, device: torch.device) -> None:
@@ -39,7 +39,7 @@ class Overfitting:
             self.parts = [self._choose(part, seed) for part in (dataset, rest)]
 
     def _choose(self, part: ImageDataset, seed: int) -> dict[str, Tensor]:
-        indices = permutation(len(part), seed=seed, epoch=0)[:IMAGES]
+        indices = permutation(len(part), seed=seed, epoch=0)[:MAX_IMAGES]
         chosen = {"image": part.batch(indices)}
         if part.labels is not None:
             chosen["label"] = part.labels[indices]
@@ -47,20 +47,20 @@ class Overfitting:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """``d/overfitting``: r_v. Empty if nothing is held out, and where D does not tell real from generated."""
+        """``d/overfitting``: r_v. Empty without held-out images, and where D does not tell real from generated."""
         if not self.parts:
             return {}
         (train, fake), (rest, more) = (self._score(part) for part in self.parts)
         fake = torch.cat([fake, more])
         gap = train.mean() - fake.mean()
-        if not gap > CLEAR * torch.sqrt((train.var() + fake.var()) / 2):
+        if not gap > MIN_GAP * torch.sqrt((train.var() + fake.var()) / 2):
             return {}
         return {"d/overfitting": float((train.mean() - rest.mean()) / gap)}
 
     def _score(self, part: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits of ``part`` and of as many generated images."""
         logits = []
-        count = -(-len(part["image"]) // CHUNK)
+        count = -(-len(part["image"]) // CHUNK_IMAGES)
         for values in zip(*(tensor.tensor_split(count) for tensor in part.values()), strict=True):
             batch = dict(zip(part, values, strict=True))
             batch["image"] = batch["image"].float() / 127.5 - 1
@@ -70,13 +70,13 @@ class Overfitting:
 
 
 def held_out(node: Node) -> ImageDataset | None:
-    """What ``split: test`` holds of the data set of a config that takes ``split: train``. None if there is none to be had."""
+    """The test split of a data set that trains on its train split, or None."""
     if node.get("split") != "train":
         return None
-    there = {key: False for key in ("download",) if key in node}  # or it is no use
+    offline = {"download": False} if "download" in node else {}
     try:
-        part: ImageDataset = build({**node, "split": "test", **there}, "dataset")
-    except Exception as error:  # a number less in the log must not end a run
-        log.debug("no held-out images to look for overfitting with: %s", error)
+        part: ImageDataset = build({**node, "split": "test", **offline}, "dataset")
+    except Exception as error:  # a missing test split must not end a run
+        log.debug("overfitting of D is not measured, there are no held-out images: %s", error)
         return None
     return part

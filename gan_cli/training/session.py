@@ -35,7 +35,6 @@ from gan_cli.system.errors import (
     PreemptedError,
     PrunedError,
     failures_in,
-    of_system,
 )
 from gan_cli.system.files import refuse_links, write_file
 from gan_cli.system.locks import locked
@@ -335,9 +334,7 @@ class Session:
             values, is_best = self.evaluation.measure()
         except DivergedError as error:
             raise self.guard.diverged(f"{error.what} at step {step}") from error
-        except (GanError, RuntimeError, MemoryError) as error:
-            if not isinstance(error, GanError) and of_system(error, "") is None:
-                raise
+        except (GanError, RuntimeError, MemoryError) as error:  # a failed evaluation must not abort training
             log.warning("warning: there is no evaluation of step %d, the training goes on: %s", step, error)
             return False
         self.best = self.evaluation.best
