@@ -1,7 +1,7 @@
-"""The end of a run whose values are no longer finite.
+"""Ending a run whose values are not finite.
 
 Single updates that are not finite are skipped on the device, see :meth:`gan_cli.training.loop.Player.update`. Here the host
-refuses to go on: after too many of them, or when such a value has got into what a run logs or saves.
+ends the run after too many of them, or when a value to log or save is not finite.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from gan_cli.training.game import Game
 
 @dataclass(frozen=True)
 class Guard:
-    """Refuses values that are not finite.
+    """Check that ends a run with values that are not finite.
 
     Args:
-        run_dir: of the run, for messages. remedy: settings to try.
+        run_dir: run directory, for messages. remedy: settings to try.
     """
 
     run_dir: Path
@@ -35,7 +35,7 @@ class Guard:
         return DivergedError(f"training diverged: {what}", str(self.run_dir), f"{self.remedy}; {saved}")
 
     def refuse_non_finite(self, values: Mapping[str, float | Tensor], step: int, group: str = "") -> None:
-        """Never write or save what is already lost.
+        """Refuse values that are not finite, before they are logged or saved.
 
         Args:
             values: means of a row, or the tensors of ``group``.
@@ -61,7 +61,7 @@ class Guard:
         lost = []
         for side, count in counts.items():
             step, updates = game.progress.step, count
-            while updates > 0 and step > 0:  # back to the first of them
+            while updates > 0 and step > 0:  # back to the first of the skipped steps
                 step -= 1
                 updates -= game.task.objective.turns(step) if side == "discriminator" else 1
             if count:
@@ -72,7 +72,7 @@ class Guard:
 
 
 def is_finite(value: float | Tensor) -> bool:
-    """Whether a number, or all of a tensor, is finite."""
+    """Return whether a number, or every element of a tensor, is finite."""
     if isinstance(value, Tensor):
         return not value.is_floating_point() or bool(torch.isfinite(value).all())
     return math.isfinite(value)

@@ -1,4 +1,4 @@
-"""What a run does beside its steps, and when."""
+"""The steps at which a run writes rows, pictures, evaluations and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Due:
-    """What is due after a step.
+    """The work that is due after a step.
 
     Attributes:
-        row: a row of metrics.jsonl. picture: one of the examples. measurement: of what is pictured.
-        evaluation: by the rule of ``gan-eval``. checkpoint: one that stays. last: the run ends here.
+        row: a row of metrics.jsonl. picture: a picture of the examples. measurement: the measurements logged with it.
+        evaluation: an evaluation as by ``gan-eval``. checkpoint: a permanent one. last: whether this is the last step.
     """
 
     row: bool
@@ -25,7 +25,7 @@ class Due:
 
     @property
     def reads_device(self) -> bool:
-        """Whether the host waits for the device anyway."""
+        """Whether this work makes the host wait for the device."""
         return self.row or self.evaluation or self.checkpoint
 
 
@@ -42,12 +42,12 @@ class Plan:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Plan:
-        """The plan of a config as plain data, also of one that an older version saved."""
+        """The plan of a config as plain data, which an older version may have saved."""
         absent: dict[str, Any] = {"eval_every": None, "milestones": []}
         return cls(**{field.name: config.get(field.name, absent.get(field.name)) for field in fields(cls)})
 
     def due(self, step: int) -> Due:
-        """What is due when ``step`` steps are complete. The last step has a row and a picture that no schedule asks for."""
+        """The work due after ``step`` completed steps. The last step always has a row and a picture."""
         last = step >= self.total_steps
         return Due(
             row=last or self.ends_row(step),
@@ -59,13 +59,13 @@ class Plan:
         )
 
     def ends_row(self, step: int) -> bool:
-        """Whether the next row begins after this step, in this run and in a longer one."""
+        """Return whether a row ends with this step, in this run and in a longer one."""
         return step % self.log_every == 0
 
     def has_picture(self, step: int) -> bool:
-        """Whether a longer run has a picture of this step too."""
+        """Return whether a longer run also has a picture of this step."""
         return step % self.sample_every == 0
 
     def keeps(self, step: int) -> bool:
-        """Whether a checkpoint of this step stays; one made for another reason goes with the next."""
+        """Return whether a checkpoint of this step is permanent. Others are deleted when there is a newer one."""
         return step % self.save_every == 0

@@ -1,4 +1,4 @@
-"""What a run reports at its beginning and its end."""
+"""Reports at the beginning and the end of a run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ log = logging.getLogger("gan_cli")
 
 
 def film(run_dir: Path) -> None:
-    """``samples/training.gif`` of all pictures of the run, if it is not there."""
+    """Make ``samples/training.gif`` of all pictures of the run, unless it exists."""
     path, pictures = run_dir / "samples" / "training.gif", sorted((run_dir / "samples").glob("step-*.png"))
     if pictures and not path.exists():
         write_film(path, pictures)
 
 
 def announce(game: Game, saved: Checkpoint | None, *, model: Node, dataset: Node, deviations: list[str]) -> None:
-    """Log what is trained, and with what. The three nodes are those of the run's config."""
+    """Log the networks, data and device of a run. The three nodes are those of its config."""
     machine = game.machine
     for network in ("generator", "discriminator"):
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
@@ -60,7 +60,7 @@ def announce(game: Game, saved: Checkpoint | None, *, model: Node, dataset: Node
 
 
 def describe(dataset: ImageDataset | TranslationDataset) -> str:
-    """How many samples there are, in words."""
+    """The number of samples, in words."""
     if not isinstance(dataset, TranslationDataset):
         return f"{len(dataset):,} {'images' if len(dataset.shape) == 3 else 'points'}"
     counts = " and ".join(f"{len(part):,}" for _, part in dataset.streams)
@@ -68,7 +68,7 @@ def describe(dataset: ImageDataset | TranslationDataset) -> str:
 
 
 def kept_where(game: Game, limit: float | None) -> str:
-    """Whether the samples are in memory, or decoded each time they are used, and why."""
+    """Whether samples are kept in memory or decoded at each use, with the reason, in words."""
     dataset = game.dataset
     parts = [part for _, part in dataset.streams] if isinstance(dataset, TranslationDataset) else [dataset]
     if all(isinstance(part, ArrayDataset) for part in parts):
@@ -83,10 +83,10 @@ def kept_where(game: Game, limit: float | None) -> str:
 
 
 def farewell(run_dir: Path, step: int, dataset: Any, seconds: float, *, is_trusted: Callable[[bool], bool]) -> None:
-    """Log where everything lies and what to type next.
+    """Log the paths of the results and the next commands.
 
     Args:
-        step: the last one. dataset: that was trained on. seconds: that this session took.
+        step: last step. dataset: training data. seconds: duration of this session.
         is_trusted: whether the run can be used without ``trust=true``, where its data set is needed, or where it is not.
     """
     last = checkpoint.name(step)
@@ -111,14 +111,14 @@ def farewell(run_dir: Path, step: int, dataset: Any, seconds: float, *, is_trust
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Send the log to a file as well."""
+    """Write the log to a file too."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the console has it
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     try:
         yield
-    except BaseException as error:  # the console gets one line; here is the rest
+    except BaseException as error:  # the traceback, of which the console has one line
         handler.handle(
             log.makeRecord(
                 log.name, logging.ERROR, "", 0, "%s", (error,), None if isinstance(error, PreemptedError) else sys.exc_info()
