@@ -1,4 +1,4 @@
-# make train and make test are all one needs; both set up .venv first.
+# make train and make test set up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,16 +11,16 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-install: $(READY) ## make .venv and install gan_cli into it, editable, with what development needs
+install: $(READY) ## install gan_cli into .venv, editable, with the tools for development
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "gan_cli needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+		{ echo "gan_cli needs Python 3.11 or newer; choose one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-train: $(READY) ## train the default, DCGAN on the embedded digits (about 3 minutes on 2 cores)
+train: $(READY) ## train a DCGAN on the embedded digits (about 3 minutes on 2 cores)
 	@$(BIN)/gan-train
 
 test: $(READY) ## run the quick tests: every promise of the documents once (about 5 minutes on 2 cores)
@@ -29,14 +29,14 @@ test: $(READY) ## run the quick tests: every promise of the documents once (abou
 test-all: $(READY) ## run all tests (about 20 minutes on 2 cores)
 	@$(PYTEST)
 
-soak: $(READY) ## prove what docs/reliability.md says, in full size (about an hour on 2 cores)
+soak: $(READY) ## run the tests of docs/reliability.md in full size (about an hour on 2 cores)
 	@GAN_CLI_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -rP tests/reliability \
 		tests/test_compiling.py tests/test_distributed.py tests/sweeps/test_worker_processes.py
 
-bench: $(READY) ## measure the speed of every model beside plain loops and rewrite docs/speed.md (about 25 minutes on 2 cores)
+bench: $(READY) ## measure every model against plain loops and rewrite docs/speed.md (about 25 minutes on 2 cores)
 	@$(BIN)/python benchmarks/speed.py --write-docs && $(BIN)/python benchmarks/profile_step.py --write-docs
 
-lint: $(READY) ## check style, formatting and the floors of imports
+lint: $(READY) ## check style, formatting and imports between folders
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo 2>&1
 
 type: $(READY) ## check types
@@ -49,5 +49,5 @@ clean: ## remove caches and build products
 	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv as well; outputs/ and data/ stay
+distclean: clean ## remove .venv too; outputs/ and data/ stay
 	@rm -rf $(VENV)

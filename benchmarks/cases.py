@@ -1,4 +1,4 @@
-"""What is measured: models, their data, and the two ways of training each, as the processes of ``measure.py`` run them."""
+"""The benchmark cases: models, their data, and the two training loops of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gan_cli.randomness import seed_everything
 
 IDX = {"FashionMNIST": datasets.FashionMNIST, "MNIST": datasets.MNIST}
 PHOTO = (178, 218)  # width and height of an aligned CelebA image, which the DCGAN tutorial uses
-COUNTS = {"photos": 2000, "pairs": 400, "domains": 400}  # files that are made
+SYNTHETIC_FILES = {"photos": 2000, "pairs": 400, "domains": 400}  # number of files in the training part
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Case:
     """A model on its data.
 
     Attributes:
-        title: for tables. settings: what ``gan-train`` is given.
-        data: the folder it needs: ``FashionMNIST``, ``MNIST``, ``photos``, ``pairs`` or ``domains``.
-        loop: the plain one. load: its loader, ``(config, folder) -> batches``.
+        title: name in tables. settings: arguments of ``gan-train``.
+        data: folder of its data: ``FashionMNIST``, ``MNIST``, ``photos``, ``pairs`` or ``domains``.
+        loop: the plain loop. load: its loader, ``(config, folder) -> batches``.
     """
 
     title: str
@@ -98,18 +98,18 @@ CASES = {
         plain.cyclegan,
         _domains,
     ),
-    # For the curves: one set of any size, at any size of image.
+    # For the growth curves: one data set, with any number and size of images.
     "mlp_mnist": Case("MLP GAN", ("model=mlp", "dataset=mnist"), "MNIST", plain.mlp_gan, _idx),
     "dcgan_mnist": Case("DCGAN", ("model=dcgan", "dataset=mnist"), "MNIST", plain.dcgan, _workers),
 }
 
 
 def composed(case: Case, folder: Path, *settings: str) -> TrainConfig:
-    """The config that ``gan-train`` would run with; later settings win."""
+    """The config of ``gan-train`` for a case. Later ``settings`` win."""
     root = f"dataset.root={folder}" if case.data in IDX else None
-    given = [setting.format(data=folder) for setting in case.settings]
+    overrides = [setting.format(data=folder) for setting in case.settings]
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
-        return check(compose("train", [*given, *([root] if root else []), *settings]))
+        return check(compose("train", [*overrides, *([root] if root else []), *settings]))
 
 
 def plain_players(config: TrainConfig) -> plain.Players:
@@ -143,25 +143,25 @@ def _make_idx(folder: Path, name: str, source: Path | None) -> str:
     for kind, values in (("images-idx3", None), ("labels-idx1", 10)):
         for part, count in (("train", 60_000), ("t10k", 10_000)):
             target = raw / f"{part}-{kind}-ubyte"
-            found = [] if source is None else list((source / name / "raw").glob(f"{target.name}*"))
-            if found:
-                opener = gzip.open if found[0].suffix == ".gz" else open
-                with opener(found[0], "rb") as packed, open(target, "wb") as unpacked:
+            files = [] if source is None else list((source / name / "raw").glob(f"{target.name}*"))
+            if files:
+                opener = gzip.open if files[0].suffix == ".gz" else open
+                with opener(files[0], "rb") as packed, open(target, "wb") as unpacked:
                     shutil.copyfileobj(packed, unpacked)
             else:
                 shape = (count,) if values else (count, 28, 28)
                 write_idx(target, np.random.default_rng(0).integers(0, values or 256, shape, dtype=np.uint8))
-    return "real" if found else "synthetic"
+    return "real" if files else "synthetic"
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """An array of bytes as MNIST has them."""
+    """Write an array of bytes in MNIST's format."""
     header = bytes([0, 0, 8, array.ndim]) + b"".join(int(n).to_bytes(4, "big") for n in array.shape)
     path.write_bytes(header + array.tobytes())
 
 
 def first_images(folder: Path, source: Path, count: int) -> None:
-    """The first ``count`` images of the MNIST in ``source``, as a set of its own in ``folder``."""
+    """Copy the first ``count`` images of the MNIST in ``source`` to ``folder``, as a smaller data set."""
     (folder / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
     for kind, dims in (("images-idx3", 3), ("labels-idx1", 1)):
         for part in ("train", "t10k"):
@@ -173,13 +173,13 @@ def first_images(folder: Path, source: Path, count: int) -> None:
 
 
 def _make_photos(folder: Path, kind: str) -> str:
-    """JPEGs of smooth noise, which decode as photos do."""
+    """Write JPEGs of smooth noise, which take as long to decode as photos."""
     random = np.random.default_rng(0)
     size = {"photos": PHOTO, "pairs": (512, 256), "domains": (256, 256)}[kind]
     parts = {"photos": ["one"], "pairs": ["train", "val"], "domains": ["trainA", "trainB", "testA", "testB"]}[kind]
     for part in parts:
         (folder / kind / part).mkdir(parents=True, exist_ok=True)
-        for k in range(8 if part.startswith(("val", "test")) else COUNTS[kind]):
+        for k in range(8 if part.startswith(("val", "test")) else SYNTHETIC_FILES[kind]):
             coarse = random.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
             smooth = np.array(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.int16)
             grain = random.integers(-6, 7, smooth.shape, dtype=np.int16)
@@ -192,5 +192,5 @@ def _make_photos(folder: Path, kind: str) -> str:
 def plain_steps(
     case: Case, config: TrainConfig, folder: Path, watch: Callable[[Iterable[Any]], Iterable[Any]]
 ) -> Iterator[Any]:
-    """The plain loop, a step at a time; ``watch`` wraps its loader."""
+    """Run the plain loop step by step. ``watch`` wraps its loader."""
     return case.loop(plain_players(config), watch(case.load(config, folder)))

@@ -1,9 +1,9 @@
-"""Do the metrics notice damage? Real test images, spoiled in known ways, against the training images: the table in the docs.
+"""Metrics of damaged images: test images with known damage against the training images, for docs/evaluation.md.
 
     python benchmarks/damage.py [--dataset fashion_mnist] [--root data] [--run_dir DIR ...]
 
-Each row is 10,000 images, or as many as there are, measured by gan-eval's rule with the classifier of the data set. Rows of
-runs are those of gan-eval run_dir=DIR. A few minutes a data set on 2 CPU cores.
+Each row has up to 10,000 images, measured as gan-eval does with the classifier of the data set. Rows of runs are those of
+gan-eval run_dir=DIR. Takes a few minutes per data set on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ TARGETS = {"mnist": "idx.mnist", "fashion_mnist": "idx.fashion_mnist", "kmnist":
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all rows and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="fashion_mnist", choices=TARGETS)
-    parser.add_argument("--root", default="data", help="where the data set is, or is downloaded to")
-    parser.add_argument("--run_dir", default=[], nargs="*", type=Path, help="runs on this data set to add as rows")
+    parser.add_argument("--root", default="data", help="directory of the data set, or of its download")
+    parser.add_argument("--run_dir", default=[], nargs="*", type=Path, help="runs on this data set, for more rows")
     arguments = parser.parse_args()
     node = {"_target_": f"gan_cli.data.{TARGETS[arguments.dataset]}", "image_size": 32}
     if arguments.dataset != "digits":
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def damaged(images: Tensor, labels: Tensor, trained_on: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """What is done to uint8 images (N, 1, H, W) with labels (N,)."""
+    """Damaged versions of uint8 images (N, 1, H, W) with labels (N,), each with its name."""
     generator = torch.Generator().manual_seed(0)
     n = len(images)
     yield "test images", images
@@ -77,7 +77,7 @@ def damaged(images: Tensor, labels: Tensor, trained_on: Tensor) -> Iterator[tupl
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of uint8 (N, 1, H, W)."""
+    """Gaussian blur of uint8 images (N, 1, H, W)."""
     x = torch.arange(-6, 7).float()
     line = torch.exp(-(x**2) / (2 * sigma**2))
     line = line / line.sum()

@@ -1,9 +1,9 @@
-"""Four GANs on Fashion-MNIST, three seeds each, at equal images, measured by one protocol: the table in docs/evaluation.md.
+"""Four GANs on Fashion-MNIST with three seeds each, after equally many images: the table in docs/evaluation.md.
 
     python benchmarks/fashion_mnist.py [--root data] [--folder outputs/fashion_mnist] [--seeds 3]
 
-Every run is gan-train and gan-eval as anybody would type them; the commands are printed. What is finished is not repeated, what
-was stopped is continued. About an hour and a half on 2 CPU cores.
+Every run is a gan-train and a gan-eval command, which is printed. Finished commands are skipped and stopped ones resumed.
+Takes about an hour and a half on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 IMAGES = 640_000  # real images shown to the discriminator
-NARROW = ["model.generator.width=32", "model.discriminator.width=32"]  # so that a laptop manages twelve runs
-# Name -> the recipe, and its batch size times discriminator updates per step.
+NARROW = ["model.generator.width=32", "model.discriminator.width=32"]  # narrow enough for twelve runs on a laptop
+# Name -> arguments of gan-train, and images per step: batch size times discriminator updates.
 RUNS = {
     "gan": (["experiment=gan_fashion_mnist", "dataset.image_size=32", "log_every=50"], 100),
     "dcgan": (["experiment=dcgan_fashion_mnist", *NARROW], 64),
@@ -28,13 +28,13 @@ COLUMNS = ["fid", "kid", "is", "precision", "recall", "density", "coverage", "cl
 
 
 def main() -> None:
-    """Train, evaluate, print."""
+    """Train and evaluate all runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="data", help="where FashionMNIST/raw is, or is downloaded to")
+    parser.add_argument("--root", default="data", help="directory of FashionMNIST/raw, or of its download")
     parser.add_argument("--folder", default="outputs/fashion_mnist", type=Path)
     parser.add_argument("--seeds", default=3, type=int)
     arguments = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in RUNS}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in RUNS}
     protocols = set()
     for seed in range(arguments.seeds):
         for name, (recipe, per_step) in RUNS.items():
@@ -43,23 +43,23 @@ def main() -> None:
             every = [f"total_steps={steps}", f"save_every={steps // 5}", f"sample_every={steps // 5}", "keep_checkpoints=10"]
             place = [f"dataset.root={arguments.root}", "threads=1", f"seed={seed}", f"run_dir={run_dir}"]
             command("gan_cli.train", *recipe, *every, *place)
-            for step in range(steps // 5, steps + 1, steps // 5) if seed == 0 else [steps]:  # the curve of the first seed
-                table = run_dir / "table"  # apart from what else is evaluated
+            for step in range(steps // 5, steps + 1, steps // 5) if seed == 0 else [steps]:  # a curve for seed 0
+                table = run_dir / "table"  # separate from other evaluations of the run
                 if not list(table.glob(f"*step-{step:08d}-*.json")):
                     command("gan_cli.eval", f"run_dir={run_dir}", f"step={step}", f"root={arguments.root}", f"output={table}")
             (file,) = table.glob(f"*step-{steps:08d}-*.json")
             protocols.add(file.stem.rsplit("-", 1)[1])
-            found[name].append(json.loads(file.read_text())["metrics"])
+            results[name].append(json.loads(file.read_text())["metrics"])
     if len(protocols) > 1:
-        sys.exit(f"measured by several protocols ({', '.join(sorted(protocols))}), so there is no table")
+        sys.exit(f"the evaluations have different protocols: {', '.join(sorted(protocols))}. Remove {arguments.folder}/*/table")
     print(f"\nprotocol {protocols.pop()}; mean +- standard deviation over {arguments.seeds} seeds\n")
     print(f"| | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
-    for name, results in found.items():
-        print(f"| {name} | {' | '.join(spread([result[key] for result in results]) for key in COLUMNS)} |")
+    for name, evaluations in results.items():
+        print(f"| {name} | {' | '.join(spread([result[key] for result in evaluations]) for key in COLUMNS)} |")
 
 
 def command(module: str, *arguments: str) -> None:
-    """Run one of the commands; stop at the first that fails."""
+    """Run a command of gan_cli. Exits if it fails."""
     print("gan-" + module.removeprefix("gan_cli."), *arguments, flush=True)
     done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.DEVNULL)
     if done.returncode:
@@ -67,7 +67,7 @@ def command(module: str, *arguments: str) -> None:
 
 
 def spread(values: list[float]) -> str:
-    """``12.3 +- 0.4``."""
+    """Format mean and standard deviation as ``12.3 +- 0.4``."""
     digits = 4 if max(map(abs, values)) < 0.1 else 3 if max(map(abs, values)) < 2 else 2
     if len(values) < 2:
         return f"{values[0]:.{digits}f}"

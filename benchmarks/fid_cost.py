@@ -1,8 +1,8 @@
-"""What FID costs on the features of 10,000 images, beside torch-fidelity and torchmetrics, in turns in one process.
+"""Time of the FID of 10,000 images from their features, compared with torch-fidelity and torchmetrics.
 
     python benchmarks/fid_cost.py [--n 10000] [--dim 2048] [--rounds 3]
 
-torchmetrics is left out where it is not installed. Every way gets the same float32 features and starts from them.
+All start from the same float32 features and run in turns in one process. torchmetrics is left out if it is not installed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from gan_cli.metrics.frechet import Gaussian, frechet_distance
 
 
 def ours(real: Tensor, fake: Tensor) -> float:
-    """gan_cli."""
+    """FID by gan_cli."""
     return frechet_distance(Gaussian.of(real), Gaussian.of(fake))
 
 
 def fidelity(real: Tensor, fake: Tensor) -> float:
-    """torch-fidelity."""
+    """FID by torch-fidelity."""
     statistics = [fid_features_to_statistics(features) for features in (real, fake)]
     return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
 
 
 def torchmetrics_way(real: Tensor, fake: Tensor) -> float:
-    """torchmetrics, with an extractor that hands the features on."""
+    """FID by torchmetrics, with an extractor that returns its input."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     extractor = nn.Identity()
@@ -43,7 +43,7 @@ def torchmetrics_way(real: Tensor, fake: Tensor) -> float:
 
 
 def main() -> None:
-    """Take turns, print medians."""
+    """Run all in turns and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", default=10_000, type=int)
     parser.add_argument("--dim", default=2048, type=int)
@@ -66,13 +66,13 @@ def main() -> None:
     values = {}
     for _ in range(arguments.rounds):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             values[name] = way(real, fake)
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - start)
     base = sorted(seconds["gan_cli"])[arguments.rounds // 2]
     print(f"{arguments.n} x {arguments.dim}, {torch.get_num_threads()} threads, medians of {arguments.rounds}")
-    for name, taken in seconds.items():
-        median = sorted(taken)[arguments.rounds // 2]
+    for name, times in seconds.items():
+        median = sorted(times)[arguments.rounds // 2]
         print(f"{name:<15} FID {values[name]:.8f}  {median:6.2f} s  {median / base:5.2f} x ours")
 
 

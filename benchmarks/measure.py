@@ -1,7 +1,7 @@
-"""A training in a process of its own that goes on when it is told to, so that several can take turns on one machine.
+"""Trainings in separate processes that run on request, so that several can take turns on one machine.
 
-``Training`` is the parent's side. The process runs the plain loop, or gan_cli's own ``session.run`` with all it does
-beside the step; after the steps it was asked for it says how long they took, and waits.
+``Training`` is the parent's side. The process runs the plain loop, or gan_cli's ``session.run`` with everything outside the
+step. After the requested steps it reports how long they took and waits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 @dataclass(frozen=True)
 class Shape:
-    """Where a tensor's numbers lie; what they are does not matter to the time."""
+    """The memory layout of a tensor. Its values do not affect the time."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -49,7 +49,7 @@ class Shape:
     device: torch.device
 
     def make(self) -> Tensor:
-        """Random numbers laid out like that."""
+        """Make a tensor of random numbers with this layout."""
         if 0 in self.shape:
             return torch.empty(self.shape, dtype=self.dtype, device=self.device)
         size = 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True))
@@ -57,7 +57,7 @@ class Shape:
 
 
 class Products(TorchDispatchMode):
-    """Counts the FLOPs of every matrix product and convolution, forward and backward, by torch's formulas, and notes them.
+    """Recorder of all matrix products and convolutions, forward and backward, with their FLOPs by torch's formulas.
 
     torch's ``FlopCounterMode`` counts the same, but its hooks fail on ``autograd.grad``, which a gradient penalty needs.
     """
@@ -78,19 +78,19 @@ class Products(TorchDispatchMode):
 
     @torch.no_grad()
     def again(self, rounds: int) -> float:
-        """Does all of them ``rounds`` times, alone. Returns the median time in seconds."""
-        made: dict[Shape, Tensor] = {}
-        make = lambda x: made.setdefault(x, x.make()) if isinstance(x, Shape) else x  # noqa: E731
+        """Repeat all recorded operations ``rounds`` times. Returns the median time in seconds."""
+        tensors: dict[Shape, Tensor] = {}
+        make = lambda x: tensors.setdefault(x, x.make()) if isinstance(x, Shape) else x  # noqa: E731
         calls = [(func, tree_map(make, args), tree_map(make, kwargs)) for func, args, kwargs in self.calls]
-        taken = []
+        times = []
         for _ in range(rounds + 1):
             synchronise()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for func, args, kwargs in calls:
                 func(*args, **kwargs)
             synchronise()
-            taken.append(time.perf_counter() - begun)
-        return statistics.median(taken[1:])
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[1:])
 
 
 def synchronise() -> None:
@@ -105,7 +105,7 @@ UPDATES = ("_foreach_", "_fused_", "linalg_vector_norm")
 
 
 def kind_of(event: Any) -> str | None:
-    """Which of :data:`KINDS` an event of the profiler is; None if it is no operation."""
+    """The kind of a profiler event, one of :data:`KINDS`; None if it is not an operation."""
     name = event.name
     if not name.startswith("aten::"):
         return None
@@ -123,13 +123,13 @@ def kind_of(event: Any) -> str | None:
 
 
 def profiled(events: Iterable[Any], wall: float, cuda: bool) -> Report:
-    """Seconds by kind, and on a GPU those that kernels ran."""
+    """Seconds by kind, and on a GPU the seconds in which kernels ran."""
     kinds: dict[str, float] = dict.fromkeys(KINDS, 0.0)
     device = 0.0
     for event in events:
         kind = kind_of(event)
         if cuda and event.device_type == torch.autograd.DeviceType.CUDA:
-            if getattr(event, "is_user_annotation", False):  # spans kernels that are counted
+            if getattr(event, "is_user_annotation", False):  # a span around kernels, which are counted themselves
                 continue
             device += event.time_range.elapsed_us() / 1e6
         elif kind is not None:
@@ -139,28 +139,28 @@ def profiled(events: Iterable[Any], wall: float, cuda: bool) -> Report:
 
 
 def memory(cuda: bool) -> int:
-    """The most bytes that this process has had at a time: on the GPU, or else resident."""
+    """Peak memory of this process in bytes: allocated on the GPU, or resident."""
     if cuda:
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Enough(Exception):
-    """The training is to end."""
+    """The parent has requested the end of the training."""
 
 
 class Watch:
-    """The process's side: runs the steps that it is asked for and answers."""
+    """The process's side: runs the requested steps and reports."""
 
     def __init__(self, connection: Connection, cuda: bool) -> None:
         self.connection, self.cuda = connection, cuda
         self.waited, self.left = 0.0, 0
 
     def begin(self) -> None:
-        """Before a step that follows what was asked for: wait for the next request.
+        """Wait for the next request, before its first step.
 
         Raises:
-            Enough: it is to end.
+            Enough: the request is to end.
         """
         what, count = self.connection.recv()
         if what == "end":
@@ -179,7 +179,7 @@ class Watch:
         self.started, self.cpu = time.perf_counter(), time.process_time()
 
     def step(self) -> None:
-        """After each step."""
+        """Count a step. After the last requested one, report and wait for the next request."""
         self.left -= 1
         if self.left > 0:
             return
@@ -191,26 +191,26 @@ class Watch:
         self.begin()
 
     def loader(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """One epoch after the other, without end; what batches are waited for is counted.
+        """Repeat the epochs of ``batches`` endlessly and measure the time spent waiting for batches.
 
         Raises:
-            ValueError: there is not one batch.
+            ValueError: an epoch has no batch.
         """
         while True:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             iterator = iter(batches)  # starts the workers of a DataLoader, every epoch
             batch = next(iterator, None)
             if batch is None:
                 raise ValueError("the data set is smaller than a batch")
             while batch is not None:
-                self.waited += time.perf_counter() - begun
+                self.waited += time.perf_counter() - start
                 yield batch
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 batch = next(iterator, None)
 
 
 def run_plain(watch: Watch, kind: str, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
-    """The plain loop."""
+    """Run the plain loop."""
     steps = plain_steps(CASES[case], composed(CASES[case], folder, *settings), folder, watch.loader)
     next(steps)
     watch.connection.send({"precision": "fp32", "compiled": False})
@@ -221,7 +221,7 @@ def run_plain(watch: Watch, kind: str, case: str, folder: Path, settings: Sequen
 
 
 def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequence[str], run_dir: Path) -> None:
-    """``gan-train`` itself, held up between its steps. ``kind``: ``as compiled`` makes the products of a compiled step."""
+    """Run ``gan-train``, stopped between steps. ``kind``: ``as compiled`` has the operations of a compiled step."""
     from gan_cli.app.commands import Command
     from gan_cli.training import session
 
@@ -232,9 +232,9 @@ def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequenc
         load = batches.__next__
 
         def timed(self: Any) -> Any:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             batch = load(self)
-            watch.waited += time.perf_counter() - begun
+            watch.waited += time.perf_counter() - start
             return batch
 
         def after(logs: dict[str, Tensor]) -> bool:
@@ -247,7 +247,7 @@ def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequenc
         precision = "bf16" if game.generator.precision is torch.bfloat16 else "fp32"
         watch.connection.send({"precision": precision, "compiled": compiled})
         watch.begin()
-        if kind == "as compiled":  # G goes twice over the same noise then
+        if kind == "as compiled":  # a compiled step has two passes of G over the same noise
             game.task.repeats = False
         train(game, after_step=after, **keywords)
 
@@ -257,7 +257,7 @@ def run_ours(watch: Watch, kind: str, case: str, folder: Path, settings: Sequenc
 
 
 def end_with_parent() -> None:
-    """Wait for the end of the parent, and end."""
+    """Exit when the parent process ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -265,15 +265,15 @@ def end_with_parent() -> None:
 
 
 def end_with_parent_too() -> None:
-    """The same for a process that is stopped, on Linux."""
+    """Let the kernel kill this process when its parent ends, on Linux. This works for a stopped process too."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def serve(connection: Connection, kind: str, case: str, folder: Path, settings: Sequence[str], cuda: bool) -> None:
-    """What the process runs."""
+    """Run a training in this process, as the target of :class:`Training`."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    os.setsid()  # a group of its own, with the workers of its loader
+    os.setsid()  # a process group with the workers of the loader
     end_with_parent_too()
     with tempfile.TemporaryDirectory(prefix="gan-cli-bench-") as home:
         os.dup2(os.open(f"{home}/stderr", os.O_WRONLY | os.O_CREAT), 2)  # no progress bar, no warnings between the tables
@@ -281,7 +281,7 @@ def serve(connection: Connection, kind: str, case: str, folder: Path, settings: 
         run = run_plain if kind == "plain" else run_ours
         try:
             run(Watch(connection, cuda), kind, case, folder, settings, Path(home) / "run")
-        except (Enough, EOFError):  # or the parent is gone
+        except (Enough, EOFError):  # EOFError: the parent has ended
             pass
         except BaseException:
             with contextlib.suppress(OSError):
@@ -289,11 +289,11 @@ def serve(connection: Connection, kind: str, case: str, folder: Path, settings: 
 
 
 class Training:
-    """A process that trains when it is told to.
+    """A process that trains on request.
 
     Args:
-        kind: ``plain``, ``ours`` or ``as compiled``. case: of :data:`cases.CASES`. folder: of its data.
-        settings: for all kinds. device: ``cpu`` or ``cuda``.
+        kind: ``plain``, ``ours`` or ``as compiled``. case: key of :data:`cases.CASES`. folder: directory of its data.
+        settings: arguments of ``gan-train``, which the plain loop uses too. device: ``cpu`` or ``cuda``.
     """
 
     def __init__(self, kind: str, case: str, folder: Path, settings: Sequence[str], device: str) -> None:
@@ -301,11 +301,11 @@ class Training:
         context.set_forkserver_preload(
             ["measure", "gan_cli.training.session", "torch.utils.tensorboard", "tqdm"]
         )  # once for all
-        self.connection, theirs = context.Pipe()
-        given = [*settings, f"device={device}"]
-        self.process = context.Process(target=serve, args=(theirs, kind, case, folder, given, device == "cuda"))
+        self.connection, child_end = context.Pipe()
+        overrides = [*settings, f"device={device}"]
+        self.process = context.Process(target=serve, args=(child_end, kind, case, folder, overrides, device == "cuda"))
         self.process.start()
-        theirs.close()
+        child_end.close()
         began = self._receive()
         self.precision: str = began["precision"]
         self.compiled: bool = began["compiled"]
@@ -315,17 +315,18 @@ class Training:
         try:
             report: Report = self.connection.recv()
         except EOFError:
-            report = {"error": "the process is gone, most often for want of memory"}
+            report = {"error": "the training process was killed, most likely for lack of memory"}
         if "error" in report:
             self.process.join()
             sys.exit(report["error"])
         return report
 
     def ask(self, what: str, count: int = 1) -> Report:
-        """``steps``, ``products`` or ``profile``, over ``count`` steps.
+        """Run ``count`` steps. ``what``: ``steps``, ``products`` or ``profile``.
 
         Returns:
-            ``seconds``, those of the process (``cpu``), those ``waited`` for data, ``memory`` in bytes, and what was asked for.
+            ``seconds`` of wall time, ``cpu`` seconds, seconds ``waited`` for data, peak ``memory`` in bytes, and the results of
+            ``products`` or ``profile``.
         """
         self._signal(signal.SIGCONT)
         self.connection.send((what, count))
@@ -335,12 +336,12 @@ class Training:
             self._signal(signal.SIGSTOP)
 
     def _signal(self, number: int) -> None:
-        """To the process and the workers of its loader, which would go on decoding while others have their turn."""
+        """Send a signal to the process and to the workers of its loader, which would otherwise keep decoding."""
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid or 0, number)
 
     def end(self) -> None:
-        """End it."""
+        """End the process."""
         self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             self.connection.send(("end", 0))
@@ -351,26 +352,26 @@ class Training:
 
 
 class Peak:
-    """The rate of a large square matrix product, FLOP/s, measured now and then between everything else."""
+    """The rate of a large square matrix product in FLOP/s, measured several times between the trainings."""
 
     def __init__(self, device: str) -> None:
         self.device, self.size = torch.device(device), 2048 if device == "cpu" else 8192
         self.rates: dict[str, list[float]] = defaultdict(list)
 
     def measure(self) -> None:
-        """One more of each type."""
+        """Measure the rate of each precision once more."""
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             a, b = (torch.randn(self.size, self.size, device=self.device).to(dtype) for _ in range(2))
             a @ b
-            taken = []
+            times = []
             for _ in range(3):
                 synchronise()
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 a @ b
                 synchronise()
-                taken.append(time.perf_counter() - begun)
-            self.rates[name].append(2 * self.size**3 / min(taken))
+                times.append(time.perf_counter() - start)
+            self.rates[name].append(2 * self.size**3 / min(times))
 
     def __getitem__(self, name: str) -> float:
-        """The median, ``fp32`` or ``bf16``."""
+        """The median rate of ``fp32`` or ``bf16``."""
         return statistics.median(self.rates[name])

@@ -1,10 +1,10 @@
-"""Plain PyTorch training loops, as tutorials and reference codes have them: what ``benchmarks/speed.py`` compares with.
+"""Plain PyTorch training loops of tutorials and reference codes, the baseline of ``benchmarks/speed.py``.
 
-They are written to be fair: the networks are gan_cli's own, so the mathematics are the same, G runs once a step wherever the
-code they follow does so, and nothing is slower than what the reader of such a tutorial runs. They are float32, in PyTorch's
-default memory format, with the default optimizers of ``torch.optim`` and a ``DataLoader`` that transforms images one by one.
+The comparison is fair: the networks are those of gan_cli, and G runs once per step if it does so in the original code. The
+loops are float32, in PyTorch's default memory format, with the default optimizers of ``torch.optim`` and a ``DataLoader``
+that transforms images one by one.
 
-A loop is a generator that yields both losses after every update of G. ``.item()`` is called where the code it follows does.
+A loop is a generator that yields both losses after every update of G. It calls ``.item()`` where the original code does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Losses = dict[str, Tensor]
 
 @dataclass
 class Players:
-    """Two networks on a device; ``latent_dim``: of z, 0 for translators."""
+    """Two networks on a device. ``latent_dim``: dimension of z, 0 for translators."""
 
     generator: nn.Module
     discriminator: nn.Module
@@ -40,9 +40,9 @@ Loop = Callable[[Players, Iterable[Any]], Iterator[Losses]]
 
 
 def idx_loader(dataset: type[datasets.MNIST], root: Path, batch_size: int, image_size: int, *, workers: int) -> Iterable[Any]:
-    """torchvision's MNIST or FashionMNIST as every tutorial loads it: ToTensor and Normalize for one image at a time.
+    """Load torchvision's MNIST or FashionMNIST as tutorials do: ToTensor and Normalize for one image at a time.
 
-    28 pixels stay, 32 are padded, other sizes resized. Yields images (B, 1, H, H), labels (B,).
+    Images are kept at 28 pixels, padded to 32 or resized to others. Yields images (B, 1, H, H), labels (B,).
     """
     fit = {28: [], 32: [transforms.Pad(2)]}.get(image_size, [transforms.Resize(image_size)])
     transform = transforms.Compose([*fit, transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
@@ -51,7 +51,7 @@ def idx_loader(dataset: type[datasets.MNIST], root: Path, batch_size: int, image
 
 
 def folder_loader(root: Path, batch_size: int, image_size: int) -> Iterable[Any]:
-    """A folder of photos as in PyTorch's DCGAN tutorial: two workers decode, resize and crop. Yields images, labels."""
+    """Load a folder of photos as in PyTorch's DCGAN tutorial, with two workers. Yields images, labels."""
     transform = transforms.Compose(
         [
             transforms.Resize(image_size),
@@ -65,7 +65,7 @@ def folder_loader(root: Path, batch_size: int, image_size: int) -> Iterable[Any]
 
 
 def array_loader(images: Tensor, batch_size: int) -> Iterator[np.ndarray]:
-    """A set in memory as caogang/wgan-gp has MNIST: float32 arrays, shuffled every epoch. Endless."""
+    """Serve a data set from memory as caogang/wgan-gp does: float32 arrays, shuffled every epoch, endlessly."""
     arrays = images.float().div(127.5).sub(1.0).numpy()
     while True:
         order = np.random.permutation(len(arrays))
@@ -74,7 +74,7 @@ def array_loader(images: Tensor, batch_size: int) -> Iterator[np.ndarray]:
 
 
 class Pairs(Dataset[dict[str, Tensor]]):
-    """Files with two images side by side, cut and mirrored alike, as in junyanz/pytorch-CycleGAN-and-pix2pix."""
+    """Pairs from files with two images side by side, as in junyanz/pytorch-CycleGAN-and-pix2pix."""
 
     def __init__(self, folder: Path, load_size: int, crop_size: int) -> None:
         self.paths, self.load_size, self.crop_size = sorted(folder.iterdir()), load_size, crop_size
@@ -102,7 +102,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
 
 
 class Domains(Dataset[dict[str, Tensor]]):
-    """Two folders that are no pairs: B is drawn at random, as in junyanz/pytorch-CycleGAN-and-pix2pix."""
+    """Unpaired images from two folders, B drawn at random, as in junyanz/pytorch-CycleGAN-and-pix2pix."""
 
     def __init__(self, root: Path, load_size: int, crop_size: int) -> None:
         self.paths = {side: sorted((root / f"train{side}").iterdir()) for side in "AB"}
@@ -127,20 +127,20 @@ class Domains(Dataset[dict[str, Tensor]]):
 
 
 def translation_loader(dataset: Pairs | Domains, batch_size: int) -> Iterable[Any]:
-    """With four workers, the default of junyanz/pytorch-CycleGAN-and-pix2pix."""
+    """A loader with four workers, the default of junyanz/pytorch-CycleGAN-and-pix2pix."""
     return DataLoader(dataset, batch_size, shuffle=True, num_workers=4, drop_last=True)
 
 
 def show(*values: Tensor) -> None:
-    """Where the original prints or plots numbers, and so waits for the device."""
+    """Read values from the device where the original code prints or plots them, which waits for the device."""
     for value in values:
         value.item()
 
 
 def mlp_gan(players: Players, loader: Iterable[Any]) -> Iterator[Losses]:
-    """The Fashion-MNIST tutorial: BCELoss on probabilities, Adam 2e-4 with default betas, one G(z) for both turns of a step.
+    """The Fashion-MNIST tutorial: BCELoss on probabilities, Adam 2e-4 with default betas, one G(z) per step.
 
-    D learns from real and generated images in two passes; in G's turn D's gradients are computed too, and thrown away.
+    D gets real and generated images in two passes. In G's turn the gradients of D are computed too and not used.
     """
     generator, discriminator, device = players.generator, players.discriminator, players.device
     criterion = nn.BCELoss()
@@ -202,7 +202,7 @@ def wgan(players: Players, loader: Iterable[Any], n_critic: int = 5) -> Iterator
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
-    """As in caogang/wgan-gp."""
+    """The gradient penalty of caogang/wgan-gp."""
     alpha = torch.rand(len(real), 1, 1, 1, device=real.device).expand(real.size())
     between = (alpha * real + (1 - alpha) * fake).requires_grad_(True)
     scores = critic(between)
@@ -215,7 +215,7 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
 def wgan_gp(players: Players, loader: Iterable[Any], n_critic: int = 5) -> Iterator[Losses]:
     """caogang/wgan-gp: Adam 1e-4 with betas 0 and 0.9, images in memory, a backward pass for each of the three terms.
 
-    The critic is frozen in G's turn, as it is there.
+    The critic is frozen in G's turn, as in that code.
     """
     generator, critic, device = players.generator, players.discriminator, players.device
     d_optimizer = torch.optim.Adam(critic.parameters(), lr=1e-4, betas=(0.0, 0.9))
@@ -250,9 +250,9 @@ def wgan_gp(players: Players, loader: Iterable[Any], n_critic: int = 5) -> Itera
 
 
 def dcgan(players: Players, loader: Iterable[Any], conditional: bool = False) -> Iterator[Losses]:
-    """PyTorch's DCGAN tutorial: BCELoss, two backward passes of D, one G(z) a step, ``.item()`` of five numbers every step.
+    """PyTorch's DCGAN tutorial: BCELoss, two backward passes of D, one G(z) and five calls of ``.item()`` per step.
 
-    ``conditional``: the label goes into both players, as codes for conditional DCGANs do it in the same loop.
+    ``conditional``: whether both players get the label.
     """
     torch.backends.cudnn.benchmark = True
     netG, netD, device = players.generator, players.discriminator, players.device
@@ -292,19 +292,19 @@ def dcgan(players: Players, loader: Iterable[Any], conditional: bool = False) ->
 
 
 def cdcgan(players: Players, loader: Iterable[Any]) -> Iterator[Losses]:
-    """The same loop with labels."""
+    """The loop of :func:`dcgan` with labels."""
     return dcgan(players, loader, conditional=True)
 
 
 def set_requires_grad(networks: Iterable[nn.Module], wanted: bool) -> None:
-    """As in junyanz/pytorch-CycleGAN-and-pix2pix: no gradients for D's weights in G's turn."""
+    """Freeze or unfreeze networks, as in junyanz/pytorch-CycleGAN-and-pix2pix."""
     for network in networks:
         for parameter in network.parameters():
             parameter.requires_grad = wanted
 
 
 def pix2pix(players: Players, loader: Iterable[Any]) -> Iterator[Losses]:
-    """The pix2pix model of junyanz/pytorch-CycleGAN-and-pix2pix: D first, one G(A) a step, D frozen in G's turn, Adam."""
+    """The pix2pix model of junyanz/pytorch-CycleGAN-and-pix2pix: D first, one G(A) per step, D frozen in G's turn, Adam."""
     torch.backends.cudnn.benchmark = True
     netG, netD, device = players.generator, players.discriminator, players.device
     criterion, l1 = nn.BCEWithLogitsLoss(), nn.L1Loss()
@@ -336,13 +336,13 @@ def pix2pix(players: Players, loader: Iterable[Any]) -> Iterator[Losses]:
 
 
 class ImagePool:
-    """Up to 50 earlier images in a list, asked one at a time, as in junyanz/pytorch-CycleGAN-and-pix2pix."""
+    """A pool of up to 50 earlier images, queried one by one, as in junyanz/pytorch-CycleGAN-and-pix2pix."""
 
     def __init__(self, size: int = 50) -> None:
         self.size, self.images = size, list[Tensor]()
 
     def query(self, images: Tensor) -> Tensor:
-        """(N, C, H, W) -> as many, old or new."""
+        """Return as many images (N, C, H, W), each new or from the pool."""
         returned = []
         for image in images.detach():
             image = image.unsqueeze(0)
@@ -363,7 +363,7 @@ def cyclegan(players: Players, loader: Iterable[Any]) -> Iterator[Losses]:
     """The CycleGAN model of junyanz/pytorch-CycleGAN-and-pix2pix: six passes of the generators, then both discriminators."""
     torch.backends.cudnn.benchmark = True
     netG_A, netG_B = players.generator.a2b, players.generator.b2a
-    netD_A, netD_B = players.discriminator.b, players.discriminator.a  # there D_A judges images of B
+    netD_A, netD_B = players.discriminator.b, players.discriminator.a  # in that code D_A discriminates images of B
     device, criterion, l1 = players.device, nn.MSELoss(), nn.L1Loss()
     real_label, fake_label = torch.tensor(1.0, device=device), torch.tensor(0.0, device=device)
     optimizer_G = torch.optim.Adam(itertools.chain(netG_A.parameters(), netG_B.parameters()), lr=2e-4, betas=(0.5, 0.999))

@@ -1,10 +1,10 @@
-"""What R1 costs: on the logits that the loss made, with a pass of its own, and every 16th step only.
+"""Cost of R1: on the logits of the loss, with an additional pass of D, and in every 16th step only.
 
     python benchmarks/regularisers.py [--rounds 12] [--width 64] [--size 32]
 
-The three and the plain loss take turns in one process, so that they share the machine's moods. Printed are milliseconds of a
-whole step of DCGAN without normalisation (one update of D, one of G), the median over the rounds, and the ratio to the plain
-loss, the median of the ratios round by round.
+The three and the plain loss take turns in one process, so that other load on the machine affects all of them. The network is
+a DCGAN without normalisation; a step has one update of D and one of G. Printed are the median milliseconds of a step, and
+the median over the rounds of the ratio to the plain loss.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from gan_cli.tasks.noise import NoiseToImage
 from gan_cli.training.ema import EMA
 from gan_cli.training.loop import Player, Progress, train
 
-BATCH, STEPS = 64, 16  # images; steps of a round, in which a lazy regulariser of every=16 takes part once
+BATCH_SIZE = 64
+STEPS_PER_ROUND = 16  # a regulariser with every=16 is part of one of them
 
 
 class OwnPass(Regulariser):
-    """R1 with a pass of D of its own, as a penalty on the critic has it."""
+    """R1 with an additional pass of D, as in a penalty."""
 
     per_sample = True
 
@@ -43,18 +44,18 @@ class OwnPass(Regulariser):
 
 
 class Stream:
-    """The same random images for ever."""
+    """An endless stream of one random batch."""
 
     def __init__(self, size: int) -> None:
-        self.batch, self.position = {"image": torch.rand(BATCH, 1, size, size) * 2 - 1}, 0
+        self.batch, self.position = {"image": torch.rand(BATCH_SIZE, 1, size, size) * 2 - 1}, 0
 
     def __next__(self) -> dict[str, Tensor]:
-        self.position += BATCH
+        self.position += BATCH_SIZE
         return self.batch
 
 
 def game(size: int, width: int, regulariser: Regulariser | None) -> SimpleNamespace:
-    """Two DCGAN networks without normalisation in D, and what they are trained with."""
+    """A game of two DCGAN networks without normalisation in D."""
     torch.manual_seed(0)
     networks = {
         "generator": dcgan.Generator(latent_dim=100, image_size=size, channels=1, width=width),
@@ -74,7 +75,7 @@ def game(size: int, width: int, regulariser: Regulariser | None) -> SimpleNamesp
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure in turns and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--width", type=int, default=64)
@@ -92,10 +93,10 @@ def main() -> None:
         if turn == options.rounds:
             break
         for name, each in games.items():
-            begun = time.perf_counter()
-            train(each, total_steps=each.progress.step + STEPS, seed=0, after_step=lambda logs: True)
-            if turn >= 0:  # the first round warms up
-                seconds[name].append((time.perf_counter() - begun) / STEPS)
+            start = time.perf_counter()
+            train(each, total_steps=each.progress.step + STEPS_PER_ROUND, seed=0, after_step=lambda logs: True)
+            if turn >= 0:  # the first round is a warm-up
+                seconds[name].append((time.perf_counter() - start) / STEPS_PER_ROUND)
     plain = seconds["plain loss"]
     for name, values in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(values, plain, strict=True))

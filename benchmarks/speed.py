@@ -1,9 +1,9 @@
-"""How fast gan_cli trains, beside plain loops of the same networks on the same data, in turns: the tables of docs/speed.md.
+"""Speed of gan_cli against plain loops of the same networks on the same data: the tables of docs/speed.md.
 
     python benchmarks/speed.py [--models mlp,dcgan64] [--quick] [--data data] [--device cuda] [--write-docs]
 
-Every training is a process of its own, see ``measure.py``. In each round every one of them does the same number of steps while
-the others sleep, and a ratio is that of one round. Real data is used where ``--data`` has it.
+Every training is a separate process, see ``measure.py``. In each round every process runs the same number of steps while the
+others sleep, and ratios are taken within a round. Data sets missing in ``--data`` are replaced by synthetic images.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from gan_cli.compute.device import choose_device, default_threads
 DOCS = Path(__file__).parents[1] / "docs"
 MODELS = [name for name in CASES if not name.endswith("_mnist")]
 FP32, COMPILED, DEFAULT = "fp32", "fp32, compiled", "as chosen"
-# Of the curves: what grows, its settings, its values.
+# The growth curves: quantity -> its setting and values.
 GROWTH = {
     "batch": ("batch_size={}", [16, 64, 256]),
     "image size": ("dataset.image_size={}", [32, 64, 128]),
     "data set": ("", [1_000, 10_000, 60_000]),
 }
-WARM = {"cpu": 2, "cuda": 10}  # steps before anything is measured: compiling, and recording CUDA graphs
+WARM_UP_STEPS = {"cpu": 2, "cuda": 10}  # steps for compiling and recording CUDA graphs, not measured
 
 Result = dict[str, Any]
 
 
 def ways(quick: bool) -> dict[str, list[str]]:
-    """How gan_cli is run: the same mathematics as the plain loop, compiled unless it has to be quick, and as it chooses."""
+    """Settings of the measured variants of gan_cli: in float32, compiled (not with ``quick``), and with default settings."""
     compiled = {} if quick else {COMPILED: ["precision=fp32", "compile=true"]}
     return {FP32: ["precision=fp32", "compile=false"], **compiled, DEFAULT: ["compile=false"] if quick else []}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``rounds`` turns of about ``seconds`` of the plain loop each, at most ``most`` steps."""
+    """Length of a measurement: ``rounds`` rounds of about ``seconds`` of the plain loop, at most ``most`` steps each."""
 
     rounds: int
     seconds: float
@@ -58,19 +58,19 @@ class Plan:
 def compare(
     case: str, folder: Path, settings: Sequence[str], device: str, plan: Plan, peak: Peak, kinds: dict[str, list[str]]
 ) -> Result:
-    """Trains one case in all ways, in turns.
+    """Train one case with the plain loop and all variants of gan_cli, in turns.
 
     Returns:
-        For ``plain`` and each of ``kinds``, of each round: ``seconds`` of a step, those of the process (``cpu``), those that it
-        ``waited`` for data; and ``memory`` in bytes. For ours also ``beside``, the seconds of a picture, what is measured with
-        it and a checkpoint.
+        For ``plain`` and each of ``kinds``: lists over the rounds of ``seconds``, ``cpu`` seconds and seconds ``waited`` for
+        data per step; and the peak ``memory`` in bytes. For gan_cli also ``beside``, the seconds of a picture with its
+        measurements and a checkpoint.
     """
     running: dict[str, Training] = {}
     try:
         running["plain"] = Training("plain", case, folder, settings, device)
-        running["plain"].ask("steps", WARM[device])
+        running["plain"].ask("steps", WARM_UP_STEPS[device])
         steps = max(1, min(plan.most, round(plan.seconds / running["plain"].ask("steps", 1)["seconds"])))
-        last = WARM[device] + steps * plan.rounds + 2  # that of the picture and the checkpoint
+        last = WARM_UP_STEPS[device] + steps * plan.rounds + 2  # the step with the picture and the checkpoint
         rhythm = [f"log_every={steps}", f"sample_every={last}", f"save_every={last}"]
         for name, own in kinds.items():
             try:
@@ -78,13 +78,13 @@ def compare(
             except SystemExit as error:
                 if name != COMPILED:
                     raise
-                print(f"no figures of {name}: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+                print(f"{name} is left out: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
                 continue
-            running[name].ask("steps", WARM[device])
+            running[name].ask("steps", WARM_UP_STEPS[device])
         rounds = []
         for k in range(plan.rounds):
             peak.measure()
-            names = [*running][k % len(running) :] + [*running][: k % len(running)]  # each is first once
+            names = [*running][k % len(running) :] + [*running][: k % len(running)]  # another one is first in each round
             rounds.append({name: running[name].ask("steps", steps) for name in names})
         result: Result = {}
         for name, training in running.items():
@@ -103,20 +103,20 @@ def compare(
 
 
 def products(case: str, folder: Path, settings: Sequence[str], device: str, *, compiled: bool) -> Result:
-    """``flops`` of a step and ``bare``, the seconds of its products alone. Without torch.compile, which would hide them."""
+    """``flops`` of a step and ``bare``, the seconds of its products alone, measured without torch.compile."""
     training = Training("as compiled" if compiled else "ours", case, folder, [*settings, "compile=false"], device)
     try:
         training.ask("steps", 2)
-        found = training.ask("products")
-        return {key: found[key] for key in ("flops", "bare")}
+        report = training.ask("products")
+        return {key: report[key] for key in ("flops", "bare")}
     finally:
         training.end()
 
 
 def measure_models(
-    models: Sequence[str], folder: Path, given: dict[str, str], arguments: argparse.Namespace, peak: Peak
+    models: Sequence[str], folder: Path, sources: dict[str, str], arguments: argparse.Namespace, peak: Peak
 ) -> Result:
-    """All ways of training each model."""
+    """Measure the plain loop and all variants of each model."""
     results: Result = {}
     for name in models:
         case = CASES[name]
@@ -124,7 +124,7 @@ def measure_models(
         plan = Plan(2, 0.5, 20) if arguments.quick else Plan(arguments.rounds, 2.0)
         results[name] = {
             "title": case.title,
-            "data": given[case.data],
+            "data": sources[case.data],
             "images": images_per_step(config),
             "every": min(config.sample_every, config.save_every),
             "ways": compare(name, folder, common(arguments), arguments.device, plan, peak, ways(arguments.quick)),
@@ -132,15 +132,15 @@ def measure_models(
         ours = [way for kind, way in results[name]["ways"].items() if kind != "plain"]
         for precision, compiled in sorted({(way["precision"], way["compiled"]) for way in ours}):
             settings = [*common(arguments), f"precision={precision}"]
-            found = products(name, folder, settings, arguments.device, compiled=compiled)
+            figures = products(name, folder, settings, arguments.device, compiled=compiled)
             for way in ours:
-                way |= found if (way["precision"], way["compiled"]) == (precision, compiled) else {}
+                way |= figures if (way["precision"], way["compiled"]) == (precision, compiled) else {}
         print("\n".join(rows_of(results[name])), flush=True)
     return results
 
 
 def measure_growth(folder: Path, arguments: argparse.Namespace, peak: Peak) -> Result:
-    """Plain and ours at sizes of batch, image and data set."""
+    """Measure the plain loop and gan_cli for several sizes of batch, image and data set."""
     results: Result = {}
     for count in GROWTH["data set"][1]:
         first_images(folder / str(count), folder, count)
@@ -160,17 +160,17 @@ def measure_growth(folder: Path, arguments: argparse.Namespace, peak: Peak) -> R
 
 
 def common(arguments: argparse.Namespace) -> list[str]:
-    """Settings of every training."""
+    """Settings of all trainings."""
     return [f"threads={arguments.threads}"]
 
 
 def rate(way: Result, images: int) -> float:
-    """Images a second, the median."""
+    """Median of the images per second."""
     return images / statistics.median(way["seconds"])
 
 
 def ratios(ways: Result, name: str) -> list[float]:
-    """How many times faster than the plain loop, in each round."""
+    """Speed relative to the plain loop in each round, ascending."""
     return sorted(p / o for p, o in zip(ways["plain"]["seconds"], ways[name]["seconds"], strict=True))
 
 
@@ -181,7 +181,7 @@ MODELS_HEAD = [
 
 
 def rows_of(result: Result) -> list[str]:
-    """Of the table of models, one row for each way."""
+    """Rows of a model in the table of models, one for each variant."""
     rows = []
     for name, way in result["ways"].items():
         step = statistics.median(way["seconds"])
@@ -202,7 +202,7 @@ USE_HEAD = [
 
 
 def use_rows(results: Result, peaks: dict[str, float]) -> list[str]:
-    """How much of the machine ours uses."""
+    """Rows of the table of machine use."""
     rows = []
     for result in results.values():
         for name, way in result["ways"].items():
@@ -220,23 +220,23 @@ GROWTH_HEAD = ["| model | grows | to | plain, images/s | ours, images/s | ratio 
 
 
 def growth_row(title: str, what: str, point: Result) -> str:
-    """One point of a curve."""
+    """The table row of a point of a growth curve."""
     rates = [figure(rate(point["ways"][name], point["images"])) for name in ("plain", DEFAULT)]
     return f"| {title} | {what} | {point['value']:,} | {' | '.join(rates)} | {spread(ratios(point['ways'], DEFAULT))} |"
 
 
 def figure(value: float) -> str:
-    """Three digits, or all of a whole number: ``0.204``, ``17.6``, ``5,300``."""
+    """Format with three digits, or as a whole number from 100 on: ``0.204``, ``17.6``, ``5,300``."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def spread(values: list[float]) -> str:
-    """``3.2 (3.0-3.4)``: the median, the least and the most."""
+    """Format median, minimum and maximum as ``3.20 (3.00-3.40)``."""
     return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
 def machine(arguments: argparse.Namespace, peaks: dict[str, float]) -> str:
-    """On what it was measured."""
+    """Description of the machine and its rates."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -251,7 +251,7 @@ def machine(arguments: argparse.Namespace, peaks: dict[str, float]) -> str:
 
 
 def tables(results: Result, peaks: dict[str, float], place: str) -> dict[str, str]:
-    """The tables of docs/speed.md by their names there."""
+    """The tables of docs/speed.md, by their names in it."""
     models = results["models"].values()
     growth = [growth_row(g["title"], g["what"], point) for g in results["growth"].values() for point in g["points"]]
     return {
@@ -263,19 +263,19 @@ def tables(results: Result, peaks: dict[str, float], place: str) -> dict[str, st
 
 
 def write_between(path: Path, texts: dict[str, str]) -> None:
-    """Puts each text between ``<!-- NAME -->`` and ``<!-- /NAME -->`` of a file."""
+    """Write each text between ``<!-- NAME -->`` and ``<!-- /NAME -->`` in a file."""
     page = path.read_text(encoding="utf-8")
     for name, text in texts.items():
         head, begin, rest = page.partition(f"<!-- {name} -->\n")
         _, end, tail = rest.partition(f"<!-- /{name} -->")
         if not begin or not end:
-            sys.exit(f"{path} has no place for {name}: add <!-- {name} --> and <!-- /{name} -->")
+            sys.exit(f"{path} has no markers for {name}: add <!-- {name} --> and <!-- /{name} -->")
         page = f"{head}{begin}{text}\n{end}{tail}"
     path.write_text(page, encoding="utf-8")
 
 
 def draw(results: Result, path: Path) -> None:
-    """Bars of the ratios, and curves of what grows, narrow enough for a phone."""
+    """Draw bars of the ratios and the growth curves."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -290,7 +290,7 @@ def draw(results: Result, path: Path) -> None:
     names = [name for name in colours if name != "plain" and any(name in model["ways"] for model in models)]
     for row, model in enumerate(models):
         for k, name in enumerate(names):
-            if name not in model["ways"]:  # it could not be compiled
+            if name not in model["ways"]:  # compiling failed
                 continue
             values = ratios(model["ways"], name)
             middle = statistics.median(values)
@@ -324,17 +324,17 @@ def draw(results: Result, path: Path) -> None:
 
 
 def models(text: str) -> list[str]:
-    """``mlp,dcgan64`` as a list."""
+    """Parse a list of models such as ``mlp,dcgan64``."""
     names = text.split(",")
     if unknown := [name for name in names if name not in MODELS]:
-        raise argparse.ArgumentTypeError(f"there is no model {unknown[0]!r}. Choose of {', '.join(MODELS)}")
+        raise argparse.ArgumentTypeError(f"unknown model {unknown[0]!r}. Choose from {', '.join(MODELS)}")
     return names
 
 
 def shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those that the profile has too."""
-    parser.add_argument("--models", default=MODELS, type=models, help="of " + ",".join(MODELS))
-    parser.add_argument("--data", default=Path("data"), type=Path, help="the dataset.root of gan-train")
+    """Add the arguments shared with ``profile_step.py``."""
+    parser.add_argument("--models", default=MODELS, type=models, help="any of " + ",".join(MODELS))
+    parser.add_argument("--data", default=Path("data"), type=Path, help="dataset.root of gan-train")
     parser.add_argument("--device", default=choose_device("auto").type, choices=["cpu", "cuda"])
     parser.add_argument("--threads", default=default_threads(), type=int)
     parser.add_argument("--write-docs", action="store_true", help="rewrite the tables and the picture of docs/speed.md")
@@ -342,14 +342,14 @@ def shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure all models, print the tables and write them to the docs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared_arguments(parser)
-    parser.add_argument("--quick", action="store_true", help="few steps and rounds; no curves")
-    parser.add_argument("--no-growth", action="store_true", help="no curves")
+    parser.add_argument("--quick", action="store_true", help="few steps and rounds, no growth curves")
+    parser.add_argument("--no-growth", action="store_true", help="no growth curves")
     parser.add_argument("--rounds", default=5, type=int)
-    parser.add_argument("--save", type=Path, help="keep every figure in this JSON file")
-    parser.add_argument("--load", type=Path, help="measure nothing, take the figures of such a file")
+    parser.add_argument("--save", type=Path, help="write all measurements to this JSON file")
+    parser.add_argument("--load", type=Path, help="read the measurements from this JSON file instead of measuring")
     arguments = parser.parse_args()
     if arguments.load is not None:
         results = json.loads(arguments.load.read_text())
@@ -359,9 +359,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="gan-cli-bench-") as home:
             curves = not (arguments.quick or arguments.no_growth)
             kinds = {CASES[name].data for name in arguments.models} | ({"MNIST"} if curves else set())
-            given = make_data(Path(home), kinds, arguments.data)
+            sources = make_data(Path(home), kinds, arguments.data)
             print("\n".join(MODELS_HEAD), flush=True)
-            measured = measure_models(arguments.models, Path(home), given, arguments, peak)
+            measured = measure_models(arguments.models, Path(home), sources, arguments, peak)
             growth = measure_growth(Path(home), arguments, peak) if curves else {}
         peaks = {name: peak[name] for name in ("fp32", "bf16")}
         results = {"models": measured, "growth": growth, "peaks": peaks, "machine": machine(arguments, peaks)}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gan_cli.rundir.reload import Run, load_run
 
 
-def __getattr__(name: str) -> Any:  # torch is imported only when it is needed
+def __getattr__(name: str) -> Any:  # delays the import of torch
     if name in ("Run", "load_run"):
         from gan_cli.rundir import reload
 

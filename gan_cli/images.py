@@ -1,4 +1,4 @@
-"""Pictures: from images in [-1, 1] to uint8, grids, PNG and GIF files."""
+"""Conversion of images in [-1, 1] to uint8 pictures and grids, and PNG, GIF and npz files of them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from gan_cli.system import files
 
-MAKER = "gan_cli"
+MAKER = "gan_cli"  # stored in every file; only files with it may be overwritten
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1], float (N, C, H, W), to uint8 of the same shape on the CPU, rounded to the nearest level."""
+    """Convert images in [-1, 1], float (N, C, H, W), to uint8 of the same shape on the CPU, rounded to the nearest level."""
     return images.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to("cpu", torch.uint8)
 
 
 def make_grid(images: Tensor, per_row: int | None = None, pad: int = 2) -> Tensor:
-    """uint8 (N, C, H, W) to one uint8 picture (C, rows * (H + pad) + pad, ...) on a dark ground, left to right, top down.
+    """Arrange images, uint8 (N, C, H, W), in one uint8 picture (C, rows * (H + pad) + pad, ...), row by row.
 
-    ``per_row``: images in a row; the default makes the grid square.
+    ``per_row``: images in a row; by default the grid is square. ``pad``: width in pixels of the dark border.
     """
     n, channels, height, width = images.shape
     per_row = per_row or math.ceil(math.sqrt(n))
@@ -36,7 +36,7 @@ def make_grid(images: Tensor, per_row: int | None = None, pad: int = 2) -> Tenso
 
 
 def enlarge(picture: Tensor, smallest: int = 512) -> Tensor:
-    """Repeat pixels until the longer side of a (C, H, W) picture is at least ``smallest``, so that it can be looked at."""
+    """Repeat pixels of a (C, H, W) picture until its longer side has at least ``smallest`` pixels."""
     factor = -(-smallest // max(picture.shape[1:]))
     return picture.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
 
@@ -49,17 +49,17 @@ def _pil(picture: Tensor):  # type: ignore[no-untyped-def]
 
 
 def write_png(path: Path, picture: Tensor) -> None:
-    """Write a uint8 (C, H, W) picture, C 1 or 3; the file is whole or not there, and says who made it."""
+    """Write a uint8 (C, H, W) picture, C 1 or 3, atomically and marked as made by gan_cli."""
     from PIL.PngImagePlugin import PngInfo
 
     text = PngInfo()
     text.add_text("Software", MAKER)
-    with files.written(path) as file:
+    with files.atomic_file(path) as file:
         _pil(picture).save(file, format="PNG", pnginfo=text)
 
 
 def is_ours(path: Path) -> bool:
-    """Whether gan_cli made this PNG, GIF or npz file, so that it may be written again."""
+    """Return whether gan_cli made this PNG, GIF or npz file, so that it may be overwritten."""
     import zipfile
 
     from PIL import Image
@@ -76,24 +76,24 @@ def is_ours(path: Path) -> bool:
 
 
 def write_npz(path: Path, arrays: dict[str, Any]) -> None:
-    """numpy.savez; the file is whole or not there, and says who made it."""
+    """Write arrays as ``numpy.savez`` does, atomically and marked as made by gan_cli."""
     import zipfile
 
     import numpy as np
 
-    with files.written(path) as file:
+    with files.atomic_file(path) as file:
         np.savez(file, **arrays)
         with zipfile.ZipFile(file, "a") as archive:
             archive.comment = MAKER.encode()
 
 
 def write_gif(path: Path, pictures: Sequence[Tensor], milliseconds: int = 60) -> None:
-    """Write uint8 (C, H, W) pictures as an endless animation; the file is whole or not there."""
+    """Write uint8 (C, H, W) pictures as an endless animation, atomically."""
     _write_gif(path, map(_pil, pictures), milliseconds)
 
 
 def write_film(path: Path, pictures: Sequence[Path], milliseconds: int = 100) -> None:
-    """Write picture files of one size as an endless animation, the last one held for two seconds."""
+    """Write picture files of one size as an endless animation, which shows the last one for two seconds."""
     from PIL import Image
 
     def load(file: Path) -> Image.Image:
@@ -104,8 +104,8 @@ def write_film(path: Path, pictures: Sequence[Path], milliseconds: int = 100) ->
 
 
 def _write_gif(path: Path, frames: Iterator[Any], milliseconds: int | list[int]) -> None:
-    """``frames``: of Pillow, made as they are needed."""
-    with files.written(path) as file:
+    """``frames``: Pillow images, made one by one to save memory."""
+    with files.atomic_file(path) as file:
         next(frames).save(
             file, format="GIF", save_all=True, append_images=frames, duration=milliseconds, loop=0, comment=MAKER.encode()
         )

@@ -17,15 +17,15 @@ from gan_cli.ranges import Positive
 
 
 def accuracy(real_logits: Tensor, fake_logits: Tensor, boundary: float) -> Tensor:
-    """The share of real logits above and of generated ones below ``boundary``, averaged: a scalar in [0, 1]."""
+    """The mean of two shares: real logits above ``boundary`` and generated ones below it. A scalar in [0, 1]."""
     return ((real_logits > boundary).float().mean() + (fake_logits < boundary).float().mean()) / 2
 
 
 class Logistic:
-    """What losses on probabilities D = sigmoid(logits) share: the discriminator's side of the value function.
+    """Base of the losses on probabilities D = sigmoid(logits): the discriminator's side of the value function.
 
-    D maximises E[log D(x)] + E[log(1 - D(G(z)))] (Goodfellow et al. 2014, equation 1). Its loss is the sum of both terms
-    with the sign turned: log 4 = 1.386 where D = 1/2 everywhere, which is the value -log 4 of the game's optimum.
+    D maximises E[log D(x)] + E[log(1 - D(G(z)))] (Goodfellow et al. 2014, equation 1). Its loss is the negative of this
+    sum. It is log 4 = 1.386 where D = 1/2 everywhere, which is the optimum of the game.
     """
 
     uses_real = False
@@ -57,9 +57,9 @@ class NonSaturating(Logistic):
 
 
 class Score:
-    """What losses on plain scores share: D(x) is reported as it is.
+    """Base of the losses on unbounded scores D(x).
 
-    ``boundary``: the score between real and generated; None if a score by itself says nothing.
+    ``boundary``: the score that separates real from generated images; None if only differences of scores have a meaning.
     """
 
     uses_real = False
@@ -109,9 +109,9 @@ class Hinge(Score):
 
 
 class Wasserstein(Score):
-    """The critic estimates the Wasserstein-1 distance (Arjovsky et al. 2017, equation 2).
+    """Wasserstein loss: the critic estimates the Wasserstein-1 distance (Arjovsky et al. 2017, equation 2).
 
-    It must be kept Lipschitz by a constraint (weight clipping) or a penalty.
+    A constraint (weight clipping) or a penalty must keep the critic Lipschitz.
     """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""The objective: the whole game as one config node, so that ``loss=wgan_gp`` alone is right.
+"""The objective: the whole game as one config node, so that ``loss=wgan_gp`` alone is a complete choice.
 
-:class:`Critic` is the discriminator as a loss meets it: conditions bound, images augmented. :class:`Objective` combines an
+:class:`Critic` is the discriminator with its conditions bound and its images augmented. :class:`Objective` combines an
 adversarial loss with regularisers, a constraint and the order of the turns.
 """
 
@@ -27,11 +27,11 @@ class AdversarialLoss(Protocol):
     uses_real: bool
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """What D minimises, a scalar."""
+        """The loss that D minimises, a scalar."""
         ...
 
     def generator(self, real_logits: Tensor | None, fake_logits: Tensor) -> Tensor:
-        """What G minimises, a scalar."""
+        """The loss that G minimises, a scalar."""
         ...
 
     def report(self, real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
@@ -42,22 +42,22 @@ class AdversarialLoss(Protocol):
 class Augmentation(Protocol):
     """A differentiable change of every image that D sees, real and generated (Karras et al. 2020; Zhao et al. 2020).
 
-    An ``nn.Module``. Its buffers are saved with the run and resumed. Two optional methods control it:
-    ``after_discriminator(logs)`` is called after each update of D and returns scalars to log.
+    An ``nn.Module``, whose buffers are saved and restored with the run. An optional method ``after_discriminator(logs)`` is
+    called after each update of D and returns scalars to log.
     """
 
     def __call__(self, images: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Change ``images``, float (N, C, H, W) in [-1, 1], row k of each by the same draws. Returns as many."""
+        """Augment each tensor of ``images``, float (N, C, H, W) in [-1, 1]. Row k of every tensor uses the same draws."""
         ...
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What an update depends on besides its batch.
+    """The inputs of an update besides its batch.
 
     Attributes:
-        due: names of the regularisers that take part in it. A compiled update is specialised on them.
-        weights: float32 scalars, the weights of those regularisers that follow a schedule.
+        due: names of the regularisers in this update. A compiled update is specialised on them.
+        weights: float32 scalars, the weights of the regularisers that follow a schedule.
     """
 
     due: tuple[str, ...] = ()
@@ -66,13 +66,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Images of one kind with their condition, and what D makes of them.
+    """Real or generated images with their condition, and the outputs of D on them.
 
     Attributes:
-        images: as the task gave them, (N, ...). seen: after augmentation, the input of D.
-        condition: labels (N,) or source images (N, C, H, W), as D saw them.
+        images: the images before augmentation, (N, ...). seen: the images after it, which are the input of D.
+        condition: labels (N,) or source images (N, C, H, W) after augmentation.
         logits: float32, of any shape with samples first.
-        extra: what D returns besides logits.
+        extra: the outputs of D besides logits.
     """
 
     images: Tensor
@@ -83,15 +83,15 @@ class Outputs:
 
 
 class Critic:
-    """The discriminator with its conditions bound and the augmentation of its images.
+    """The discriminator with its conditions bound and its images augmented.
 
     Args:
         discriminator: ``discriminator(images, *condition)`` gives logits, or a tuple of logits and other tensors (N, ...).
-        real, fake: the conditions of real and of generated images: labels (N,), or images (N, C, H, W) that are augmented
-            as the images that they belong to.
-        augment: applied to every image; None leaves images as they are.
-        mixes_samples: whether the output for a sample depends on the other samples. Real and generated images then never
-            share a pass. Otherwise one joint pass is the same mathematics and faster.
+        real, fake: the conditions of real and of generated images: labels (N,), or images (N, C, H, W). Condition images
+            are augmented together with the images they belong to.
+        augment: applied to every image; None for no augmentation.
+        mixes_samples: whether the output for a sample depends on the other samples. If so, real and generated images get
+            separate passes. Otherwise they share one joint pass, which is faster and gives the same outputs.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Critic:
         return self._one(images, self.fake_condition)
 
     def both(self, real: Tensor, fake: Tensor, *, separately: bool = False) -> tuple[Outputs, Outputs]:
-        """Passes of real and generated images, in one pass of D unless it mixes samples or ``separately`` is set."""
+        """Outputs on real and generated images, from one joint pass unless D mixes samples or ``separately`` is set."""
         fake = fake.to(real.dtype)
         if self.mixes_samples or separately:
             return self.real(real), self.fake(fake)
@@ -129,13 +129,13 @@ class Critic:
         )
 
     def outputs(self, images: Tensor, *condition: Tensor) -> tuple[Tensor, ...]:
-        """Float32 logits of images as they are, not augmented, and what else D returns."""
-        made = self.discriminator(images, *condition)
-        logits, *extra = made if isinstance(made, tuple) else (made,)
+        """Float32 logits of images without augmentation, followed by the other outputs of D."""
+        result = self.discriminator(images, *condition)
+        logits, *extra = result if isinstance(result, tuple) else (result,)
         return (logits.float(), *extra)
 
     def __call__(self, images: Tensor, condition: tuple[Tensor, ...] | None = None) -> Tensor:
-        """Float32 logits of images as they are, not augmented. ``condition``: that of real images by default."""
+        """Float32 logits of images without augmentation. ``condition``: by default that of real images."""
         return self.outputs(images, *(self.real_condition if condition is None else condition))[0]
 
     def _one(self, images: Tensor, condition: tuple[Tensor, ...]) -> Outputs:
@@ -154,7 +154,7 @@ class Critic:
 
 @dataclass(frozen=True)
 class DiscriminatorPass:
-    """What a regulariser of D is given: the critic, and the outputs on both kinds of images with their graphs."""
+    """The input of a regulariser of D: the critic, and its outputs on real and generated images with their graphs."""
 
     critic: Critic
     real: Outputs
@@ -163,11 +163,11 @@ class DiscriminatorPass:
 
 @dataclass(frozen=True)
 class GeneratorPass:
-    """What a regulariser of G is given.
+    """The input of a regulariser of G.
 
     Attributes:
         generator: the network, or one direction of it. inputs: its arguments in this turn: latents and labels, or sources.
-        images: what it made of them, with its graph.
+        images: the generated images with their graph.
         critic: D. fake: the outputs of D on ``images``.
     """
 
@@ -181,17 +181,17 @@ class GeneratorPass:
 class Regulariser(nn.Module):
     """A term of a player's loss, ``weight * forward(seen)``; its buffers are saved with the run.
 
-    A subclass computes ``forward(seen)``, a scalar of float32 without its weight, outside of autocast. ``seen`` is a
+    A subclass computes ``forward(seen)``, a float32 scalar without its weight, outside of autocast. ``seen`` is a
     :class:`DiscriminatorPass` or, with ``player = "generator"``, a :class:`GeneratorPass`.
 
     Args:
         weight: factor of the term, a number or a schedule of it over the images seen.
-        every: the term takes part in every ``every``-th step only, ``every`` times as strong: lazy regularisation
-            (Karras et al. 2020, StyleGAN2, section 3.1).
+        every: interval in steps of lazy regularisation (Karras et al. 2020, StyleGAN2, section 3.1). The term is part of
+            the loss in every ``every``-th step only, and ``every`` times as strong.
     """
 
     player: PlayerName = "discriminator"
-    differentiates: tuple[str, ...] = ()  # of "real" and "fake": the images that the term takes gradients for
+    differentiates: tuple[str, ...] = ()  # "real", "fake" or both: images for which the term needs the gradient of D
     per_sample = False  # True: undefined where D mixes samples, as batch norm does
 
     def __init__(self, weight: NonNegative | Schedule = 1.0, every: PositiveInt = 1) -> None:
@@ -200,7 +200,7 @@ class Regulariser(nn.Module):
 
 
 class Penalty(Regulariser):
-    """The ``penalty`` of a loss as a regulariser: ``penalty(critic, real, fake)`` on what D saw, its weight included."""
+    """The ``penalty`` of a loss as a regulariser: ``penalty(critic, real, fake)`` on augmented images, weight included."""
 
     def __init__(self, penalty: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -208,30 +208,30 @@ class Penalty(Regulariser):
         self.per_sample = getattr(penalty, "per_sample", False)
 
     def forward(self, seen: DiscriminatorPass) -> Tensor:
-        """The penalty, a scalar. Its critic is D with the condition of the real images."""
+        """The penalty, a scalar. Its critic has the condition of the real images."""
         critic = partial(seen.critic, condition=seen.real.condition)
         return self.penalty(critic, seen.real.seen.detach(), seen.fake.seen.detach())
 
 
 class WeightClip:
-    """Keeps every weight of the critic in [-limit, limit] (Arjovsky et al. 2017, algorithm 1, line 7)."""
+    """Weight clipping to [-limit, limit] (Arjovsky et al. 2017, algorithm 1, line 7)."""
 
     def __init__(self, limit: Positive = 0.01) -> None:
         self.limit = limit
 
     @torch.no_grad()
     def __call__(self, discriminator: nn.Module) -> None:
-        """Clamp all parameters in place, the affine ones of normalisation layers included, as the reference code does."""
+        """Clamp all parameters in place, including those of normalisation layers, as the reference code does."""
         for parameter in discriminator.parameters():
             parameter.clamp_(-self.limit, self.limit)
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """More critic updates where the critic lags: in the first ``steps`` steps, and in every ``every``-th step after them.
+    """More critic updates in the first ``steps`` steps and in every ``every``-th step after them.
 
-    The values are those of the WGAN authors' code (martinarjovsky/WassersteinGAN, main.py); the paper says only that the
-    critic can be trained to optimality.
+    The default values are those of the WGAN authors' code (martinarjovsky/WassersteinGAN, main.py). The paper gives no
+    numbers: it says that the critic can be trained to optimality.
     """
 
     n_critic: PositiveInt = 100
@@ -239,24 +239,24 @@ class WarmUp:
     every: PositiveInt | None = 500
 
     def applies(self, step: int) -> bool:
-        """Whether ``step``, counted from 0, is one of those."""
+        """Return whether ``step``, counted from 0, has ``n_critic`` critic updates."""
         return step < self.steps or (self.every is not None and step % self.every == 0)
 
 
 class Objective(nn.Module):
-    """What the players minimise and how they take turns. A module, so that the state of its parts is saved with the run.
+    """The losses of both players and the order of their turns. A module, so that its state is saved with the run.
 
     Args:
         adversarial: the pair of losses.
-        penalty: added to the discriminator's loss, ``(critic, real, fake) -> scalar``, logged as ``d/penalty``.
+        penalty: a term of the discriminator's loss, ``(critic, real, fake) -> scalar``, logged as ``d/penalty``.
         regularisers: more terms by name, each logged as ``d/<name>`` or ``g/<name>``.
-        constraint: applied to the discriminator after each of its updates.
+        constraint: a callable on the discriminator, applied after each of its updates.
         n_critic: discriminator updates per generator update (k in Goodfellow et al. 2014, algorithm 1).
-        warm_up: steps that have more of them.
-        first: who moves first in a step.
+        warm_up: steps with more critic updates.
+        first: the player that moves first in a step.
         discriminator_weight: factor on the discriminator's adversarial loss (pix2pix: 0.5).
-        critic_norm: normalisation for convolutional discriminators; model configs read it, nothing else does.
-        augment: of every image that D sees; the config group ``augment`` gives it.
+        critic_norm: normalisation for convolutional discriminators. Only model configs read it.
+        augment: augmentation of every image that D sees, set by the config group ``augment``.
     """
 
     def __init__(
@@ -281,20 +281,19 @@ class Objective(nn.Module):
 
     @property
     def penalty(self) -> Callable[..., Tensor] | None:
-        """The penalty, or None."""
         return dict(self.terms())["penalty"].penalty if "penalty" in self.regularisers else None  # type: ignore[return-value]
 
     def turns(self, step: int) -> int:
-        """Discriminator updates in ``step``, counted from 0."""
+        """Number of discriminator updates in ``step``, which counts from 0."""
         return self.warm_up.n_critic if self.warm_up is not None and self.warm_up.applies(step) else self.n_critic
 
     def order(self, step: int) -> list[PlayerName]:
-        """Who moves in ``step``, one name for each update."""
+        """The players of ``step`` in their order, one name for each update."""
         critic: list[PlayerName] = ["discriminator"] * self.turns(step)
         return ["generator", *critic] if self.first == "generator" else [*critic, "generator"]
 
     def turn(self, step: int, images: int, device: torch.device) -> Turn:
-        """What the updates of ``step`` depend on, after D has seen ``images`` real images."""
+        """The :class:`Turn` of the updates in ``step``, after D has seen ``images`` real images."""
         due = {name: term for name, term in self.terms() if step % term.every == 0}
         weights = {name: term.weight(images) for name, term in due.items() if callable(term.weight)}
         return Turn(tuple(due), {name: torch.tensor(float(weight), device=device) for name, weight in weights.items()})
@@ -304,10 +303,10 @@ class Objective(nn.Module):
         return list(self.regularisers.items())  # type: ignore[arg-type]
 
     def discriminator_loss(self, critic: Critic, real: Tensor, fake: Tensor, turn: Turn) -> tuple[Tensor, Logs]:
-        """What D minimises, a scalar, and what to log. ``real``, ``fake``: (N, ...), without a graph.
+        """The loss of D, a scalar, and scalars to log. ``real``, ``fake``: (N, ...), without a graph.
 
-        A regulariser that differentiates D gets the logits of this very pass, with their graph. Real and generated images
-        then go through D apart, so that the gradient for one kind does not cost a pass of both.
+        A regulariser that differentiates D reuses the logits of this pass with their graph. Real and generated images then
+        get separate passes, so that the gradient for one kind does not cost a pass of both.
         """
         due = [(name, term) for name, term in self.terms() if name in turn.due and term.player == "discriminator"]
         wanted = {kind for _, term in due for kind in term.differentiates}
@@ -326,9 +325,9 @@ class Objective(nn.Module):
     def generator_loss(
         self, critic: Critic, real: Tensor, fake: Tensor, turn: Turn, generator: nn.Module, inputs: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, Logs]:
-        """What G minimises against D with and without its regularisers, two scalars, and what to log of these.
+        """The loss of G with and without its regularisers, two scalars, and the regularisers' values to log.
 
-        ``real`` is looked at by relativistic losses only. ``generator``, ``inputs``: what made ``fake``.
+        ``real`` is used by relativistic losses only. ``generator`` made ``fake`` from ``inputs``.
         """
         if self.adversarial.uses_real:
             real_seen, seen = critic.both(real, fake)
@@ -341,7 +340,7 @@ class Objective(nn.Module):
         return loss, adversarial, logs
 
     def after_discriminator(self, logs: Logs) -> Logs:
-        """Let the augmentation adapt to an update of D, by its logs; returns more of them."""
+        """Let the augmentation adapt to the logs of an update of D. Returns more scalars to log."""
         adapt = getattr(self.augment, "after_discriminator", None)
         return dict(adapt(logs)) if adapt is not None else {}
 
@@ -354,7 +353,7 @@ def _added(
     seen: DiscriminatorPass | GeneratorPass,
     turn: Turn,
 ) -> tuple[Tensor, Logs]:
-    """``loss`` with the regularisers ``terms``, and ``logs`` with their values, weighted, under ``prefix/name``."""
+    """``loss`` plus the regularisers ``terms``, and ``logs`` plus their weighted values as ``prefix/name``."""
     for name, term in terms:
         with torch.autocast(loss.device.type, enabled=False):
             value = turn.weights.get(name, term.weight) * term(seen)

@@ -1,4 +1,7 @@
-"""Optimizers with the arguments a config may set. Each returns a torch optimizer; any of torch.optim works as well."""
+"""Optimizers with the arguments that a config may set.
+
+Each function returns a torch optimizer. A config may also name a class of torch.optim.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Penalties and regularisers of the discriminator.
 
-A penalty is ``(critic, real, fake) -> scalar``, weight included: ``critic`` maps images in [-1, 1], (N, C, H, W) to logits,
-the condition already bound. A regulariser is a :class:`gan_cli.objective.Regulariser`: it is given the logits that the
-loss made, with their graph, and needs no pass of its own.
+A penalty is ``(critic, real, fake) -> scalar``, weight included. Its ``critic`` maps images in [-1, 1], (N, C, H, W), to
+logits; the condition is already bound. A regulariser is a :class:`gan_cli.objective.Regulariser`. It reuses the logits of
+the loss with their graph, so it needs no additional pass of D.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gan_cli.ranges import NonNegative, Positive, PositiveInt
 class GradientPenalty:
     """WGAN-GP: weight * E[(||grad D(x_hat)||_2 - target)^2] (Gulrajani et al. 2017, equation 3).
 
-    x_hat lies on a straight line between a real and a generated image, at a place drawn uniformly for each sample. The
-    norm is over all axes but the batch's. The objective runs it in float32 whatever the precision of the rest.
+    x_hat is a uniformly drawn point on the straight line between a real and a generated image. The norm is over all axes
+    but the first. The objective runs the penalty in float32 in every ``precision``.
     """
 
     per_sample = True  # undefined where the critic mixes samples, as batch norm does
@@ -29,7 +29,7 @@ class GradientPenalty:
         self.weight, self.target = weight, target
 
     def __call__(self, critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        """``real``, ``fake``: images in [-1, 1], (N, C, H, W), not part of a graph. Returns a scalar."""
+        """Compute the penalty, a scalar. ``real``, ``fake``: images in [-1, 1], (N, C, H, W), without a graph."""
         alpha = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
         x_hat = torch.lerp(fake.float(), real.float(), alpha).requires_grad_(True)
         logits = critic(x_hat)
@@ -40,7 +40,7 @@ class GradientPenalty:
 
 
 def squared_gradient(outputs: Outputs) -> Tensor:
-    """E[||grad_x D(x)||^2] over the images of ``outputs``, a scalar with a graph. Logits of patches are added up."""
+    """E[||grad_x D(x)||^2] over the images of ``outputs``, a scalar with a graph. The logits of patches are summed."""
     (gradient,) = torch.autograd.grad(outputs.logits.sum(), outputs.images, create_graph=True)
     return gradient.float().square().flatten(1).sum(1).mean()
 
@@ -48,7 +48,7 @@ def squared_gradient(outputs: Outputs) -> Tensor:
 class R1(Regulariser):
     """gamma / 2 * E[||grad D(x)||^2] on real images (Mescheder et al. 2018, equation 9).
 
-    Differentiates the logits that the loss made, through the augmentation if there is one.
+    The gradient is that of the loss's own logits, through the augmentation if there is one.
 
     Args:
         gamma: a number, or a schedule of it over the images seen. every: see :class:`gan_cli.objective.Regulariser`.

@@ -1,7 +1,7 @@
-"""What some tasks can do besides training: the protocols by which commands and evaluations ask.
+"""Optional capabilities of tasks: drawing samples, translating images, drawing points, scoring images.
 
-A task of a user's own implements the methods; it need not inherit. ``isinstance(task, Samples)`` asks whether the methods
-are there.
+A user's task implements the methods of a protocol and need not inherit from it. ``isinstance(task, Samples)`` tests
+whether the methods exist.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-Batch = dict[str, Tensor]  # what the data set gives
+Batch = dict[str, Tensor]  # a batch of a data set, for example image and label
 
 
 @runtime_checkable
@@ -31,9 +31,10 @@ class Samples(Protocol):
     def draw(
         self, generator: nn.Module, z: Tensor, label: Tensor | None, seed: object = 0, start: int = 0, **options: Any
     ) -> Tensor:
-        """The samples that an average of the task's generator makes of latents (N, latent_dim) and labels: (N, ...).
+        """Samples (N, ...) of ``generator`` for latents (N, latent_dim) and labels (N,).
 
-        ``options``: keywords of the generator's ``forward``, such as ``truncation``.
+        ``generator``: the task's generator or its running average. ``options``: keywords of its ``forward``, such as
+        ``truncation``.
         """
         ...
 
@@ -47,7 +48,7 @@ class Translates(Protocol):
     """A task whose generator makes images from images.
 
     Attributes:
-        directions: names of the directions, such as ``a2b`` and ``b2a``; empty if there is one only.
+        directions: names of the directions, such as ``a2b`` and ``b2a``; empty if there is only one.
     """
 
     directions: tuple[str, ...]
@@ -55,19 +56,19 @@ class Translates(Protocol):
     def translate(
         self, generator: nn.Module, images: Tensor, direction: str | None, seed: object = 0, start: int = 0
     ) -> Tensor:
-        """Images in [-1, 1], float (N, C, H, W), to images of the same kind, float32."""
+        """Translate images in [-1, 1], float (N, C, H, W). Returns float32 images of the same shape and range."""
         ...
 
     def columns(
         self, generator: nn.Module, examples: Batch, direction: str | None, seed: object = 0, start: int = 0
     ) -> list[Tensor]:
-        """The columns of a picture of examples: source, result, and what they are compared with."""
+        """The columns of a picture of examples: source, result, and target or reconstruction."""
         ...
 
 
 @runtime_checkable
 class HasModes(Protocol):
-    """A task whose trained generator can be used in two ways.
+    """A task whose trained generator has two modes of sampling.
 
     Attributes:
         sample_mode: ``paper``, with dropout and the batch norm statistics of each image, or ``eval``.
@@ -80,19 +81,19 @@ class HasModes(Protocol):
 class DrawsPoints(Protocol):
     """A task whose samples are points of a known density, not images.
 
-    The task has the density of the data as ``density``, with ``dim``. It is no attribute of the protocol, because
-    ``isinstance`` does not find submodules of an ``nn.Module`` from Python 3.12 on.
+    The task also has ``density``, the density of the data, with ``dim``. It is not an attribute of the protocol, because
+    from Python 3.12 on ``isinstance`` does not find submodules of an ``nn.Module``.
     """
 
     def draw_points(self, points: Any) -> Tensor:
-        """A picture of points, uint8 (C, H, W)."""
+        """Draw points as a picture, uint8 (C, H, W)."""
         ...
 
 
 @runtime_checkable
 class Scores(Protocol):
-    """A task that can be asked for D's logits, so that overfitting is measured."""
+    """A task that gives D's logits, from which overfitting is measured."""
 
     def score(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits of D on the images of ``batch`` and on as many new ones of G, float32, as in training."""
+        """Float32 logits of D on the images of ``batch`` and on as many new samples of G, in training mode."""
         ...

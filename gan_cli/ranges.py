@@ -1,8 +1,7 @@
-"""Types with a range, for the arguments of everything a config file can name.
+"""Types with a range, for the arguments of everything that a config file can name.
 
-A constructor that says ``lr: Positive`` needs no check of its own: :mod:`gan_cli.config.schema` reads the annotation and
-refuses
-``lr=-1`` or ``lr=nan`` before anything is built.
+A constructor that says ``lr: Positive`` needs no check of its own. :mod:`gan_cli.config.schema` reads the annotation and
+refuses ``lr=-1`` or ``lr=nan`` before anything is built.
 """
 
 from __future__ import annotations
@@ -90,25 +89,25 @@ Betas = tuple[Momentum, Momentum]
 Seed = Annotated[int, Range(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Range(ge=0)]
 PositiveInt = Annotated[int, Range(ge=1)]
-Channels = Annotated[int, Range(ge=1, le=4)]  # of an image
+Channels = Annotated[int, Range(ge=1, le=4)]  # channels of an image
 ConditionChannels = Annotated[int, Range(ge=0, le=64)]
 ImageSize = Annotated[int, Range(ge=4, le=2048)]  # side in pixels
 GreyOrRGB = Literal[1, 3]  # channels of an image that is read from a file
 Fit = Literal["pad", "resize", "crop"]  # how an image becomes square
 OnBadImage = Literal["error", "skip"]
-# What costs memory or time to build has an upper bound, far beyond any use: the config may be a stranger's.
+# The config of a run may be untrusted, so everything that costs memory or time to build has an upper bound.
 Width = Annotated[int, Range(ge=1, le=65536)]  # units or channels of a layer
-Hidden = Annotated[Sequence[Width], Items(64)]  # one layer after the other
+Hidden = Annotated[Sequence[Width], Items(64)]  # widths of the hidden layers, in order
 Classes = Annotated[int, Range(ge=1, le=65536)]
-Pieces = Annotated[int, Range(ge=1, le=64)]  # of a maxout unit
+Pieces = Annotated[int, Range(ge=1, le=64)]  # linear functions of a maxout unit
 Blocks = Annotated[int, Range(ge=1, le=64)]
-PoolSize = Annotated[int, Range(ge=0, le=10_000)]  # images
+PoolSize = Annotated[int, Range(ge=0, le=10_000)]  # images in CycleGAN's pool
 Coordinate = Annotated[float, Range(ge=-1e6, le=1e6)]
-Spread = Annotated[float, Range(ge=1e-6, le=1e6)]  # standard deviation, or a distance
+Spread = Annotated[float, Range(ge=1e-6, le=1e6)]  # a standard deviation, or a distance
 Modes = Annotated[int, Range(ge=1, le=256)]
 ModesPerSide = Annotated[int, Range(ge=1, le=16)]
-Coordinates = Annotated[Sequence[Coordinate], Items(256)]  # of modes on a line
-Points = Annotated[Sequence[Annotated[Sequence[Coordinate], Items(16)]], Items(256)]  # of modes, one each
+Coordinates = Annotated[Sequence[Coordinate], Items(256)]  # one coordinate for each mode on a line
+Points = Annotated[Sequence[Annotated[Sequence[Coordinate], Items(16)]], Items(256)]  # one point for each mode
 Spreads = Annotated[Sequence[Spread], Items(256)]
 Shares = Annotated[Sequence[Positive], Items(256)]
 DCGANImageSize = Annotated[int, PowerOfTwoRange(16, 256)]

@@ -1,7 +1,7 @@
-"""Schedules, with no state of their own.
+"""Stateless schedules.
 
-The group ``schedule`` holds those of the learning rate: ``step -> factor`` on every learning rate. :class:`Ramp` is for
-single settings: ``images seen -> value``.
+The config group ``schedule`` holds those of the learning rate, ``step -> factor`` on every learning rate. :class:`Ramp` is
+for single settings, ``images seen -> value``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gan_cli.ranges import Finite, Finites, Fraction, PositiveInt
 
 
 class Constant:
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     def __call__(self, step: int) -> float:
         """The factor at ``step``, counted from 0."""
@@ -22,7 +22,7 @@ class Constant:
 
 
 class Linear:
-    """1 for the first ``start`` of the run, then straight down to ``final`` (CycleGAN and pix2pix: start 0.5, final 0)."""
+    """1 up to the fraction ``start`` of the run, then linear down to ``final`` (CycleGAN, pix2pix: start 0.5, final 0)."""
 
     def __init__(self, total_steps: PositiveInt, start: Fraction = 0.5, final: Fraction = 0.0) -> None:
         self.total_steps, self.start, self.final = total_steps, start, final
@@ -48,13 +48,14 @@ class Cosine:
 
 
 class Ramp:
-    """A value that goes from ``start`` to ``end`` over the first ``images`` real images and stays there.
+    """A value that goes from ``start`` to ``end`` over the first ``images`` real images and then stays at ``end``.
 
-    For settings that follow the images seen by D: a regulariser's weight, ``optimizer.lr``, ``optimizer.betas``,
-    ``ema.half_life``. The half cosine is that of R3GAN (Huang et al. 2024, appendix).
+    It can stand for a regulariser's weight, ``optimizer.lr``, ``optimizer.betas`` and ``ema.half_life``. The half cosine
+    is that of R3GAN (Huang et al. 2024, appendix).
 
     Args:
-        start, end: numbers, or lists of numbers for settings that are lists. images: length of the way.
+        start, end: numbers, or lists of numbers for settings that are lists.
+        images: number of real images shown to D between ``start`` and ``end``.
         shape: ``linear``, or ``cosine`` for half a cosine.
     """
 
@@ -68,11 +69,11 @@ class Ramp:
         if isinstance(start, Sequence) != isinstance(end, Sequence) or (
             isinstance(start, Sequence) and isinstance(end, Sequence) and len(start) != len(end)
         ):
-            raise ValueError(f"start and end are not alike: {start} and {end}")
+            raise ValueError(f"start and end must both be numbers or lists of one length: {start} and {end}")
         self.start, self.end, self.images, self.shape = start, end, images, shape
 
     def __call__(self, images: int) -> Any:
-        """The value after ``images`` real images, a float or a list of floats as ``start`` is."""
+        """The value after ``images`` real images: a float, or a list of floats if ``start`` is a list."""
         t = min(images / self.images, 1.0)
         t = t if self.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * t)
         if isinstance(self.start, Sequence) and isinstance(self.end, Sequence):
@@ -82,5 +83,5 @@ class Ramp:
 
 
 def is_schedule(value: Any) -> bool:
-    """Whether a plain value of a config is the node of a schedule."""
+    """Return whether a plain value of a config is the node of a schedule."""
     return isinstance(value, dict) and "_target_" in value

@@ -1,9 +1,9 @@
-"""Makes gan_cli/data/digits.npz from the copy of the UCI digits that scikit-learn ships.
+"""Make gan_cli/data/digits.npz from the copy of the UCI digits in scikit-learn.
 
     python3 -m venv /tmp/sk && /tmp/sk/bin/pip install scikit-learn && /tmp/sk/bin/python scripts/make_digits.py
 
-The values and their order are unchanged: 1,797 images of 8x8 pixels in 0..16, and their labels, both as uint8. The file
-is the same byte for byte each time (for one version of zlib): the entries carry no time stamp.
+The values and their order are unchanged: 1,797 images of 8x8 pixels in 0..16, and their labels, both as uint8. The file is
+reproducible byte by byte for one version of zlib, because its entries have a fixed time stamp.
 
 Source: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998,
 CC BY 4.0, https://doi.org/10.24432/C50P49.
@@ -23,7 +23,7 @@ CLASS_COUNTS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
 def main() -> None:
-    """Write the file, after checking that the source is what it should be."""
+    """Check the source and write the file."""
     source = load_digits()
     images, labels = source.images.astype(np.uint8), source.target.astype(np.uint8)
     assert images.shape == (1797, 8, 8) and (images == source.images).all()

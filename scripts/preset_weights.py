@@ -1,11 +1,11 @@
-"""Train every preset, made tiny, for 50 steps and hash the weights: two versions that compute the same print the same.
+"""Train a tiny version of every preset for 50 steps and hash the weights, to show that two versions of gan_cli train alike.
 
     python scripts/preset_weights.py > before.json                    # in a checkout of one version
     python scripts/preset_weights.py --against before.json            # in a checkout of another
     python scripts/preset_weights.py --python OTHER/.venv/bin/python  # train with another version, with the presets of this one
 
-The hash covers the weights and buffers of all networks, their average and the states of both optimizers. Hashes of two kinds
-of processor, or two versions of torch, differ: run both versions on one machine.
+The hash covers the weights and buffers of all networks, their average and the states of both optimizers. Hashes differ
+between kinds of processors and versions of torch, so run both versions on one machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tiny import PRESETS, tiny  # noqa: E402
 
 STEPS = 50
 GROUPS = ("generator", "discriminator", "generator_ema", "task", "optimizer_generator", "optimizer_discriminator")
-MORE = {  # what no preset has
+MORE_CONFIGS = {  # options that no preset uses
     "loss=hinge": ["model=dcgan", "loss=hinge"],
     "loss=minimax": ["model=dcgan", "loss=minimax"],
     "model=infogan": ["model=infogan", "dataset.image_size=32", "model.generator.width=4", "model.discriminator.width=4"],
@@ -40,7 +40,7 @@ MORE = {  # what no preset has
 
 
 def weights(python: str, arguments: list[str], home: Path) -> str:
-    """The hash of what ``gan-train arguments`` leaves, sha256 in hex."""
+    """SHA-256 in hex of the weights after ``gan-train arguments``."""
     common = [f"total_steps={STEPS}", "log_every=25", f"save_every={STEPS}", "sample_every=1000", "gif=false", "run_dir=run"]
     command = [python, "-m", "gan_cli.train", *arguments, *common]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True)
@@ -57,27 +57,27 @@ def weights(python: str, arguments: list[str], home: Path) -> str:
 def main() -> None:
     """Print the hashes as JSON, or compare them with a file of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", default=sys.executable, help="the interpreter of the version that trains")
-    parser.add_argument("--against", type=Path, help="hashes of another version")
-    parser.add_argument("names", nargs="*", help="presets; all by default")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the version to train with")
+    parser.add_argument("--against", type=Path, help="JSON file with the hashes of another version")
+    parser.add_argument("names", nargs="*", help="presets to train; all by default")
     options = parser.parse_args()
-    found = {}
+    hashes = {}
     with tempfile.TemporaryDirectory() as folder:
         data = make_data(Path(folder) / "data")
         small = ["threads=1", "batch_size=4", "precision=fp32"]
         jobs = {name: [f"experiment={name}", *tiny(name, data)] for name in PRESETS}
-        jobs |= {name: [*small, *arguments] for name, arguments in MORE.items()}
+        jobs |= {name: [*small, *arguments] for name, arguments in MORE_CONFIGS.items()}
         for name in options.names or jobs:
             home = Path(folder) / name.replace(" ", "-")
             home.mkdir()
-            found[name] = weights(options.python, jobs[name], home)
-            print(name, found[name][:12], file=sys.stderr, flush=True)
+            hashes[name] = weights(options.python, jobs[name], home)
+            print(name, hashes[name][:12], file=sys.stderr, flush=True)
     if options.against is None:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(hashes, indent=1))
         return
     before = json.loads(options.against.read_text())
-    differ = [name for name in found if found[name] != before.get(name)]
-    print(f"{len(found) - len(differ)} of {len(found)} identical" + (f"; not: {', '.join(differ)}" if differ else ""))
+    differ = [name for name in hashes if hashes[name] != before.get(name)]
+    print(f"{len(hashes) - len(differ)} of {len(hashes)} identical" + (f"; not: {', '.join(differ)}" if differ else ""))
     sys.exit(bool(differ))
 
 

@@ -1,4 +1,4 @@
-"""The limits that the layout of the package keeps to: floors of imports, who may load torch, the size of the root."""
+"""The layout of the package: layers of imports, modules without torch, the size of the root."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_ROOT_MODULES = 14
 
 def test_contracts_of_imports() -> None:
     pytest.importorskip("importlinter")
-    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"  # it disables loggers
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"  # disables loggers
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 

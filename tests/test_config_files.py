@@ -1,4 +1,4 @@
-"""Every YAML file: it composes, is right, says how it is used, and trains."""
+"""Every YAML file composes, passes the check, starts with its command, and trains."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from .tiny import config_of, play  # type: ignore[import-not-found]
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = [*groups.GROUPS, "experiment", "launcher", "protocol", "sweep"]
-SWEEPERS = "hydra"  # a folder of groups of Hydra's own
-EVALUATION = {"features", "protocol"}  # of gan-eval only
+SWEEPERS = "hydra"  # folder of Hydra's own groups
+EVALUATION = {"features", "protocol"}  # groups of gan-eval only
 ALL_OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 OPTIONS = [(group, name) for group, name in ALL_OPTIONS if group not in EVALUATION]
 EXPERIMENTS = [name for group, name in OPTIONS if group == "experiment"]
@@ -65,7 +65,7 @@ def test_every_group_has_options() -> None:
 
 @pytest.mark.parametrize(("group", "name"), every(6, OPTIONS))
 def test_composes_and_passes_the_check(group: str, name: str) -> None:
-    """And all its code is the package's own: a new option that a run could not be made anew with would be found here."""
+    """All classes of an option are trusted, so that from_run= can use it."""
     config = composed(f"{group}={name}", *NEEDED.get(name, [])).as_dict()
     for part in TRAINED:
         check_trusted(config, part)
@@ -90,10 +90,10 @@ def test_opens_with_its_command(group: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for group, name in OPTIONS if group == "dataset"])
 def test_trains(name: str, tmp_path: Path, data_root: Path) -> None:
-    """Every data set, without a run directory; the presets are trained in test_presets.py."""
+    """Every data set trains, without a run directory. The presets train in test_presets.py."""
     lines = (CONF / "dataset" / f"{name}.yaml").read_text().splitlines()
     command = next(line for line in lines if line.startswith("# gan-train"))
-    model = re.search(r"model=(\w+)", command)  # that of its command, where the default one does not fit
+    model = re.search(r"model=(\w+)", command)  # the model of its command, if the default does not fit
     own_data = {
         "image_folder": [f"dataset.root={data_root}/photos"],
         "npz": [f"dataset.path={data_root}/images.npz"],

@@ -1,4 +1,4 @@
-"""What commands say, and which of it the jobs of a sweep say that share a console."""
+"""Output of commands, alone and as jobs of a sweep that share a console."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Terminal]]:
-    """Begin to speak to a terminal as a job, or "" for one that is alone."""
+    """Set up the output to a terminal of a job, or "" for a single command."""
 
     def begin(job: str) -> Terminal:
         monkeypatch.setattr(sys, "stderr", Terminal())
@@ -37,7 +37,7 @@ def test_a_job_that_shares_it_says_who_speaks_and_only_what_matters(begin: Calla
     log.log(console.NOTICE, "Downloading it")
     log.warning("warning: it is late")
     console.write("gan-train: error: it is lost")
-    lines = terminal.getvalue().replace(console.CLEAR, "").splitlines()
+    lines = terminal.getvalue().replace(console.CLEAR_BELOW, "").splitlines()
     assert lines == [
         "loss=hinge: Downloading it",
         "loss=hinge: warning: it is late",

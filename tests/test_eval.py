@@ -825,7 +825,7 @@ REFUSED = {
     "split": (["run_dir=run", "real=fake.npz", "split=test"], 2, r"no test part"),
     "other memories": (["run_dir=run", "real=fake.npz", "metrics=[memorisation]"], 2, r"images that the run was trained on"),
     "no run": (["run_dir=no"], 66, r"no such run directory \(no\)"),
-    "not a run": (["run_dir=empty"], 66, r"no checkpoint in this run"),
+    "not a run": (["run_dir=empty"], 66, r"the run has no checkpoint"),
     "no step": (["run_dir=run", "step=3"], 66, r"3.*There are: 2, 4"),
     "no best": (["run_dir=run", "step=best"], 66, r"eval_every"),
     "output is a file": (["run_dir=run", "metrics=[fid]", "output=run/train.log"], 73, r"run/train\.log.*Set output="),

@@ -1,4 +1,4 @@
-"""From [-1, 1] to pixels and files."""
+"""Conversion of images in [-1, 1] to pixels and files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_enlarge_repeats_pixels() -> None:
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 def test_png_round_trip(tmp_path: Path, channels: int, mode: str) -> None:
     write_png(tmp_path / "a.png", picture(channels, 1))
-    write_png(tmp_path / "a.png", picture(channels))  # replaces
+    write_png(tmp_path / "a.png", picture(channels))  # replaces the file
     with Image.open(tmp_path / "a.png") as image:
         assert (image.format, image.mode) == ("PNG", mode)
         pixels = torch.from_numpy(np.array(image)).reshape(6, 9, channels).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Losses against the formulas of their papers, written with sigmoid and log."""
+"""Losses compared with the formulas of their papers, written with sigmoid and log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DCGAN and the MLPs layer by layer, and what every network must do. The other papers' tables: test_papers.py."""
+"""DCGAN and the MLPs layer by layer, and requirements of all networks. The other papers' tables: test_papers.py."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CONV = nn.Conv2d | nn.ConvTranspose2d
 
 
 def leaves(network: nn.Module) -> list[nn.Module]:
-    """The layers that do something, in order."""
+    """The layers without containers and identities, in order."""
     return [m for m in network.modules() if not list(m.children()) and not isinstance(m, nn.Identity | nn.Flatten)]
 
 
 def convolutions(network: nn.Module) -> list[tuple[Any, ...]]:
-    """(in, out, kernel, stride, padding) of each."""
+    """(in, out, kernel, stride, padding) of each convolution."""
     found = [m for m in network.modules() if isinstance(m, CONV)]
     assert all(m.bias is None for m in found)
     assert all(len({*m.kernel_size}) == len({*m.stride}) == len({*m.padding}) == 1 for m in found)
@@ -91,7 +91,7 @@ def test_dcgan_discriminator_is_the_papers_table(full_dcgan: tuple[nn.Module, nn
 
 
 def test_dcgan_parameter_counts(full_dcgan: tuple[nn.Module, nn.Module]) -> None:
-    """Those of the PyTorch DCGAN tutorial, which has the same networks."""
+    """The parameter counts of the PyTorch DCGAN tutorial, which has the same networks."""
     assert [sum(p.numel() for p in network.parameters()) for network in full_dcgan] == [3_576_704, 2_765_568]
 
 
@@ -139,7 +139,7 @@ def test_norms_normalise_over_their_axes(kind: Any, axes: tuple[int, ...]) -> No
 
 
 def composed_networks(*overrides: str) -> tuple[nn.Module, nn.Module]:
-    """The players that a command line gives."""
+    """The players of a command line."""
     GlobalHydra.instance().clear()
     with initialize_config_module("gan_cli.conf", version_base="1.3"):
         cfg = compose("train", overrides=list(overrides))
@@ -196,7 +196,7 @@ def test_mlp_has_pytorchs_default_initialisation() -> None:
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), parameters, strict=True))
 
 
-# Each network, small, with an input for it: 1 sample or more of 3-channel 16 x 16 images, latents of 5, 4 classes.
+# Small networks with inputs: at least 1 sample, images 3 x 16 x 16, latents of 5 dimensions, 4 classes.
 GENERATORS: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: mlp.Generator(5, 16, 3, hidden=[8]),
     "cgan": lambda: cgan.Generator(5, 16, 3, 4, hidden_z=4, hidden_y=4, hidden=8),
@@ -230,7 +230,7 @@ def run(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def trains_every_parameter(network: nn.Module, loss: Tensor) -> None:
-    """A gradient for all of them. A bias before a norm has none that counts."""
+    """All parameters get a gradient, except biases before a norm."""
     gradients = torch.autograd.grad(loss, list(network.parameters()))
     assert all(g.isfinite().all() for g in gradients)
     missing = [name for (name, p), g in zip(network.named_parameters(), gradients, strict=True) if p.ndim > 1 and not g.any()]
@@ -299,7 +299,7 @@ def test_discriminators_without_batch_norm_look_at_each_sample_alone(name: str) 
 
 
 def test_unet_skips_carry_each_encoder_layer_to_its_mirror() -> None:
-    """Behind its own input, each decoder layer but the first has the encoder's output of its size."""
+    """The input of each decoder layer but the first ends with the encoder's output of the same size."""
     torch.manual_seed(0)
     network = unet.Generator(16, 3, width=4, norm="none", dropout=0.0)
     inputs: list[Tensor] = []
@@ -323,7 +323,7 @@ def test_unet_dropout_is_the_only_noise() -> None:
 
 
 def test_unet_bottleneck_is_not_zero_for_a_batch_of_one() -> None:
-    """pix2pix, errata."""
+    """The errata of pix2pix."""
     torch.manual_seed(0)
     network = unet.Generator(16, 3, width=4)
     seen: list[Tensor] = []

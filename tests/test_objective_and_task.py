@@ -61,7 +61,7 @@ def make_task(norm: nn.Module | None = None, objective: dict[str, Any] | None = 
 
 
 def play(task: NoiseToImage, n_critic: int) -> list[tuple[str, Tensor]]:
-    """One step as the engine plays it: who moved on which latents."""
+    """Run a step of the loop. Returns the player and the latents of each update."""
     latents = play_alone(task, n_critic)
     return list(zip(turns_of(task, n_critic), latents, strict=True))
 
@@ -71,7 +71,7 @@ def turns_of(task: NoiseToImage, n_critic: int) -> str:
 
 
 def play_alone(task: NoiseToImage, n_critic: int) -> list[Tensor]:
-    """One step: the latents that G was given."""
+    """Run a step. Returns the latents that G got."""
     task.generator.z.clear()
     for turn in turns_of(task, n_critic):
         (turns(task).discriminator if turn == "D" else turns(task).generator)(BATCH)
@@ -113,7 +113,7 @@ def test_same_noise_joins_the_neighbouring_turns_of_a_step(n_critic: int, first:
 
 
 def test_one_pass_for_both_turns_is_the_same() -> None:
-    """Bit for bit, and the second step does not meet the graph of the first."""
+    """Bit-identical, and the second step does not use the graph of the first."""
     results = []
     for once in (True, False):
         task = make_task(same_noise=True)
@@ -279,12 +279,12 @@ def test_the_interpolation_is_a_closed_path_through_the_latents(prior: Any, poin
     torch.testing.assert_close(path[::frames], corners, atol=1e-5, rtol=1e-5)
     if frames > 1:
         legs = [(corners[k] - corners[(k + 1) % points]).norm().item() for k in range(points)]
-        steps = (path - path.roll(-1, 0)).norm(dim=1)  # the last one leads back to the first frame
+        steps = (path - path.roll(-1, 0)).norm(dim=1)  # the last step leads back to the first frame
         assert steps.max() <= math.pi / 2 * max(legs) / frames * 2 + 1e-5
 
 
 def test_a_normal_path_stays_on_the_shell() -> None:
-    """A straight one would dip to 0.7 of the norm between far corners."""
+    """On a straight path the norm would fall to 0.7 between distant corners."""
     torch.manual_seed(0)
     task = NoiseToImage(Generator(), Discriminator(), Objective(NonSaturating()), latent_dim=512)
     path, corners = task.interpolate(0, 4, 8), task.latents(0, 0, 4).norm(dim=1)
@@ -300,7 +300,7 @@ def test_a_uniform_path_stays_in_the_cube() -> None:
 
 
 def test_dropout_in_a_generator_is_noise_that_belongs_to_the_sample() -> None:
-    """D never saw the generator without it. Sample k's depends on the seed and k, not on its neighbours."""
+    """Samples have dropout, as D saw them. The mask of sample k depends on the seed and k only."""
     task = make_task()
     generator = nn.Sequential(mlp.Generator(latent_dim=DIM, image_size=4, channels=1, hidden=[64]), nn.Dropout(0.5)).eval()
     z = task.latents(0, 0, N)

@@ -1,4 +1,4 @@
-"""A wheel built from the files under version control works anywhere."""
+"""A wheel built from the files under version control works in any directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The presets against the papers' tables: first the networks, then how they are trained.
+"""The presets compared with the papers' tables: first the networks, then their training.
 
 Parameter counts are written as sums over the layers of the table they belong to. Networks are built on the meta device
 where only their shapes matter.
@@ -38,13 +38,13 @@ WEIGHTED = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
 
 
 def on_meta(network: Any, *args: Any, **kwargs: Any) -> nn.Module:
-    """The network without memory for its weights."""
+    """Build a network without memory for its weights."""
     with torch.device("meta"):
         return network(*args, **kwargs)
 
 
 def layers(network: nn.Module) -> list[str]:
-    """What it consists of, in order: ``c64...`` convolution, ``u64...`` transposed, ``l64`` linear; ``b``: with bias."""
+    """The layers in order: ``c64...`` convolution, ``u64...`` transposed, ``l64`` linear; ``b``: with bias."""
     words = []
     for m in network.modules():
         if isinstance(m, nn.Conv2d):
@@ -86,7 +86,7 @@ def size(network: nn.Module) -> int:
 
 
 def weights(pairs: list[tuple[int, int]], area: int = 1) -> int:
-    """Those of layers with these (in, out) channels and kernels of this many pixels, without biases."""
+    """Number of weights of layers with these (in, out) channels and kernels of this many pixels, without biases."""
     return sum(a * b * area for a, b in pairs)
 
 
@@ -162,7 +162,7 @@ def test_the_label_reaches_both_players(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["cgan", "cdcgan"])
 def test_each_class_can_be_learned_by_itself(family: str) -> None:
-    """Only the label's own weights have a gradient."""
+    """Only the weights of the given label have a gradient."""
     generator, discriminator = conditional_pair(family)
     (discriminator(generator(torch.randn(4, 5), torch.full((4,), 1)), torch.full((4,), 1))).sum().backward()
     if family == "cgan":
@@ -259,7 +259,7 @@ def test_unet_256() -> None:
         == [
             "c64k4s2p1b",  # no batch norm on the encoder's first layer
             *[word for conv in encoder for word in ("lrelu0.2", conv, "bn")],
-            *["lrelu0.2", "c512k4s2p1b"],  # errata: nor to the bottleneck
+            *["lrelu0.2", "c512k4s2p1b"],  # errata: no batch norm on the bottleneck
             *[word for conv in decoder[:3] for word in ("relu", conv, "bn", "drop0.5")],  # CD512-CD512-CD512
             *[word for conv in decoder[3:] for word in ("relu", conv, "bn")],
             *["relu", "u3k4s2p1b", "tanh"],
@@ -298,11 +298,19 @@ def test_unet_of_other_sizes_goes_down_to_one_pixel(image_size: int, depth: int,
 # PatchGAN: pix2pix sections 3.2.2, 4.4 and 6.1.2; the table is in models.lua
 
 
+def receptive_field(network: nn.Module) -> int:
+    """Side, in pixels, of the patch behind one output of a chain of convolutions."""
+    size = 1
+    for layer in reversed([m for m in network.modules() if isinstance(m, nn.Conv2d)]):
+        size = (size - 1) * layer.stride[0] + layer.kernel_size[0]
+    return size
+
+
 @pytest.mark.parametrize(("depth", "patch"), enumerate([1, 16, 34, 70, 142, 286, 574]))
 def test_patchgan_receptive_field(depth: int, patch: int) -> None:
-    """By the formula, and by what moves the middle logit: weights of one, no activation between."""
+    """By the formula, and by the pixels with an effect on the middle logit, with weights of one and no activations."""
     d = patchgan.Discriminator(channels=1, layers=depth, width=1, norm="none")
-    assert patchgan.receptive_field(d) == patch
+    assert receptive_field(d) == patch
     if patch <= 142:
         for m in d.modules():
             if isinstance(m, nn.Conv2d):
@@ -399,7 +407,7 @@ def test_weights_start_from_the_papers_gaussian(build: Any) -> None:
         assert scales.std().item() == pytest.approx(0.02, rel=5 / (2 * len(scales)) ** 0.5)
 
 
-# How they are trained. Each preset as Hydra composes it, and the players that are built from it
+# Training: each preset as Hydra composes it, and the players built from it
 
 
 @cache
@@ -416,7 +424,7 @@ def value(config: TrainConfig, key: str) -> Any:
 
 
 PRESETS = {
-    # preset: optimizer, learning rate, betas, batch size, steps, share of the run after which the rate falls
+    # preset: optimizer, learning rate, betas, batch size, steps, fraction of the run after which the rate falls
     "gan_fashion_mnist": ("Adam", 2e-4, (0.9, 0.999), 100, 500 * 600, None),
     "dcgan_digits": ("Adam", 2e-4, (0.5, 0.999), 64, 2_000, None),
     "dcgan_fashion_mnist": ("Adam", 2e-4, (0.5, 0.999), 64, 10_000, None),
@@ -508,7 +516,7 @@ def game(*overrides: str) -> Game:
 def play(
     players: Game, steps: int, look: Callable[[str, dict[str, Tensor]], None] = lambda who, batch: None
 ) -> tuple[str, dict[str, Tensor]]:
-    """Who moved in ``steps`` steps of the one loop, and the logs of the last; ``look`` is called before every move."""
+    """The players that moved in ``steps`` steps of the loop, and the last logs; ``look`` is called before every move."""
     moves: list[str] = []
     logs: dict[str, Tensor] = {}
     own = {"D": players.discriminator, "G": players.generator}
@@ -541,7 +549,7 @@ def play(
     ],
 )
 def test_the_optimizers_of_a_run(overrides: tuple[str, ...], kind: str, rates: tuple[float, float], betas: Any) -> None:
-    """All that a player has learnt is in its one optimizer, both translators of CycleGAN included."""
+    """All parameters of a player are in one optimizer, also those of both translators of CycleGAN."""
     players = game(*overrides)
     for player, lr in zip((players.generator, players.discriminator), rates, strict=True):
         (group,) = player.optimizer.param_groups
@@ -574,7 +582,7 @@ def test_who_moves_when(overrides: tuple[str, ...], step: str) -> None:
     assert moves == step * 2
     by_g = [k for k, (who, _) in enumerate(batches) if who == "G"]
     neighbour = 1 if step.startswith("G") else -1
-    assert all(batches[k][1] == batches[k + neighbour][1] for k in by_g)  # on the batch of D's neighbouring move
+    assert all(batches[k][1] == batches[k + neighbour][1] for k in by_g)  # on the batch of D's adjacent move
 
 
 # GAN, Goodfellow et al. 2014
@@ -612,7 +620,7 @@ def test_tutorial_players() -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_tutorial_both_players_move_on_the_same_noise(same: bool) -> None:
-    """With the same noise both use the very images of one pass."""
+    """With the same noise D and G use the images of one pass."""
     players = game("model=mlp", *MLP, f"model.task.same_noise={same}")
     seen: list[Tensor] = []
     players.generator.network.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0].clone()))
@@ -975,7 +983,7 @@ def test_cyclegan_both_generators_move_first_then_both_discriminators() -> None:
 
 
 def test_cyclegan_discriminators_look_at_a_history_of_generated_images() -> None:
-    """Section 4, with a pool of 3: the first three steps show this step's translations, later ones older ones too."""
+    """Section 4, with a pool of 3: D sees new translations in the first three steps, and later also older ones."""
     players = game("model=cyclegan", *CYCLEGAN, "batch_size=1", "model.task.pool_size=3", "optimizer.lr=0.01")
     task, whose = players.task, ["G"]
     made: dict[str, list[Tensor]] = {"a": [], "b": []}
@@ -1012,7 +1020,7 @@ def numbered(start: int, stop: int) -> Tensor:
 
 
 def test_cyclegan_pool_of_50() -> None:
-    """Section 4 and util/image_pool.py: 50 come back as they are; then each time an old one with probability 1/2."""
+    """Section 4 and util/image_pool.py: the first 50 images are returned; after that an old one with probability 1/2."""
     torch.manual_seed(0)
     pool = ImagePool(50, 1, 1)
     assert torch.equal(pool.query(numbered(0, 50)), numbered(0, 50))
@@ -1020,7 +1028,7 @@ def test_cyclegan_pool_of_50() -> None:
     for number in range(50, 2050):
         result = int(pool.query(numbered(number, number + 1)).item())
         if result != number:
-            place = kept.index(result)  # an image that is remembered comes back, and is replaced
+            place = kept.index(result)  # an image of the pool is returned and replaced
             kept[place] = number
             places[place] += 1
             swaps += 1
@@ -1036,7 +1044,7 @@ def test_cyclegan_pool_of_0_gives_everything_back() -> None:
 
 
 def test_cyclegan_pool_survives_a_checkpoint() -> None:
-    """All state is in buffers: a copy made from them goes on as the original does."""
+    """All state is in buffers: a copy made from them continues as the original does."""
     torch.manual_seed(0)
     pool, other = ImagePool(5, 1, 1), ImagePool(5, 1, 1)
     pool.query(numbered(0, 3))

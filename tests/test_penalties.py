@@ -1,4 +1,4 @@
-"""The gradient penalty against critics whose gradient is known (Gulrajani et al. 2017, equation 3)."""
+"""The gradient penalty for critics with a known gradient (Gulrajani et al. 2017, equation 3)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SHAPE = (6, 2, 3, 4)
 
 
 def images(seed: int = 0, n: int = SHAPE[0]) -> tuple[Tensor, Tensor]:
-    """Real and fake."""
+    """Real and fake images."""
     real, fake = torch.rand(2, n, *SHAPE[1:], generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return real, fake
 
 
 class Recorder:
-    """D(x) = scale * ||x||^2 / 2, whose gradient is scale * x. Keeps what it was shown."""
+    """D(x) = scale * ||x||^2 / 2, whose gradient is scale * x. Records its inputs."""
 
     def __init__(self, scale: Tensor | float = 1.0) -> None:
         self.scale = scale

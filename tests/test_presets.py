@@ -1,4 +1,4 @@
-"""Every preset in conf/experiment, its networks made tiny: it trains, goes on after a stop as if there had been none, and
+"""Every preset in conf/experiment, its networks made tiny: it trains, resumes exactly, and
 is reloaded by gan-sample. A new file there is tested without a change here."""
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ QUICK = KINDS[:3]  # tests/reliability/test_resume_everywhere.py has every kind
 
 
 def sample_every(preset: str) -> int:
-    return STEPS if preset.startswith("theory_") else 4  # to measure and draw p_g takes a second
+    return STEPS if preset.startswith("theory_") else 4  # measuring and drawing p_g takes a second
 
 
 @dataclass(frozen=True)
 class Runs:
-    """One run of 20 steps, and one that was stopped after 10 and continued: each in its directory, with what was said."""
+    """Two run directories: of 20 steps at once, and of 20 steps with a stop after 10; and the output of the commands."""
 
     whole: Path
     hops: Path
@@ -73,7 +73,7 @@ def runs(
     stop_at: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Runs:
-    """Trained by the first test of each preset."""
+    """Runs of each preset, trained once."""
     if preset not in finished:
         home = tmp_path_factory.mktemp(preset)
         args = [f"experiment={preset}", *EVERY, f"sample_every={sample_every(preset)}", *tiny(preset, data_root)]
@@ -156,7 +156,7 @@ def test_gan_sample_reloads_it(preset: str, runs: Runs, gan: Any) -> None:
             assert (picture.size, picture.mode) == ((16, 16), "L" if config["dataset"]["channels"] == 1 else "RGB")
 
 
-# Who moves first, how often, and where the images come from
+# Order and number of updates, and the source of the images
 
 
 @pytest.mark.parametrize("first", quick(["generator", "discriminator"], "generator"))
@@ -183,7 +183,7 @@ def test_bf16_goes_on_as_if_never_stopped(
 
 @pytest.mark.slow
 def test_a_longer_run_measures_as_if_it_had_never_ended(train: Any, read: Any, tmp_path: Path) -> None:
-    """The first end is a row that is due, but no picture: nothing is measured for it."""
+    """At its first end a row is due and no picture, so p_g is not measured."""
     args = ["model=points", "dataset=mixture_1d", "dataset.n=200", "threads=1", "log_every=5", "sample_every=10"]
     train(*args, "total_steps=20", "run_dir=whole", tiny="own")
     train(*args, "total_steps=15", "run_dir=hops", tiny="own")

@@ -179,14 +179,14 @@ def flip(run: Path, file: str) -> None:
 
 REFUSED = {
     "no such run": (lambda run: shutil.rmtree(run), [], 66, r"there is no such run directory \(run\)"),
-    "empty run": (lambda run: shutil.rmtree(run / "checkpoints"), [], 66, r"there is no checkpoint in this run \(run\)"),
+    "empty run": (lambda run: shutil.rmtree(run / "checkpoints"), [], 66, r"the run has no checkpoint \(run\)"),
     "no such step": (lambda run: None, ["step=3"], 66, r"there is no checkpoint of step 3 .*There are: 2, 4"),
-    "best": (lambda run: None, ["step=best"], 66, r"no checkpoint of this run is marked best .*step=last"),
+    "best": (lambda run: None, ["step=best"], 66, r"the run has no best checkpoint .*step=last"),
     "a step that is none": (lambda run: None, ["step=lsat"], 66, r"lsat"),
     "damaged weights": (lambda run: flip(run, "generator_ema.safetensors"), ["step=4"], 76, r"damaged.*generator_ema"),
     "damaged manifest": (lambda run: flip(run, "manifest.json"), ["step=4"], 76, r"damaged"),
     "lost file": (lambda run: (run / "checkpoints/step-00000004/state.json").unlink(), ["step=4"], 76, r"damaged.*missing"),
-    "all damaged": (lambda run: flip(run, "state.json"), [], 76, r"no checkpoint can be read"),
+    "all damaged": (lambda run: flip(run, "state.json"), [], 76, r"all checkpoints are damaged"),
     "a link": (lambda run: (run / "evaluations").symlink_to("/"), [], 77, r"a link .*run/evaluations.*add trust=true"),
     "formats": (
         lambda run: None,

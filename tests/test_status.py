@@ -1,4 +1,4 @@
-"""status.json: what a run says of itself, however it ended."""
+"""status.json after every kind of end of a run."""
 
 from __future__ import annotations
 

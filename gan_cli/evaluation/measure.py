@@ -24,7 +24,7 @@ from gan_cli.metrics.frechet import Gaussian, frechet_distance
 from gan_cli.metrics.inception_score import inception_score
 from gan_cli.metrics.kid import kernel_distance
 from gan_cli.metrics.lpips import LPIPS
-from gan_cli.metrics.neighbours import memorisation, nearest, prdc
+from gan_cli.metrics.neighbours import memorisation, nearest_neighbours, prdc
 from gan_cli.metrics.similarity import psnr, ssim
 from gan_cli.randomness import derive
 from gan_cli.system.errors import ConfigError, DataError
@@ -202,7 +202,7 @@ class Evaluation:
         if picture is not None:
             from gan_cli.images import make_grid
 
-            _, found = nearest(fake[list(shown)], train, k=NEIGHBOURS)
+            _, found = nearest_neighbours(fake[list(shown)], train, k=NEIGHBOURS)
             neighbours = (centre(self.training.batch(learned[row]), self.crop) for row in found)
             rows = [torch.cat([image[None], near]) for image, near in zip(shown.values(), neighbours, strict=True)]
             picture(make_grid(torch.cat(rows), 1 + NEIGHBOURS))

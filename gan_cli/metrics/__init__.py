@@ -1,1 +1,1 @@
-"""What is measured of generated images: pure functions of images, features and logits."""
+"""Metrics of generated images: pure functions of images, features and logits."""

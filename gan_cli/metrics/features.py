@@ -1,4 +1,4 @@
-"""Images to features: what every measure of a set of images is computed from."""
+"""Extraction of features from images. All metrics of a set of images are computed from features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gan_cli.system import console
 from gan_cli.system.errors import ConfigError, DataError
 
 log = logging.getLogger("gan_cli")
-REPORT_EVERY = 10  # seconds between lines where there is no terminal
+REPORT_INTERVAL_S = 10  # interval of the progress lines if there is no terminal
 CLASSIFIER, INCEPTION = "gan_cli.metrics.classifier.Classifier", "gan_cli.metrics.inception.Inception"
 # What a data set is judged by where features=auto; all others by INCEPTION.
 DEFAULTS = {
@@ -40,12 +40,12 @@ Labelled = Callable[[str], ImageDataset | None]  # the labelled images of a spli
 
 
 class Extractor(Protocol):
-    """A frozen network that describes images.
+    """A frozen network that maps images to features.
 
     Attributes:
-        name: for messages; that of the classifier of the data set is ``classifier``.
-        dim: numbers per image; 0 while it is not known, which is before the first batch of a network of the user's.
-        num_classes: logits per image, None if it gives none.
+        name: name for messages. The classifier of the data set is called ``classifier``.
+        dim: features per image; 0 if unknown, as for a user's network before its first batch.
+        num_classes: logits per image, or None if the network has none.
         facts: plain data for the protocol: ``features``, ``features_hash``, ``resize``, ``value_range``, ``comparable``.
     """
 
@@ -55,30 +55,30 @@ class Extractor(Protocol):
     facts: dict[str, Any]
 
     def to(self, device: torch.device) -> Self:
-        """Moves it, and returns it."""
+        """Move the network to ``device`` and return it."""
         ...
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``images``: uint8 (N, C, H, W) on its device. Returns float32 (N, dim) and (N, num_classes) or None."""
+        """Map uint8 images (N, C, H, W) on the device to float32 features (N, dim) and logits (N, num_classes) or None."""
         ...
 
 
 @dataclass
 class Features:
-    """What an extractor made of n images: float32 (n, dim) and (n, num_classes), on the CPU."""
+    """Features and logits of n images: float32 (n, dim) and (n, num_classes), on the CPU."""
 
     values: Tensor
     logits: Tensor | None
 
 
 class Custom:
-    """A network of the user's as an :class:`Extractor`.
+    """A user's network as an :class:`Extractor`.
 
-    It gets uint8 images (N, C, H, W) as the data set has them, or floats if it declares ``value_range = (-1, 1)`` or
-    ``(0, 1)``, and returns features (N, d), or features and logits (N, k).
+    The network gets uint8 images (N, C, H, W), or floats if it declares ``value_range = (-1, 1)`` or ``(0, 1)``. It
+    returns features (N, d), or features and logits (N, k).
 
     Raises:
-        ConfigError: it fails, or returns something else; also when it is called.
+        ConfigError: the network fails or returns something else, here or when it is called.
     """
 
     def __init__(self, network: object, node: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ class Custom:
         self.dim = 0
         self.num_classes: int | None = None
         if not isinstance(network, nn.Module):
-            raise self._wrong(f"is no torch.nn.Module but a {type(network).__name__}")
+            raise self._wrong(f"is a {type(network).__name__}, not a torch.nn.Module")
         self._network = network.eval().requires_grad_(False)
         self._range = getattr(network, "value_range", None)
         if self._range is not None and (
@@ -108,41 +108,41 @@ class Custom:
         return ConfigError(f"{self.name} {what}", "features._target_", todo)
 
     def to(self, device: torch.device) -> Self:
-        """Moves it, and returns it."""
+        """Move the network to ``device`` and return it."""
         self._network.to(device)
         return self
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """See :class:`Extractor`."""
+        """Extract features and logits; see :class:`Extractor`."""
         inputs = images
         if self._range is not None:
             low, high = self._range
             inputs = images.float() * ((high - low) / 255) + low
         try:
             output = self._network(inputs)
-        except Exception as error:  # anything: it is the user's
+        except Exception as error:  # a user's network may raise anything
             reason = (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
-            raise self._wrong(f"fails on images {tuple(images.shape)}: {reason}") from error
+            raise self._wrong(f"fails on images of shape {tuple(images.shape)}: {reason}") from error
         values, logits = output if isinstance(output, tuple | list) and len(output) == 2 else (output, None)
         dim = self._columns(values, "features", len(images))
         num_classes = None if logits is None else self._columns(logits, "logits", len(images))
         if self.dim and (dim, num_classes) != (self.dim, self.num_classes):
             before = f"{self.dim} features and {self.num_classes or 'no'} logits"
-            raise self._wrong(f"returned {dim} features and {num_classes or 'no'} logits after {before}")
+            raise self._wrong(f"returned {dim} features and {num_classes or 'no'} logits, but for an earlier batch {before}")
         self.dim, self.num_classes = dim, num_classes
         return values.float(), None if logits is None else logits.float()
 
     def _columns(self, values: object, what: str, count: int) -> int:
         shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         if len(shape) != 2 or not isinstance(values, Tensor) or len(values) != count or not shape[1]:
-            raise self._wrong(f"returned {what} {shape} for {count} images, which should be ({count}, d)")
+            raise self._wrong(f"returned {what} of shape {shape} for {count} images, instead of ({count}, d)")
         if values.is_complex():
             raise self._wrong(f"returned complex {what}")
         return values.shape[1]
 
 
 def _source(kind: type) -> str:
-    """The text of the file that defines a class: another text may compute something else. Empty if there is none."""
+    """The text of the file that defines a class, part of the hash of the features. Empty if there is no file."""
     try:
         return Path(inspect.getfile(kind)).read_text(encoding="utf-8")
     except (OSError, TypeError, ValueError):
@@ -151,22 +151,22 @@ def _source(kind: type) -> str:
 
 @torch.inference_mode()
 def extract(extractor: Extractor, batches: Iterable[Tensor], n: int, *, device: torch.device, what: str) -> Features:
-    """The features of the first ``n`` images. Says how far it is; leaves torch's global random state as it was.
+    """Extract the features of the first ``n`` images and show the progress. Does not change torch's random state.
 
     Args:
-        extractor: on ``device``.
-        batches: uint8 (b, C, H, W) on any device, ``n`` images at least, of which no further batch is taken.
-        n: how many, at least 1.
-        device: where to compute.
-        what: the images, for messages: ``generated images``.
+        extractor: an extractor on ``device``.
+        batches: uint8 images (b, C, H, W) on any device, at least ``n`` in all. No more batches than needed are taken.
+        n: number of images, at least 1.
+        device: device of the computation.
+        what: the images in words, for messages, such as ``generated images``.
 
     Raises:
-        DataError: a feature is not finite. ConfigError: a network of the user's is wrong.
+        DataError: a feature is not finite. ConfigError: a user's network fails.
     """
     result = Features(torch.empty(0), None)
     done = 0
-    plain = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # full float32 on a GPU as well
-    with plain, torch.random.fork_rng([device] if device.type == "cuda" else []), ProgressLine(n, what) as progress:
+    no_tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # full float32 on a GPU too
+    with no_tf32, torch.random.fork_rng([device] if device.type == "cuda" else []), ProgressLine(n, what) as progress:
         for batch in batches:
             values, logits = extractor(batch[: n - done].to(device, non_blocking=True))
             if done == 0:
@@ -178,7 +178,7 @@ def extract(extractor: Extractor, batches: Iterable[Tensor], n: int, *, device: 
                     finite = rows.isfinite().all(1)
                     if not finite.all():
                         first = done + int((~finite).int().argmax())
-                        todo = "Look at that image, and at the weights of the network"
+                        todo = "Check that image and the weights of the network"
                         raise DataError(f"{extractor.name} gives features that are not finite", f"{what}, image {first}", todo)
             done += len(values)
             progress(done)
@@ -189,7 +189,7 @@ def extract(extractor: Extractor, batches: Iterable[Tensor], n: int, *, device: 
 
 
 class ProgressLine:
-    """How many of ``n`` images are done: a bar on a terminal, a line now and then elsewhere. ``what``: in words."""
+    """Progress over ``n`` images: a bar on a terminal, otherwise a log line at intervals. ``what``: the images in words."""
 
     def __init__(self, n: int, what: str) -> None:
         self.n, self.what = n, what
@@ -208,11 +208,11 @@ class ProgressLine:
             self.bar.close()
 
     def __call__(self, done: int) -> None:
-        """``done`` images are done."""
+        """Show that ``done`` images are done."""
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update(done - self.bar.n)
-        elif now - self.last >= REPORT_EVERY:
+        elif now - self.last >= REPORT_INTERVAL_S:
             self.last = now
             rate = done / (now - self.start)
             left = math.ceil((self.n - done) / rate)
@@ -220,22 +220,22 @@ class ProgressLine:
 
 
 def default_node(dataset_target: str) -> dict[str, Any]:
-    """The features node of ``features=auto``. It depends on the data set's ``_target_`` only, not on what is on the disk."""
+    """The features node of ``features=auto``. It depends on the data set's ``_target_`` only, not on downloaded files."""
     return {"_target_": DEFAULTS.get(dataset_target, INCEPTION)}
 
 
 def build_extractor(node: dict[str, Any], *, labelled: Labelled | None, folder: Path, device: torch.device) -> Extractor:
-    """What a features node names, on ``device``.
+    """Build the extractor of a features node on ``device``.
 
     Args:
-        node: a ``_target_`` and its arguments, checked, without ``labelled`` and ``folder``, which are given here.
-        labelled: gives the labelled images of ``"train"`` and of ``"test"`` (None: nothing is held out), for a
-            classifier of them; None if there are no labels.
-        folder: where weights are kept.
-        device: where it computes.
+        node: a checked ``_target_`` with its arguments, without ``labelled`` and ``folder``.
+        labelled: function that gives the labelled images of a split, to train a classifier on; None without labels. For
+            ``"test"`` it may give None.
+        folder: directory of downloaded or trained weights.
+        device: device of the network.
 
     Raises:
-        ConfigError: it cannot be built. NotFoundError, DataError: its weights are missing or wrong.
+        ConfigError: the extractor cannot be built. NotFoundError, DataError: its weights are missing or wrong.
     """
     extractor: Extractor
     if node["_target_"] == INCEPTION:
@@ -250,6 +250,6 @@ def build_extractor(node: dict[str, Any], *, labelled: Labelled | None, folder: 
             network = build(node, "features")
         except (RuntimeError, OSError, LookupError, AttributeError) as error:  # GanError is none of these
             reason = (str(error) or type(error).__name__).split("\n")[0].rstrip(".")
-            raise ConfigError(f"{node['_target_']} cannot be built: {reason}", "features", "Correct it") from error
+            raise ConfigError(f"{node['_target_']} cannot be built: {reason}", "features", "Correct the class") from error
         extractor = Custom(network, node)
     return extractor.to(device)

@@ -8,19 +8,19 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-CHUNK = 4096  # rows that are in float64 at a time
+CHUNK_ROWS = 4096  # rows converted to float64 at a time
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A mean and an unbiased covariance, all that the distance needs of a data set, on the CPU.
+    """The mean and the unbiased covariance of features, on the CPU.
 
-    The covariance is kept as a factor: its product with another one's has the square roots of the eigenvalues that the
-    distance sums as its singular values, so that no square root of a matrix is taken and rounding noise is not enlarged.
+    The covariance is stored as a factor. The trace term of the distance is then a sum of singular values of a product of
+    two factors, which needs no matrix square root and does not amplify rounding errors.
 
     Attributes:
         mean: float64 (d,).
-        factor: float64 (d, r), the covariance is ``factor @ factor.T``; r = min(n, d).
+        factor: float64 (d, r) with r = min(n, d); the covariance is ``factor @ factor.T``.
     """
 
     mean: Tensor
@@ -28,14 +28,14 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor) -> Gaussian:
-        """Fits a Gaussian to features, float (n, d) with n >= 2."""
+        """Fit a Gaussian to features, float (n, d) with n >= 2."""
         n, d = features.shape
         assert n >= 2
-        mean = torch.stack([float64(chunk).sum(0) for chunk in torch.split(features, CHUNK)]).sum(0) / n
+        mean = torch.stack([float64(chunk).sum(0) for chunk in torch.split(features, CHUNK_ROWS)]).sum(0) / n
         if n <= d:
             return cls(mean.cpu(), (float64(features) - mean).T.cpu() / sqrt(n - 1))
         scatter = torch.zeros(d, d, dtype=torch.float64, device=mean.device)
-        for chunk in torch.split(features, CHUNK):
+        for chunk in torch.split(features, CHUNK_ROWS):
             scatter += gram((float64(chunk) - mean).T)
         return cls(mean.cpu(), _factor(scatter.cpu() / (n - 1)))
 
@@ -47,7 +47,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     The last trace is the sum of the singular values of ``a.factor.T @ b.factor``.
 
     Returns:
-        At least 0. Exact to about 1e-7 of the two traces, which is what the distance of equal Gaussians can come to.
+        At least 0. The error is about 1e-7 of the two traces, so the distance of equal Gaussians may be that large.
     """
     assert a.mean.shape == b.mean.shape
     shared = torch.linalg.svdvals(a.factor.T @ b.factor).sum()
@@ -56,22 +56,23 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def float64(features: Tensor) -> Tensor:
-    """The same in float64, on the same device unless that has none (mps): then on the CPU."""
+    """Convert to float64 on the same device, or on the CPU for mps, which has no float64."""
     return (features.cpu() if features.device.type == "mps" else features).double()
 
 
 def gram(x: Tensor) -> Tensor:
-    """``x @ x.T``. On the CPU by NumPy, which computes only one of the two equal halves."""
+    """``x @ x.T``. On the CPU by NumPy, which computes only one half of the symmetric result."""
     if x.device.type != "cpu":
         return x @ x.T
     return torch.from_numpy(x.numpy() @ x.numpy().T)
 
 
 def _factor(covariance: Tensor) -> Tensor:
-    """Cholesky's, or if a column depends on the others the symmetric one, which is slower (2048 columns: 2 s, not 0.1 s)."""
+    """Cholesky factor, or for a singular covariance the symmetric one (2048 columns: 2 s instead of 0.1 s)."""
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(covariance)
-    unexplained = factor.diagonal().square() / covariance.diagonal()  # of each column's variance, by the columns before it
+    # The fraction of each column's variance that the columns before it do not explain.
+    unexplained = factor.diagonal().square() / covariance.diagonal()
     if failed or unexplained.min() < 1e-10:
         values, vectors = torch.linalg.eigh(covariance)
         factor = vectors * values.clamp(min=0).sqrt()

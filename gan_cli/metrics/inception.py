@@ -17,22 +17,22 @@ WEIGHTS = WeightFile(
     url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
     sha256="6726825d",
 )
-CPU_BATCH = 8  # images at a time: 32 at a time are a quarter slower there
+CPU_BATCH_SIZE = 8  # images per pass; 32 are a quarter slower on a CPU
 
 
 class Inception:
     """Inception v3 of 2015-12-05, as TensorFlow's frozen graph computes it (Salimans et al. 2016; Heusel et al. 2017).
 
-    Features: the 2048 averages of the last pooling layer. Logits: 1008, without bias, as the Inception score has them.
-    Images are resized to 299x299 as TensorFlow 1 does (bilinear, no antialiasing, corners not aligned); grey ones are
-    repeated three times. The implementation is that of torch-fidelity.
+    Features: the 2048 averages of the last pooling layer. Logits: 1008, without bias, as for the Inception score. Images
+    are resized to 299x299 as TensorFlow 1 does (bilinear, no antialiasing, corners not aligned). Grey images are repeated
+    to three channels. The implementation is that of torch-fidelity.
 
     Args:
         weights: path of the weight file, for machines without a network. null: found in the caches or downloaded.
-        folder: where a download is kept.
+        folder: directory of a download.
 
     Raises:
-        NotFoundError: the weights are not there and cannot be downloaded. DataError: they are not the right ones.
+        NotFoundError: the weights are missing and cannot be downloaded. DataError: the file has other weights.
     """
 
     name = "inception"
@@ -40,15 +40,14 @@ class Inception:
     num_classes: int | None = 1008
 
     def __init__(self, *, weights: str | None = None, folder: Path) -> None:
-        path, found = find_weights(
+        path, weights_hash = find_weights(
             WEIGHTS, path=weights, folder=folder, key="features.weights", instead="or use features=classifier"
         )
-        load_tensors(path)  # torch-fidelity unpickles whatever the file holds
-        # Here, since --help and a check of the config need none of it.
+        load_tensors(path)  # refuses a file with code in it, because torch-fidelity unpickles the file
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         try:
-            with torch.random.fork_rng(devices=[]):  # it draws weights before it reads them
+            with torch.random.fork_rng(devices=[]):  # the constructor draws weights before it reads them
                 network = FeatureExtractorInceptionV3(self.name, ["2048", "logits_unbiased"], str(path))
         except RuntimeError as error:
             reason = str(error).split("\n")[0]
@@ -57,19 +56,19 @@ class Inception:
         self._network = network.to(memory_format=torch.channels_last)
         self.facts: dict[str, Any] = {
             "features": self.name,
-            "features_hash": found,
+            "features_hash": weights_hash,
             "resize": "bilinear to 299x299 as in TensorFlow 1, no antialiasing",
             "value_range": [0, 255],
             "comparable": "with published FIDs (2015-12-05 network, TF1 resize)",
         }
 
     def to(self, device: torch.device) -> Self:
-        """Moves it, and returns it."""
+        """Move the network to ``device`` and return it."""
         self._network.to(device)
         return self
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """uint8 (N, 1 | 3 | 4, H, W) to float32 (N, 2048) and (N, 1008)."""
-        parts = torch.split(images, CPU_BATCH if images.device.type == "cpu" else len(images))
+        """Map uint8 images (N, 1 | 3 | 4, H, W) to float32 features (N, 2048) and logits (N, 1008)."""
+        parts = torch.split(images, CPU_BATCH_SIZE if images.device.type == "cpu" else len(images))
         values, logits = zip(*(self._network(to_channels(part, 3)) for part in parts), strict=True)
         return torch.cat(values), torch.cat(logits)

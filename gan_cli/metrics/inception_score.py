@@ -1,4 +1,4 @@
-"""The Inception Score: are single images recognisable, and are they different from one another?"""
+"""The Inception Score: high if single images are recognisable and the set is diverse."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> tu
     The images are first shuffled as torch-fidelity does it, by ``RandomState(seed)``.
 
     Args:
-        logits: of a classifier, float (n, classes), n >= splits.
-        splits: nearly equal parts, each with its own p(y).
-        seed: of the order.
+        logits: logits of a classifier, float (n, classes), n >= splits.
+        splits: number of parts of nearly equal size, each with its own p(y).
+        seed: seed of the shuffle.
 
     Returns:
         Mean and standard deviation over the splits; between 1 and the number of classes.
@@ -28,7 +28,7 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int = 2020) -> tu
     scores = []
     for i in range(splits):
         p = float64(logits[order[i * n // splits : (i + 1) * n // splits]]).softmax(1)
-        # The mean KL as a difference of entropies, in which a probability of 0 counts nothing.
+        # The mean KL as a difference of entropies, where a probability of 0 contributes 0.
         information = torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(1).mean()
         scores.append(information.exp())
     values = torch.stack(scores)

@@ -20,15 +20,15 @@ def kernel_distance(
     Args:
         real: features, float (n, d), n >= 2.
         fake: features, float (m, d), m >= 2.
-        subsets: how many estimates.
-        subset_size: rows of each set in an estimate, or all rows of the smaller set if that has fewer.
-        seed: of the subsets.
-        paired: row k of one set belongs to row k of the other, as a translation to its target. Then both subsets have the same
-            rows, and a row is not compared with its partner, which would bias the estimate: the U-statistic (Gretton et
-            al. 2012, lemma 6).
+        subsets: number of estimates.
+        subset_size: rows of each set in an estimate, or the size of the smaller set if it has fewer rows.
+        seed: seed of the subsets.
+        paired: whether row k of one set belongs to row k of the other, as a translation to its target. Both subsets then
+            have the same rows, and pairs are left out of the kernel sum, where they would bias it (the U-statistic of
+            Gretton et al. 2012, lemma 6).
 
     Returns:
-        Mean and standard deviation (not that of the mean) of the estimates. The mean can be a little below 0.
+        Mean and standard deviation of the estimates (not of the mean). The mean can be slightly negative.
     """
     assert not paired or len(real) == len(fake)
     size = min(subset_size, len(real), len(fake))
@@ -40,8 +40,8 @@ def kernel_distance(
 
     estimates = []
     for _ in range(subsets):
-        chosen = rows(fake)
-        y, x = float64(fake[chosen]), float64(real[chosen if paired else rows(real)])
+        indices = rows(fake)
+        y, x = float64(fake[indices]), float64(real[indices if paired else rows(real)])
         within = _kernel(gram(x), x.shape[1]).add_(_kernel(gram(y), x.shape[1]))
         between = _kernel(x @ y.T, x.shape[1])
         cross = (between.sum() - between.trace()) / (size * (size - 1)) if paired else between.mean()
@@ -51,5 +51,5 @@ def kernel_distance(
 
 
 def _kernel(products: Tensor, dim: int) -> Tensor:
-    """In the place of ``products``."""
+    """The cubic kernel of inner products, computed in place."""
     return products.div_(dim).add_(1).pow_(3)

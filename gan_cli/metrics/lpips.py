@@ -1,4 +1,4 @@
-"""LPIPS: how different two images look, by the features of a classifier."""
+"""LPIPS: perceptual distance of two images, from the features of a classifier."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class _Net(NamedTuple):
-    model: str  # in torchvision.models
-    layers: tuple[int, ...]  # of its ``features``, whose outputs are compared
-    channels: tuple[int, ...]  # of these outputs
-    smallest_image: int
+    model: str  # name in torchvision.models
+    layers: tuple[int, ...]  # indices in its ``features`` of the layers whose outputs are compared
+    channels: tuple[int, ...]  # channels of these outputs
+    smallest_image: int  # pixels
 
 
 NETS = {
@@ -26,16 +26,16 @@ class LPIPS(nn.Module):
     """Learned Perceptual Image Patch Similarity, version 0.1, "lin" (Zhang et al. 2018, equation 1).
 
     Args:
-        trunk_weights: state dict of torchvision's alexnet, vgg16 or squeezenet1_1, trained on ImageNet; what is not needed
-            (the classifier) is ignored.
-        linear_weights: of the authors, ``linK.model.1.weight`` of shape (1, C, 1, 1) for every layer K that is compared.
-        net: which of the three.
+        trunk_weights: state dict of torchvision's alexnet, vgg16 or squeezenet1_1, trained on ImageNet. Weights of the
+            classifier are ignored.
+        linear_weights: state dict of the authors, ``linK.model.1.weight`` of shape (1, C, 1, 1) for every compared layer K.
+        net: the trunk.
 
     Attributes:
-        smallest_image: least height and width in pixels.
+        smallest_image: minimum height and width in pixels.
 
     Raises:
-        ValueError: weights are missing or of another shape than ``net`` needs.
+        ValueError: weights are missing or have the wrong shape for ``net``.
     """
 
     shift: Tensor
@@ -51,7 +51,7 @@ class LPIPS(nn.Module):
         import torchvision
 
         model, self.layers, channels, self.smallest_image = NETS[net]
-        with torch.device("meta"):  # shapes only: the weights come from the caller
+        with torch.device("meta"):  # shapes only; the caller gives the weights
             self.trunk = getattr(torchvision.models, model)(weights=None).features[: self.layers[-1] + 1]
         shapes = {f"features.{name}": weight.shape for name, weight in self.trunk.state_dict().items()}
         _check(trunk_weights, shapes, f"{model}'s weights")
@@ -68,11 +68,10 @@ class LPIPS(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """The distance of each pair.
+        """Compute the distance of each pair of images.
 
         Args:
-            a: RGB images in [-1, 1], float (N, 3, H, W), H and W at least ``smallest_image``.
-            b: the same.
+            a, b: RGB images in [-1, 1], float (N, 3, H, W), H and W at least ``smallest_image``.
 
         Returns:
             float (N,), at least 0, exactly 0 for equal images.
@@ -84,7 +83,7 @@ class LPIPS(nn.Module):
         return distance
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """The outputs of the compared layers, each pixel's channels a vector of length 1."""
+        """The outputs of the compared layers, normalised so that the channels of each pixel are a unit vector."""
         x = (images - self.shift) / self.scale
         features = []
         for index, layer in enumerate(self.trunk):
@@ -96,7 +95,7 @@ class LPIPS(nn.Module):
 
 def _check(weights: dict[str, Tensor], shapes: dict[str, torch.Size], what: str) -> None:
     if missing := [name for name in shapes if name not in weights]:
-        raise ValueError(f"{what} lack {', '.join(missing)}")
+        raise ValueError(f"{what}: missing are {', '.join(missing)}")
     for name, shape in shapes.items():
         if weights[name].shape != shape:
-            raise ValueError(f"{what}: {name} has the shape {tuple(weights[name].shape)} instead of {tuple(shape)}")
+            raise ValueError(f"{what}: {name} has shape {tuple(weights[name].shape)} instead of {tuple(shape)}")

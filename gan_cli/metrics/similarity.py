@@ -1,4 +1,4 @@
-"""Two images pixel by pixel: PSNR and SSIM."""
+"""PSNR and SSIM: similarity of two images, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from torch import Tensor
 
 from gan_cli.metrics.frechet import float64
 
-CHUNK = 2**16  # values at a time, or one image if that has more
-RADIUS = 5  # of the window of SSIM, which is 11 pixels wide
-SMALLEST_IMAGE = RADIUS + 1  # side in pixels; a smaller image cannot be mirrored as far as the window reaches
+CHUNK_VALUES = 2**16  # pixel values at a time, at least one image
+WINDOW_RADIUS = 5  # pixels; the window of SSIM is 11 pixels wide
+SMALLEST_IMAGE = WINDOW_RADIUS + 1  # pixels; mirroring a border by the radius needs one pixel more
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, ``10 log10(255^2 / MSE)``.
 
-    Equal images would have an infinite one and spoil every mean. They get that of the smallest difference that there is, one
-    channel of one pixel off by 1: 10 log10(255^2 C H W), for example 101 dB at 3 x 256 x 256.
+    The ratio of equal images is infinite, which would make every mean infinite. They get that of the smallest possible
+    difference, 1 in one channel of one pixel: 10 log10(255^2 C H W), for example 101 dB at 3 x 256 x 256.
 
     Args:
-        a: uint8 (N, C, H, W).
-        b: the same.
+        a, b: uint8 images (N, C, H, W).
 
     Returns:
         float64 (N,).
@@ -35,13 +34,12 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity, the mean over pixels and channels (Wang et al. 2004, equation 13).
 
-    Local means, variances and the covariance are weighted by a Gaussian with a standard deviation of 1.5 pixels in a window
-    of 11 x 11; K1 = 0.01, K2 = 0.03, L = 255. Images are mirrored at their borders, so that every pixel is the centre of a
-    window; torchmetrics does the same, the authors' code leaves out the 5 pixels along the border.
+    Local means, variances and covariances are weighted by a Gaussian with a standard deviation of 1.5 pixels in a window of
+    11 x 11; K1 = 0.01, K2 = 0.03, L = 255. Images are mirrored at their borders, so that every pixel is the centre of a
+    window. torchmetrics does the same; the authors' code omits the 5 pixels along the border.
 
     Args:
-        a: uint8 (N, C, H, W), H and W at least ``SMALLEST_IMAGE``.
-        b: the same.
+        a, b: uint8 images (N, C, H, W), H and W at least ``SMALLEST_IMAGE``.
 
     Returns:
         float64 (N,) in [-1, 1], exactly 1 for equal images.
@@ -51,15 +49,15 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _chunks(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    images = max(1, CHUNK // a.shape[1:].numel())
+    images = max(1, CHUNK_VALUES // a.shape[1:].numel())
     return zip(torch.split(a, images), torch.split(b, images), strict=True)
 
 
 def _windows(side: int) -> Tensor:
-    """The matrix that takes the weighted mean around each pixel of a column: float64 (side, side), row i for pixel i."""
-    offsets = torch.arange(-RADIUS, RADIUS + 1)
+    """The matrix of the weighted means around each pixel of a column: float64 (side, side), row i for pixel i."""
+    offsets = torch.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1)
     weights = (-offsets.double().square() / (2 * 1.5**2)).softmax(0)
-    pixels = (torch.arange(side)[:, None] + offsets).abs()  # beyond the border: mirrored, the border pixel not repeated
+    pixels = (torch.arange(side)[:, None] + offsets).abs()  # mirrored at the border without repeating its pixel
     pixels = side - 1 - (side - 1 - pixels).abs()
     return torch.zeros(side, side, dtype=torch.float64).scatter_add_(1, pixels, weights.expand(side, -1))
 

@@ -1,7 +1,7 @@
 """The fully connected conditional players of Mirza & Osindero (2014), section 4.1: MNIST, latents and one-hot labels.
 
-The paper's images are in [0, 1], from a sigmoid; these are in [-1, 1], from tanh, which is the same unit rescaled. The paper
-gives no initialisation: this is PyTorch's.
+The paper's images are in [0, 1], from a sigmoid. Here they are in [-1, 1], from tanh, which is a rescaled sigmoid. The paper
+gives no initialisation; PyTorch's default is used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Generator(nn.Module):
         self.pixels = nn.Sequential(nn.Linear(hidden, channels * image_size**2), nn.Tanh())
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        """``z``: (N, latent_dim); ``label``: int64 (N,). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        """Map ``z`` (N, latent_dim) and ``label`` int64 (N,) to images in [-1, 1], (N, channels, image_size, image_size)."""
         one_hot = functional.one_hot(label, self.num_classes).to(z.dtype)
         joint = self.joint(torch.cat([self.z(z), self.y(one_hot)], dim=1))
         images: Tensor = self.pixels(joint)
@@ -47,7 +47,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Pixels to a maxout layer of 240 units x 5 pieces, the label to 50 x 5, both to 240 x 4, then one logit.
 
-    Dropout on these hidden layers. The paper finds the precise architecture not critical.
+    These hidden layers have dropout. According to the paper the precise architecture is not critical.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Discriminator(nn.Module):
         self.logit = nn.Linear(hidden, 1)
 
     def forward(self, images: Tensor, label: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, C, H, W); ``label``: int64 (N,). Returns logits (N,)."""
+        """Map ``images`` in [-1, 1], (N, C, H, W), and ``label`` int64 (N,) to logits (N,)."""
         one_hot = functional.one_hot(label, self.num_classes).to(images.dtype)
         joint = self.joint(torch.cat([self.x(images), self.y(one_hot)], dim=1))
         logits: Tensor = self.logit(joint)

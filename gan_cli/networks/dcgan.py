@@ -1,10 +1,10 @@
 """DCGAN (Radford et al. 2016, figure 1 and section 3), layer by layer as in dcgan.torch.
 
-Strided 4 x 4 convolutions without bias, batch norm everywhere but in G's last and D's first layer, ReLU and tanh in G,
-LeakyReLU 0.2 in D. At 64 x 64 and ``width=64`` the channels are 512-256-128-64, those of dcgan.torch; ``width=128`` gives
-the 1024-512-256-128 of the paper's figure 1. Other sizes add a stage per doubling or drop one per halving.
+Strided 4 x 4 convolutions without bias; batch norm except in G's last and D's first layer; ReLU and tanh in G, LeakyReLU 0.2
+in D. At 64 x 64 and ``width=64`` the channels are 512-256-128-64, as in dcgan.torch. ``width=128`` gives the
+1024-512-256-128 of the paper's figure 1. Other sizes add a stage per doubling or drop one per halving.
 
-The conditional players are the same networks with the label of cGAN (Mirza & Osindero 2014) as a further input.
+The conditional players are the same networks with a label as in cGAN (Mirza & Osindero 2014).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gan_cli.ranges import Channels, Classes, DCGANImageSize, Width
 
 
 def stage_widths(image_size: int, width: int) -> list[int]:
-    """Channels at 4 x 4, 8 x 8, ..., image_size / 2: the last is ``width``, doubling inwards up to 16 * width."""
+    """Channels at 4 x 4, 8 x 8, ..., image_size / 2. The last is ``width``; each one before it twice that, up to 16 * width."""
     stages = image_size.bit_length() - 3  # 64 -> 4
     return [width * 2 ** min(i, 4) for i in reversed(range(stages))]
 
@@ -43,7 +43,7 @@ class Generator(nn.Module):
         self.apply(initialise)
 
     def forward(self, z: Tensor) -> Tensor:
-        """``z``: (N, latent_dim). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        """Map ``z`` (N, latent_dim) to images in [-1, 1], (N, channels, image_size, image_size)."""
         images: Tensor = self.layers(z[:, :, None, None])
         return images
 
@@ -51,7 +51,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """image -> ... -> 4 x 4 -> one logit, by strided convolutions.
 
-    ``norm``: ``batch`` as in the paper; critics with a per-sample penalty need ``layer``, ``instance`` or ``none``.
+    ``norm``: ``batch`` in the paper; critics with a per-sample penalty need ``layer``, ``instance`` or ``none``.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Discriminator(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
+        """Map ``images`` in [-1, 1], (N, C, H, W), to logits (N,)."""
         logits: Tensor = self.layers(images)
         return logits.flatten()
 
 
 class ConditionalGenerator(nn.Module):
-    """The generator on z and the one-hot label, joined."""
+    """The generator on the concatenation of z and the one-hot label."""
 
     def __init__(
         self,
@@ -96,14 +96,14 @@ class ConditionalGenerator(nn.Module):
         self.generator = Generator(latent_dim + num_classes, image_size, channels, width)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        """``z``: (N, latent_dim); ``label``: int64 (N,). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        """Map ``z`` (N, latent_dim) and ``label`` int64 (N,) to images in [-1, 1], (N, channels, image_size, image_size)."""
         one_hot = functional.one_hot(label, self.num_classes).to(z.dtype)
         images: Tensor = self.generator(torch.cat([z, one_hot], dim=1))
         return images
 
 
 class ConditionalDiscriminator(nn.Module):
-    """The discriminator on the image and, as a further channel, one learned map per class, drawn from N(0, 1) at first."""
+    """The discriminator on the image and one more channel: a learned map per class, initialised from N(0, 1)."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class ConditionalDiscriminator(nn.Module):
         self.discriminator = Discriminator(image_size, channels + 1, width, norm)
 
     def forward(self, images: Tensor, label: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, C, H, W); ``label``: int64 (N,). Returns logits (N,)."""
+        """Map ``images`` in [-1, 1], (N, C, H, W), and ``label`` int64 (N,) to logits (N,)."""
         maps = self.maps(label).view(-1, 1, *images.shape[2:])
         logits: Tensor = self.discriminator(torch.cat([images, maps], dim=1))
         return logits

@@ -1,4 +1,4 @@
-"""Layers and initialisations that several networks share."""
+"""Layers and initialisations shared by several networks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Norm = Literal["batch", "layer", "instance", "none"]
 
 
 def make_norm(kind: Norm, channels: int) -> nn.Module:
-    """A normalisation for (N, channels, H, W).
+    """Make a normalisation layer for (N, channels, H, W).
 
-    ``layer`` normalises each sample over all of (channels, H, W) with an affine per channel (Ba et al. 2016, as WGAN-GP
-    recommends it for the critic); ``instance`` each channel of each sample.
+    ``layer`` normalises each sample over (channels, H, W), with an affine per channel (Ba et al. 2016; WGAN-GP recommends it
+    for the critic). ``instance`` normalises each channel of each sample.
     """
     if kind == "batch":
         return nn.BatchNorm2d(channels)
@@ -25,9 +25,9 @@ def make_norm(kind: Norm, channels: int) -> nn.Module:
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolutions N(0, 0.02), batch norm weights N(1, 0.02), biases 0.
+    """Draw weights of convolutions from N(0, 0.02) and of batch norm from N(1, 0.02); set biases to 0.
 
-    DCGAN (section 4 and dcgan.torch), pix2pix (section 6.2 and phillipi/pix2pix), CycleGAN (appendix 7.1).
+    As in DCGAN (section 4 and dcgan.torch), pix2pix (section 6.2 and phillipi/pix2pix) and CycleGAN (appendix 7.1).
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
@@ -39,7 +39,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class Maxout(nn.Module):
-    """Units that are each the largest of several linear functions, their pieces (Goodfellow et al. 2013, section 3)."""
+    """Units that are the maximum of several linear functions, their pieces (Goodfellow et al. 2013, section 3)."""
 
     def __init__(self, inputs: int, units: int, pieces: int) -> None:
         super().__init__()
@@ -47,6 +47,6 @@ class Maxout(nn.Module):
         self.shape = (units, pieces)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs) -> (N, units)."""
+        """Map ``x`` (N, inputs) to (N, units)."""
         pieces: Tensor = self.linear(x)
         return pieces.view(-1, *self.shape).amax(dim=2)

@@ -12,7 +12,7 @@ from gan_cli.ranges import Channels, Hidden, ImageSize, Width
 class Generator(nn.Module):
     """latent - hidden layers with ReLU - pixels with tanh.
 
-    The tutorial's is 64-256-256-784; the WGAN tutorial's 100-256-512-1024-784.
+    The Fashion-MNIST tutorial has 64-256-256-784, the WGAN tutorial 100-256-512-1024-784.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], channels * image_size**2), nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
-        """``z``: (N, latent_dim). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        """Map ``z`` (N, latent_dim) to images in [-1, 1], (N, channels, image_size, image_size)."""
         images: Tensor = self.layers(z)
         return images.view(-1, *self.shape)
 
@@ -39,7 +39,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """pixels - hidden layers with LeakyReLU 0.2 - one logit.
 
-    The tutorial's is 784-256-256-1; the WGAN tutorial's critic 784-512-256-1.
+    The Fashion-MNIST tutorial has 784-256-256-1, the critic of the WGAN tutorial 784-512-256-1.
     """
 
     def __init__(self, image_size: ImageSize, channels: Channels, hidden: Hidden = (256, 256)) -> None:
@@ -51,6 +51,6 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
+        """Map ``images`` in [-1, 1], (N, C, H, W), to logits (N,)."""
         logits: Tensor = self.layers(images)
         return logits.flatten()

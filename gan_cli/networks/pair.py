@@ -1,6 +1,6 @@
-"""Two players that train as one, as in CycleGAN (Zhu et al. 2017, section 3): one parameter set, one optimizer, two parts.
+"""Pairs of networks with one optimizer, as in CycleGAN (Zhu et al. 2017, section 3).
 
-Neither has a ``forward``: the task calls the parts.
+They have no ``forward``: the task calls the two parts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Translators(nn.Module):
-    """``a2b``: images of domain a -> images of domain b, the paper's G; ``b2a``: the way back, F."""
+    """Two generators. ``a2b`` maps images of domain a to domain b (the paper's G), ``b2a`` maps back (F)."""
 
     def __init__(self, a2b: nn.Module, b2a: nn.Module) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Translators(nn.Module):
 
 
 class Judges(nn.Module):
-    """``a``: images -> logits for domain a, the paper's D_X; ``b``: for domain b, D_Y."""
+    """Two discriminators. ``a`` gives logits for images of domain a (the paper's D_X), ``b`` for domain b (D_Y)."""
 
     def __init__(self, a: nn.Module, b: nn.Module) -> None:
         super().__init__()

@@ -14,13 +14,13 @@ from gan_cli.ranges import Channels, ConditionChannels, PatchLayers, Width
 class Discriminator(nn.Module):
     """image -> map of logits, by 4 x 4 convolutions.
 
-    ``layers`` = 3 is C64-C128-C256 with stride 2, C512 and the logits with stride 1: 70 x 70 patches, 30 x 30 logits for
-    256 x 256 pixels. 1, 2, 3, 4, 5, 6 layers of stride 2 see 16, 34, 70, 142, 286, 574 pixels; 0 is the paper's 1 x 1
-    PixelGAN, C64-C128 and the logits by 1 x 1 convolutions.
+    ``layers=3`` is C64-C128-C256 with stride 2, then C512 and the logits with stride 1: patches of 70 x 70, and 30 x 30
+    logits for 256 x 256 pixels. The receptive field for 1 to 6 layers is 16, 34, 70, 142, 286 and 574 pixels. ``layers=0``
+    is the paper's 1 x 1 PixelGAN: C64-C128 and the logits by 1 x 1 convolutions.
 
-    ``condition_channels``: those of the image that the judged one translates, joined in front of it by the caller.
-    ``norm``: on all but the first and the last layer: ``batch`` in pix2pix, ``instance`` in CycleGAN (appendix 7.2); critics
-    with a per-sample penalty need ``layer``, ``instance`` or ``none``.
+    ``condition_channels``: channels of the source image, which the caller concatenates in front of the target.
+    ``norm``: normalisation of all but the first and last layers: ``batch`` in pix2pix, ``instance`` in CycleGAN (appendix
+    7.2). Critics with a per-sample penalty need ``layer``, ``instance`` or ``none``.
     """
 
     def __init__(
@@ -50,21 +50,13 @@ class Discriminator(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, condition_channels + channels, H, W). Returns logits (N, 1, h, w).
+        """Map ``images`` in [-1, 1], (N, condition_channels + channels, H, W), to logits (N, 1, h, w).
 
         Raises:
-            ValueError: the images are too small to have a patch.
+            ValueError: the images are smaller than a patch.
         """
         side, smallest = min(images.shape[-2:]), 3 * 2**self.depth if self.depth > 0 else 1
         if side < smallest:
-            raise ValueError(f"layers={self.depth} need images of {smallest} pixels, these have {side}: set fewer layers")
+            raise ValueError(f"layers={self.depth} needs images of {smallest} pixels, these have {side}: set fewer layers")
         logits: Tensor = self.layers(images)
         return logits
-
-
-def receptive_field(network: nn.Module) -> int:
-    """The side, in pixels, of the patch that one output of a chain of convolutions sees."""
-    size = 1
-    for layer in reversed([m for m in network.modules() if isinstance(m, nn.Conv2d)]):
-        size = (size - 1) * layer.stride[0] + layer.kernel_size[0]
-    return size

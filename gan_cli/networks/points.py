@@ -1,7 +1,7 @@
-"""Fully connected players for points (N, dim) instead of images: the runs that check the theory.
+"""Fully connected players for points (N, dim) instead of images, for runs that measure the theory.
 
-Weights are drawn as He et al. 2015 (section 2.2) do: with PyTorch's default, whose variance is six times smaller, both players
-begin so smooth that D follows D* more slowly.
+Weights are initialised as in He et al. 2015 (section 2.2). PyTorch's default has a six times smaller variance; both players
+are then so smooth at first that D approaches D* more slowly.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from gan_cli.ranges import Hidden, Width
 
-SLOPE = 0.2  # of the discriminator's LeakyReLU
+LEAKY_RELU_SLOPE = 0.2  # in the discriminator
 
 
 class Generator(nn.Module):
-    """latent - hidden layers with ReLU - coordinates, which are not bounded."""
+    """latent - hidden layers with ReLU - unbounded coordinates."""
 
     def __init__(self, latent_dim: Width, dim: Width, hidden: Hidden = (128, 128, 128)) -> None:
         super().__init__()
         self.layers = _layers([latent_dim, *hidden, dim], slope=0.0)
 
     def forward(self, z: Tensor) -> Tensor:
-        """``z``: (N, latent_dim). Returns points (N, dim)."""
+        """Map ``z`` (N, latent_dim) to points (N, dim)."""
         points: Tensor = self.layers(z)
         return points
 
@@ -33,16 +33,16 @@ class Discriminator(nn.Module):
 
     def __init__(self, dim: Width, hidden: Hidden = (128, 128)) -> None:
         super().__init__()
-        self.layers = _layers([dim, *hidden, 1], slope=SLOPE)
+        self.layers = _layers([dim, *hidden, 1], slope=LEAKY_RELU_SLOPE)
 
     def forward(self, points: Tensor) -> Tensor:
-        """``points``: (N, dim). Returns logits (N,)."""
+        """Map ``points`` (N, dim) to logits (N,)."""
         logits: Tensor = self.layers(points)
         return logits.flatten()
 
 
 def _layers(widths: list[int], slope: float) -> nn.Sequential:
-    """Linear layers with LeakyReLU between them. The last keeps PyTorch's initial weights, so that outputs begin small."""
+    """Linear layers with LeakyReLU between them. The last has PyTorch's initial weights, so that outputs are small at first."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths):
         linear = nn.Linear(width_in, width_out)

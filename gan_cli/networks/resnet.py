@@ -1,8 +1,8 @@
-"""The CIFAR-10 ResNet of WGAN-GP (Gulrajani et al. 2017, appendix F), without labels, as in gan_cifar_resnet.py of
-igul222/improved_wgan_training.
+"""The CIFAR-10 ResNet of WGAN-GP (Gulrajani et al. 2017, appendix F), without labels.
 
-Pre-activation residual blocks of two 3 x 3 convolutions, all ``width`` channels wide, nearest-neighbour upsampling and mean
-pooling. A shortcut that changes size or channels is a 1 x 1 convolution, done at the smaller size: it commutes with both.
+As in gan_cifar_resnet.py of igul222/improved_wgan_training: pre-activation residual blocks of two 3 x 3 convolutions with
+``width`` channels, nearest-neighbour upsampling and mean pooling. A shortcut that changes the size or channels is a 1 x 1
+convolution at the smaller size, with which upsampling and pooling commute.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from gan_cli.ranges import Channels, ResNetImageSize, Width
 
 
 def convolution(width_in: int, width_out: int, kernel: int = 3, gain: float = 2**0.5) -> nn.Conv2d:
-    """A convolution that keeps the size. Weights uniform with variance gain^2 * 2 / (fan_in + fan_out), biases 0.
+    """A convolution that keeps the size. Weights are uniform with variance gain^2 * 2 / (fan_in + fan_out), biases 0.
 
-    The reference code's rule: the gain for ReLU (He et al. 2015) with the mean of both fans (Glorot & Bengio 2010), and gain
-    1 for shortcuts and G's last layer.
+    This is the reference code's initialisation: the gain for ReLU (He et al. 2015) with the mean of both fans (Glorot &
+    Bengio 2010), and gain 1 for shortcuts and G's last layer.
     """
     layer = nn.Conv2d(width_in, width_out, kernel, padding=kernel // 2)
     nn.init.xavier_uniform_(layer.weight, gain)
@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             make_norm(norm, width),
-            nn.ReLU(),  # not in place: without a norm its input is also the shortcut's
+            nn.ReLU(),  # not in place: without a norm its input is also the input of the shortcut
             nn.Upsample(scale_factor=2) if resample == "up" else nn.Identity(),
             convolution(width, width),
             make_norm(norm, width),
@@ -58,13 +58,13 @@ class ResidualBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.AvgPool2d(2), convolution(width, width, kernel=1, gain=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width, H, W) -> (N, width, H', W'): twice, half or the same height and width."""
+        """Map ``x`` (N, width, H, W) to (N, width, H', W') with twice, half or the same height and width."""
         output: Tensor = self.shortcut(x) + self.layers(x)
         return output
 
 
 class FirstBlock(nn.Module):
-    """D's first block, from pixels and halving them: no norm, and no activation before the first convolution."""
+    """D's first block, which halves the image: no norm, and no activation before the first convolution."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class FirstBlock(nn.Module):
         self.shortcut = nn.Sequential(nn.AvgPool2d(2), convolution(channels, width, kernel=1, gain=1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, channels, H, W) -> (N, width, H / 2, W / 2)."""
+        """Map ``images`` (N, channels, H, W) to (N, width, H / 2, W / 2)."""
         output: Tensor = self.shortcut(images) + self.layers(images)
         return output
 
@@ -94,7 +94,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """``z``: (N, latent_dim). Returns images in [-1, 1], (N, channels, image_size, image_size)."""
+        """Map ``z`` (N, latent_dim) to images in [-1, 1], (N, channels, image_size, image_size)."""
         images: Tensor = self.layers(z)
         return images
 
@@ -102,7 +102,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """image -> a block per halving -> 8 x 8 -> two blocks -> ReLU, mean over positions -> one logit.
 
-    ``norm``: ``none`` in the paper, ``layer`` its alternative; ``batch`` mixes samples, which a per-sample penalty forbids.
+    ``norm``: ``none`` in the paper, ``layer`` as its alternative. ``batch`` is not allowed with a per-sample penalty.
     """
 
     def __init__(
@@ -125,6 +125,6 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, C, H, W). Returns logits (N,)."""
+        """Map ``images`` in [-1, 1], (N, C, H, W), to logits (N,)."""
         logits: Tensor = self.layers(images)
         return logits.flatten()

@@ -29,16 +29,16 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width, H, W) -> the same shape."""
+        """Map ``x`` (N, width, H, W) to the same shape."""
         change: Tensor = self.layers(x)
         return x + change
 
 
 class Generator(nn.Module):
-    """c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-channels; a norm and a ReLU after each, tanh after the last.
+    """c7s1-64, d128, d256, R256 x blocks, u128, u64, c7s1-channels; norm and ReLU after each, tanh after the last.
 
-    ``blocks``: null is the paper's choice, 9 from 256 x 256 on and 6 below. ``norm``: ``instance``, without affine, in the
-    paper.
+    ``blocks``: residual blocks; null for the paper's choice, 9 from 256 x 256 on and 6 below. ``norm``: ``instance``
+    without affine in the paper.
     """
 
     def __init__(
@@ -72,6 +72,6 @@ class Generator(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, channels, H, W), H and W multiples of 4. Returns images of the same shape and range."""
+        """Map ``images`` in [-1, 1], (N, channels, H, W), H and W multiples of 4, to images of the same shape and range."""
         translated: Tensor = self.layers(images)
         return translated

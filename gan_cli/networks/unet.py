@@ -1,8 +1,8 @@
 """The U-Net generator of pix2pix (Isola et al. 2017, section 6.1.1), as in the authors' Torch code, phillipi/pix2pix.
 
-At 256 x 256: encoder C64-C128-C256-C512-C512-C512-C512-C512, decoder CD512-CD512-CD512-C512-C256-C128-C64 and an output
-layer, each decoder layer but the first fed with the previous one joined to the encoder's of its size. By the paper's errata
-the innermost 1 x 1 map is not normalised: over a batch of one, normalising would zero it.
+At 256 x 256 the encoder is C64-C128-C256-C512-C512-C512-C512-C512, the decoder CD512-CD512-CD512-C512-C256-C128-C64 and an
+output layer. The input of each decoder layer but the first is the previous layer concatenated with the encoder layer of the
+same size. The innermost 1 x 1 map is not normalised, which would set it to zero for a batch of one (errata of the paper).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from gan_cli.ranges import Channels, Fraction, UNetImageSize, Width
 class Generator(nn.Module):
     """image -> 1 x 1 -> image by 4 x 4 convolutions of stride 2, with skips between layers of one size.
 
-    Other sizes than 256 have log2(image_size) layers each way; channels double from ``width`` up to 8 * width.
+    Encoder and decoder have log2(image_size) layers each; channels double from ``width`` up to 8 * width.
 
-    ``dropout``: on the first three decoder layers; it is the only source of randomness, so the paper keeps it at test time.
-    ``norm``: ``batch`` as in the paper, where a batch of one makes it instance norm.
+    ``dropout``: rate in the first three decoder layers. It is the only noise, so the paper keeps it at test time.
+    ``norm``: ``batch`` in the paper, which for a batch of one is instance norm.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Generator(nn.Module):
             innermost = i == depth - 1
             self.encoder.append(
                 nn.Sequential(
-                    nn.LeakyReLU(0.2),  # not in place: its input is also a skip
+                    nn.LeakyReLU(0.2),  # not in place: its input is also a skip connection
                     nn.Conv2d(widths[i - 1], widths[i], 4, stride=2, padding=1, bias=bias or innermost),
                     nn.Identity() if innermost else make_norm(norm, widths[i]),
                 )
@@ -60,12 +60,12 @@ class Generator(nn.Module):
                     nn.Dropout(dropout) if i < 3 else nn.Identity(),
                 )
             )
-            width_in = 2 * width_out  # joined to the skip
+            width_in = 2 * width_out  # concatenated with the skip connection
         self.decoder.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(width_in, channels, 4, stride=2, padding=1), nn.Tanh()))
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``images``: in [-1, 1], (N, channels, image_size, image_size). Returns images of the same shape and range."""
+        """Map ``images`` in [-1, 1], (N, channels, image_size, image_size), to images of the same shape and range."""
         skips = [images]
         for encode in self.encoder:
             skips.append(encode(skips[-1]))

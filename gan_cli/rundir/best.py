@@ -1,4 +1,4 @@
-"""The result of a run, for a sweeper."""
+"""The best checkpoint of a run (``best.json``), and the metric that a sweeper gets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gan_cli.system.files import read_file
 
 
 def final_metric(run_dir: Path, key: str | None, *, evaluated: bool) -> float | None:
-    """The value that a sweeper gets: the last one of ``optimized_metric``, or with ``eval_every`` that of the best checkpoint.
+    """The metric of a run for a sweeper: of the best checkpoint if it is an evaluated metric, else the last logged value.
 
     Args:
         key: ``optimized_metric``. evaluated: whether the run has ``eval_every``.
 
     Raises:
-        ConfigError: the run does not log it.
+        ConfigError: the run does not log ``key``.
     """
     best = read_best(run_dir)
     if evaluated and best is not None and key in (None, f"metric/{best['metric']}"):
@@ -28,16 +28,16 @@ def final_metric(run_dir: Path, key: str | None, *, evaluated: bool) -> float | 
     if key is None:
         return None
     if evaluated and key.removeprefix("metric/") in VALUES:
-        return None  # no evaluation came off
+        return None  # every evaluation failed
     rows = read_rows(run_dir)
     refuse_unknown_metric(key, {k for row in rows for k in row})
     return float(next(row[key] for row in reversed(rows) if key in row))
 
 
 def refuse_unknown_metric(key: str | None, logged: Iterable[str]) -> None:
-    """Say early that the run does not log what is to be optimised."""
+    """Refuse an ``optimized_metric`` that the run does not log."""
     if key is not None and key not in logged:
-        raise ConfigError(f"the run logs no {key!r}", "optimized_metric", f"It logs: {', '.join(sorted(logged))}")
+        raise ConfigError(f"the run does not log {key!r}", "optimized_metric", f"It logs: {', '.join(sorted(logged))}")
 
 
 def read_best(run_dir: Path) -> dict[str, Any] | None:
@@ -49,6 +49,6 @@ def read_best(run_dir: Path) -> dict[str, Any] | None:
 
 
 def as_best(best: Any) -> dict[str, Any] | None:
-    """``best`` if it is what :func:`read_best` gives, else None."""
+    """``best`` if it has the keys and types of ``best.json``, else None."""
     kinds = {"step": int, "metric": str, "value": float, "protocol_id": str}
     return best if isinstance(best, dict) and all(isinstance(best.get(key), kind) for key, kind in kinds.items()) else None

@@ -1,7 +1,7 @@
-"""Checkpoints: a directory that appears whole or not at all, with a hash of every file and no pickle in it.
+"""Checkpoints: directories that are written atomically, with a hash of every file and without pickle.
 
-``step-00000120/`` holds one safetensors file per group of tensors (``generator_ema.safetensors`` is the one to hand to
-another program), ``state.json`` with everything else, and ``manifest.json`` with the size and SHA-256 of each.
+``step-00000120/`` holds one safetensors file per group of tensors, ``state.json`` with all other data, and
+``manifest.json`` with the size and SHA-256 of each file. Other programs can use ``generator_ema.safetensors``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from torch import Tensor
 
 from gan_cli.rundir.best import as_best, read_best
 from gan_cli.system.errors import CheckpointError, DiskError, GanError, NewerError, NotFoundError
-from gan_cli.system.files import TEMPORARY, TEXT_LIMIT, opened, read_file, write_file
+from gan_cli.system.files import MAX_TEXT_BYTES, TEMPORARY_PREFIX, opened, read_file, write_file
 
 FORMAT = 1
 SUFFIX = ".safetensors"
-NOT_DAMAGE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-RETRIES = 20  # of a reader while a training writes and rotates
+# Errors of reading that do not mean that the file is damaged.
+NOT_DAMAGE_ERRNOS = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+MAX_ATTEMPTS = 20  # attempts to read while a running training deletes old checkpoints
 log = logging.getLogger("gan_cli")
 TensorGroups = dict[str, dict[str, Tensor]]
 Wanted = Callable[[dict[str, Any]], dict[str, int | None]]
@@ -38,7 +39,7 @@ Wanted = Callable[[dict[str, Any]], dict[str, int | None]]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved at ``step``: groups of CPU tensors, plain data, and the SHA-256 of each file."""
+    """The content of a checkpoint: groups of CPU tensors, plain data, and the SHA-256 of each file."""
 
     step: int
     tensors: TensorGroups
@@ -47,18 +48,18 @@ class Checkpoint:
 
 
 def name(step: int) -> str:
-    """``step-00000120``."""
+    """Directory name of a checkpoint, such as ``step-00000120``."""
     return f"step-{step:08d}"
 
 
 def steps(run_dir: Path) -> list[int]:
-    """The steps of which there is a checkpoint, ascending."""
-    found = (run_dir / "checkpoints").glob("step-" + "[0-9]" * 8)
-    return sorted(int(path.name.removeprefix("step-")) for path in found)
+    """The steps that have a checkpoint, ascending."""
+    paths = (run_dir / "checkpoints").glob("step-" + "[0-9]" * 8)
+    return sorted(int(path.name.removeprefix("step-")) for path in paths)
 
 
 def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) -> Path:
-    """Write a checkpoint of a step that has none. A kill at any moment leaves this one or the ones before, never a part of one.
+    """Write the checkpoint of a step that has none, atomically: a kill at any moment leaves no partial checkpoint.
 
     Raises:
         DiskError: the disk is full or cannot be written.
@@ -79,36 +80,40 @@ def save(run_dir: Path, step: int, tensors: TensorGroups, info: dict[str, Any]) 
                 out.flush()
                 os.fsync(out.fileno())
         _sync_directory(temporary)
-        os.rename(temporary, final)  # fails if there is one of this step
+        os.rename(temporary, final)  # fails if this step has a checkpoint
         _sync_directory(final.parent)
     except OSError as error:
         clean(run_dir)
         raise DiskError(
             f"the checkpoint of step {step} could not be written: {error.strerror}", str(run_dir),
-            "Free some space; the checkpoints before it are untouched and the same command continues",
+            "Free some space and repeat the command, which resumes the run; earlier checkpoints are intact",
         ) from error  # fmt: skip
     clean(run_dir)
     return final
 
 
 def as_bytes(tensors: dict[str, Tensor], step: int) -> bytes:
-    """A group of tensors as the checkpoint of a step has it in a file."""
+    """The content of the safetensors file of a group of tensors."""
     return save_tensors({key: _plain(tensor) for key, tensor in tensors.items()}, metadata={"step": str(step)})
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """Contiguous in the usual memory order, on the CPU, sharing memory with nothing."""
+    """A contiguous copy on the CPU in the default memory format."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def rotate(run_dir: Path, saved: int, keep: int, superseded: Collection[int] = (), spared: Collection[int] = ()) -> None:
-    """Delete all but the newest ``keep`` that verify, of which ``saved`` is the last, and ``spared``.
+    """Delete all checkpoints but ``spared`` and the newest ``keep`` that verify. Damaged ones are set aside.
 
-    ``superseded``: checkpoints made only because the run stopped there, or did best there; they go as soon as there is a
-    newer one, and do not count among the newest. One that is found damaged is set aside.
+    Args:
+        saved: step of the newest checkpoint, which was just written.
+        keep: number of checkpoints to keep, ``saved`` included.
+        superseded: checkpoints made because the run stopped or was at its best there. They do not count towards ``keep``
+            and are deleted when there is a newer checkpoint.
+        spared: checkpoints to keep in addition.
 
     Raises:
-        DiskError: what was just saved cannot be read back; nothing is deleted.
+        DiskError: ``saved`` does not verify; nothing is deleted.
     """
     older = [step for step in steps(run_dir) if step < saved and step not in superseded]
     others = {step for step in steps(run_dir) if step != saved} - set(spared)
@@ -116,35 +121,33 @@ def rotate(run_dir: Path, saved: int, keep: int, superseded: Collection[int] = (
     if not others - set(older[-(keep - 1) :] if keep > 1 else []):
         return
     if not verify(run_dir, saved):
-        raise DiskError(
-            f"the checkpoint of step {saved} is not what was written", str(run_dir), "Check the disk and the memory"
-        )
+        raise DiskError(f"the checkpoint of step {saved} does not have its hash", str(run_dir), "Check the disk and the memory")
     while older and len(kept) < keep - 1:
         step = older.pop()
         if verify(run_dir, step):
             kept.append(step)
         else:
-            log.warning("warning: the checkpoint of step %d is damaged; it is set aside", step)
+            log.warning("warning: the checkpoint of step %d is damaged: moved to damaged-%s-...", step, name(step))
             set_aside(run_dir, [step])
     for step in others - set(kept):
-        with contextlib.suppress(FileNotFoundError):  # set aside
+        with contextlib.suppress(FileNotFoundError):  # was set aside above
             os.rename(run_dir / "checkpoints" / name(step), run_dir / f".deleting-{step}-{secrets.token_hex(4)}")
     clean(run_dir)
 
 
 def set_aside(run_dir: Path, damaged: Collection[int]) -> None:
-    """Move damaged checkpoints out of ``checkpoints/``, where they would be read or counted."""
+    """Move damaged checkpoints out of ``checkpoints/`` to ``damaged-step-...`` in the run directory."""
     for step in damaged:
         os.rename(run_dir / "checkpoints" / name(step), run_dir / f"damaged-{name(step)}-{secrets.token_hex(4)}")
 
 
 def clean(run_dir: Path) -> None:
-    """Remove what a kill in the middle of a save or a deletion left."""
+    """Remove the temporary files of saves and deletions that were interrupted."""
     for pattern in (".saving-*", ".deleting-*"):
         for path in run_dir.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
     for folder in (run_dir, run_dir / "samples"):
-        for path in folder.glob(f"{TEMPORARY}*"):
+        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
             path.unlink(missing_ok=True)
 
 
@@ -152,34 +155,34 @@ def load(run_dir: Path, step: int, wanted: Wanted | None = None) -> Checkpoint:
     """Read and verify a checkpoint.
 
     Args:
-        wanted: gets the plain data, may refuse it, and says which groups of tensors to read, each with the most bytes that
-            its file may have (None: as many as it has). The default reads them all.
+        wanted: function of the plain data that returns the groups of tensors to read, each with the maximum size of its
+            file in bytes (None: unlimited). It may raise to refuse the checkpoint. By default all groups are read.
 
     Raises:
-        CheckpointError: a file is missing or its content is not what was written.
-        NotFoundError: there is none of this step, or not any more: a training rotated it away meanwhile.
+        CheckpointError: a file is missing or does not have its hash.
+        NotFoundError: the step has no checkpoint, or a running training deleted it meanwhile.
     """
     path = run_dir / "checkpoints" / name(step)
     before = _identity(path)
     try:
         files = _manifest(path)
-        info = json.loads(_content(path, "state.json", files, TEXT_LIMIT))
+        info = json.loads(_content(path, "state.json", files, MAX_TEXT_BYTES))
         if not isinstance(info, dict) or info.get("step") != step:
-            raise ValueError(f"state.json is not that of step {step}")
+            raise ValueError(f"state.json belongs to another step than {step}")
         groups = [file.removesuffix(SUFFIX) for file in files if file.endswith(SUFFIX)]
         limits = dict.fromkeys(groups) if wanted is None else wanted(info)
         tensors = {group: _tensors(_content(path, group + SUFFIX, files, most), step) for group, most in limits.items()}
-    except Exception as error:  # whatever a damaged file makes a parser raise
+    except Exception as error:  # parsers raise anything on a damaged file
         if before is None or _identity(path) != before:
-            raise NotFoundError(f"there is no checkpoint of step {step} any more", str(run_dir), "Use another step=") from error
-        if isinstance(error, GanError | MemoryError) or (isinstance(error, OSError) and error.errno in NOT_DAMAGE):
+            raise NotFoundError(f"the checkpoint of step {step} was deleted", str(run_dir), "Use another step=") from error
+        if isinstance(error, GanError | MemoryError) or (isinstance(error, OSError) and error.errno in NOT_DAMAGE_ERRNOS):
             raise
-        raise CheckpointError(f"checkpoint is damaged: {_reason(error)}", str(path), "Use another step=") from error
+        raise CheckpointError(f"the checkpoint is damaged: {_reason(error)}", str(path), "Use another step=") from error
     return Checkpoint(step, tensors, info, {file: digest for file, (_, digest) in files.items()})
 
 
 def verify(run_dir: Path, step: int) -> bool:
-    """Whether there is a checkpoint of this step and every file of it has the content that was written."""
+    """Return whether this step has a checkpoint and every file in it has its hash."""
     path = run_dir / "checkpoints" / name(step)
     try:
         for file, (size, digest) in _manifest(path).items():
@@ -188,62 +191,63 @@ def verify(run_dir: Path, step: int) -> bool:
                 if not whole or hashlib.file_digest(content, "sha256").hexdigest() != digest:
                     return False
     except (OSError, ValueError, NewerError) as error:
-        if isinstance(error, OSError) and error.errno in NOT_DAMAGE:
+        if isinstance(error, OSError) and error.errno in NOT_DAMAGE_ERRNOS:
             raise
         return False
     return True
 
 
 def _manifest(path: Path) -> dict[str, tuple[int, str]]:
-    """The size in bytes and the SHA-256 of each file of a checkpoint.
+    """The size in bytes and the SHA-256 of each file of a checkpoint, from its manifest.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is not one that this version reads.
+        OSError, ValueError: the manifest cannot be read or is invalid.
+        NewerError: a newer gan_cli wrote the checkpoint.
     """
     try:
         manifest = json.loads(read_file(path / "manifest.json"))
         version, files = manifest["format"], {str(file): (size, digest) for file, (size, digest) in manifest["files"].items()}
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("its manifest is not one") from error
+        raise ValueError("manifest.json is invalid") from error
     if version != FORMAT:
         if isinstance(version, int) and version > FORMAT:
-            raise NewerError("the checkpoint was made by a newer gan_cli", str(path), "Use that version")
-        raise ValueError(f"its manifest is not one of format {FORMAT}")
+            raise NewerError("a newer gan_cli made the checkpoint", str(path), "Use that version")
+        raise ValueError(f"manifest.json is not of format {FORMAT}")
     for file, (size, digest) in files.items():
-        known = Path(file).name == file and (file == "state.json" or file.endswith(SUFFIX))
-        if not known or not isinstance(size, int) or size < 0 or not isinstance(digest, str):
-            raise ValueError(f"{file!r} of its manifest is not a file of a checkpoint with its size and hash")
+        valid_name = Path(file).name == file and (file == "state.json" or file.endswith(SUFFIX))
+        if not valid_name or not isinstance(size, int) or size < 0 or not isinstance(digest, str):
+            raise ValueError(f"manifest.json has an invalid entry for {file!r}")
     if "state.json" not in files:
-        raise ValueError("its manifest has no state.json")
+        raise ValueError("manifest.json does not list state.json")
     return files
 
 
 def _content(path: Path, file: str, files: dict[str, tuple[int, str]], most: int | None) -> bytes:
-    """A file that is as large as the manifest says, at most ``most`` bytes, and has its hash."""
+    """Read a file of at most ``most`` bytes and check its size and hash against the manifest."""
     if file not in files:
-        raise ValueError(f"there is no {file} in its manifest")
+        raise ValueError(f"manifest.json does not list {file}")
     size, digest = files[file]
     if most is not None and size > most:
-        raise ValueError(f"{file} has {size} bytes, {most} are the most")
+        raise ValueError(f"{file} has {size} bytes, more than the limit of {most}")
     data = read_file(path / file, size)
     if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
-        raise ValueError(f"{file} is not what was written")
+        raise ValueError(f"{file} does not have its hash")
     return data
 
 
 def _tensors(data: bytes, step: int) -> dict[str, Tensor]:
-    """Undo :func:`as_bytes`."""
+    """The tensors of a safetensors file; the inverse of :func:`as_bytes`."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     if header.get("__metadata__", {}).get("step", str(step)) != str(step):
-        raise ValueError(f"weights of step {header['__metadata__']['step']} among those of step {step}")
+        raise ValueError(f"it has weights of step {header['__metadata__']['step']}, not of step {step}")
     return load_tensors(data)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Tells a directory from another that takes its place."""
+    """Device and inode of a directory, which differ if another one takes its place."""
     try:
-        found = path.lstat()
-        return found.st_dev, found.st_ino
+        status = path.lstat()
+        return status.st_dev, status.st_ino
     except OSError:
         return None
 
@@ -256,12 +260,12 @@ def _reason(error: Exception) -> str:
 
 
 def load_newest(run_dir: Path, wanted: Wanted | None = None) -> Checkpoint | None:
-    """The newest checkpoint that verifies; None when there is none at all. ``wanted``: see :func:`load`.
+    """Read the newest checkpoint that verifies; None if the run has no checkpoints. ``wanted``: see :func:`load`.
 
     Raises:
-        CheckpointError: there are some, but none verifies. A run never starts over by itself.
+        CheckpointError: the run has checkpoints, but none verifies. Such a run does not start over.
     """
-    for _ in range(RETRIES):
+    for _ in range(MAX_ATTEMPTS):
         present, reason = steps(run_dir), ""
         try:
             for step in reversed(present):
@@ -270,28 +274,28 @@ def load_newest(run_dir: Path, wanted: Wanted | None = None) -> Checkpoint | Non
                 except NewerError:
                     raise
                 except CheckpointError as error:
-                    log.warning("warning: %s", CheckpointError(error.what, error.where, "Trying the one before"))
+                    log.warning("warning: %s", CheckpointError(error.what, error.where, "Trying the previous one"))
                     reason = reason or error.what
-        except NotFoundError:  # a training rotated it away: there is a newer one
+        except NotFoundError:  # deleted by a running training, so there is a newer one
             continue
         if not present:
             return None
-        what = f"no checkpoint can be read; the newest: {reason}"
-        raise CheckpointError(what, str(run_dir), "Bring a copy back; another run_dir= starts over")
-    raise CheckpointError("the checkpoints change faster than they can be read", str(run_dir), "Try again")
+        what = f"all checkpoints are damaged; the newest: {reason}"
+        raise CheckpointError(what, str(run_dir), "Restore a copy, or start over with another run_dir=")
+    raise CheckpointError("a training deletes the checkpoints before they are read", str(run_dir), "Try again")
 
 
 def find(run_dir: Path, step: str, wanted: Wanted | None = None) -> Checkpoint:
-    """The checkpoint for ``last``, ``best`` or a number. ``wanted``: see :func:`load`.
+    """Read the checkpoint of a step: ``last``, ``best`` or a number. ``wanted``: see :func:`load`.
 
     Raises:
-        NotFoundError: no such run or step. CheckpointError: it is damaged.
+        NotFoundError: the run or step does not exist. CheckpointError: the checkpoint is damaged.
     """
     if not run_dir.is_dir():
-        raise NotFoundError("there is no such run directory", str(run_dir), "Give the directory gan-train printed")
+        raise NotFoundError("there is no such run directory", str(run_dir), "Give the directory that gan-train printed")
     present = steps(run_dir)
     if not present:
-        raise NotFoundError("there is no checkpoint in this run", str(run_dir), "Train it first, or longer (save_every)")
+        raise NotFoundError("the run has no checkpoint", str(run_dir), "Train it up to a multiple of save_every")
     if step == "last":
         newest = load_newest(run_dir, wanted)
         assert newest is not None
@@ -299,8 +303,8 @@ def find(run_dir: Path, step: str, wanted: Wanted | None = None) -> Checkpoint:
     if step == "best":
         best = read_best(run_dir)
         if best is None or best["step"] not in present:
-            todo = "Set step=last or a number; gan-train eval_every=N keeps the best"
-            raise NotFoundError("no checkpoint of this run is marked best", str(run_dir), todo)
+            todo = "Set step=last or a number; the best one is known with gan-train eval_every=N"
+            raise NotFoundError("the run has no best checkpoint", str(run_dir), todo)
         return load(run_dir, best["step"], wanted)
     if not step.isdecimal() or len(step) > 8 or int(step) not in present:
         todo = f"There are: {', '.join(map(str, present))}"
@@ -309,9 +313,9 @@ def find(run_dir: Path, step: str, wanted: Wanted | None = None) -> Checkpoint:
 
 
 def mark_best(run_dir: Path, best: dict[str, Any] | None) -> None:
-    """Write ``best.json``, whole or not at all; remove it if no checkpoint is the best one.
+    """Write ``best.json`` atomically, or remove it if ``best`` is None.
 
-    What is best is part of every checkpoint's plain data, under ``best``; the file says it to those who do not read these.
+    Every checkpoint has the same data under ``best`` in ``state.json``. The file is a copy for other programs.
     """
     if best is None:
         (run_dir / "best.json").unlink(missing_ok=True)
@@ -320,7 +324,7 @@ def mark_best(run_dir: Path, best: dict[str, Any] | None) -> None:
 
 
 def best_of(saved: Checkpoint | None, run_dir: Path) -> dict[str, Any] | None:
-    """What was the best checkpoint when ``saved`` was, if it is still there."""
+    """The best checkpoint at the time of ``saved``, or None if it does not exist any more."""
     best = as_best(saved.info.get("best")) if saved is not None else None
     return best if best is not None and best["step"] in steps(run_dir) else None
 

@@ -18,7 +18,7 @@ from torch.utils.tensorboard.summary import hparams
 from gan_cli.config import groups
 from gan_cli.config.plain import Node, flatten, is_among
 from gan_cli.config.training import BEGINNING, MAY_CHANGE, optimizer_node
-from gan_cli.system.files import written
+from gan_cli.system.files import atomic_file
 from gan_cli.system.text import snake_case
 
 # As conf/loss calls what these classes make together.
@@ -107,7 +107,7 @@ def write(path: Path, summaries: Iterable[Summary]) -> None:
     now = time.time()
     events = [Event(wall_time=now, file_version="brain.Event:2")]
     events += [Event(wall_time=now, summary=summary) for summary in summaries]
-    with written(path) as file:
+    with atomic_file(path) as file:
         records = RecordWriter(file)
         for event in events:
             records.write(event.SerializeToString())

@@ -1,4 +1,4 @@
-"""``metrics.jsonl`` of a run as it is read."""
+"""Reading of ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gan_cli.system.files import opened
 
 
 def read_rows(run_dir: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """The rows of ``metrics.jsonl``, each with its ``step``; a line that a crash cut off is left out.
+    """The rows of ``metrics.jsonl``, each with its ``step``. Lines that are not JSON are left out, as after a crash.
 
-    ``limit``: bytes that the file may have, which matters if the run is a stranger's.
+    ``limit``: maximum size of the file in bytes, for untrusted runs. Without a file there are no rows.
 
     Raises:
-        OSError: it cannot be read, or is larger. That there is none is no error.
+        OSError: the file cannot be read or is larger.
     """
     rows = []
     try:

@@ -1,4 +1,4 @@
-"""``status.json`` of a run: what a scheduler, a sweep or a person wants to know without reading logs."""
+"""``status.json`` of a run: its state for schedulers, sweeps and people who do not read logs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ State = Literal["running", "complete", "preempted", "failed", "diverged", "prune
 
 
 class HasStep(Protocol):
-    """Counts completed steps."""
+    """A counter of completed steps."""
 
     @property
-    def step(self) -> int:
-        """As it is now."""
+    def step(self) -> int: ...
 
 
 class Status:
-    """Keeps ``status.json``: state, step, exit code and the line that was printed.
+    """Writer of ``status.json``: state, step, exit code and the printed error.
 
-    A run that was killed still says ``running``; whether it is tells the lock (``.lock``), which goes with the process.
+    After a ``kill -9`` the state is still ``running``. The lock of the run directory (``.lock``) shows whether it is true.
 
     Args:
-        run_dir: where. total_steps: of the run. progress: has the ``step`` it is at.
-        command: what makes the run anew when typed here, without ``run_dir``.
+        run_dir: directory of the run. total_steps: of the config. progress: counter of completed steps.
+        command: command line, without ``run_dir``, that trains an identical run from the current directory.
     """
 
     def __init__(self, run_dir: Path, total_steps: int, progress: HasStep, command: str = "") -> None:
@@ -41,7 +40,7 @@ class Status:
         self.command, self.cwd, self.since = command, os.getcwd(), _now()
 
     def write(self, state: State, message: str | None = None, exit_code: int | None = None) -> None:
-        """The file is whole or as it was; that it cannot be written ends no run."""
+        """Write the file atomically. An error of the disk is ignored: it must not end the run."""
         status = {
             "state": state,
             "step": self.progress.step,
@@ -59,7 +58,7 @@ class Status:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """``running`` within this block, and how it ended after it."""
+        """Write ``running`` at the start of this block and the outcome at its end."""
         self.write("running")
         try:
             yield
@@ -74,7 +73,7 @@ class Status:
 
 
 def read(run_dir: Path) -> dict[str, Any] | None:
-    """What the run says of itself, or None if it says nothing."""
+    """The content of ``status.json``, or None if it is missing or invalid."""
     try:
         status = json.loads(read_file(run_dir / "status.json"))
         return status if isinstance(status, dict) and isinstance(status.get("state"), str) else None
@@ -83,7 +82,7 @@ def read(run_dir: Path) -> dict[str, Any] | None:
 
 
 def command(run_dir: Path) -> str:
-    """What the run says made it, without its ``run_dir``; "" if it does not say. Quoted: a stranger may have written it."""
+    """The recorded command line of the run, without ``run_dir``, or "". Quoted for a shell, because it may be untrusted."""
     try:
         words = shlex.split(str((read(run_dir) or {}).get("command", "")))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a command says: plain lines on stderr, and progress bars where nobody else draws."""
+"""Output of a command on stderr: plain lines, and progress bars if no other process draws on the terminal."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 
 from gan_cli.system import signals
 
-NOTICE = 25  # level of what a job of a sweep says even where several share a console; train.log has the rest
-CLEAR = "\r\x1b[J"  # on a terminal: from the line of the first bar on
+NOTICE = 25  # log level of lines that are shown even if several jobs share the console; train.log has the rest
+CLEAR_BELOW = "\r\x1b[J"  # terminal code that clears everything from the current line on
 
 
 class _Console(logging.Handler):
-    """Plain lines on stderr that do not break a progress bar."""
+    """Log handler that writes plain lines to stderr without breaking a progress bar."""
 
-    job = ""  # of a sweep whose jobs share this console
+    job = ""  # name of this job if the jobs of a sweep share the console
 
     def emit(self, record: logging.LogRecord) -> None:
         write(self.format(record))
@@ -25,7 +25,7 @@ _handler = _Console()
 
 
 def setup(level: int, job: str = "") -> None:
-    """Show the log of gan_cli from this level on. ``job``: the name of one that shares the console with others, else ""."""
+    """Show the log of gan_cli from this level on. ``job``: name of this job if jobs share the console, else ""."""
     logger = logging.getLogger("gan_cli")
     _handler.job = job
     _handler.setLevel(NOTICE if job else logging.NOTSET)
@@ -36,10 +36,10 @@ def setup(level: int, job: str = "") -> None:
 
 
 def write(text: str) -> None:
-    """A line, after the name of the job where several share the console."""
-    with contextlib.suppress(OSError):  # nobody listens any more; train.log has it
+    """Write a line, after the name of the job if jobs share the console."""
+    with contextlib.suppress(OSError):  # stderr is closed; train.log has the line
         if _handler.job:
-            clear = CLEAR if sys.stderr.isatty() else ""  # the process that sweeps draws below
+            clear = CLEAR_BELOW if sys.stderr.isatty() else ""  # bars of the sweeping process, which it draws again
             print(f"{clear}{_handler.job}: {text}", file=sys.stderr, flush=True)
         elif "tqdm" in sys.modules:
             sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
@@ -48,5 +48,5 @@ def write(text: str) -> None:
 
 
 def may_draw() -> bool:
-    """Whether stderr is a terminal, and the jobs of a sweep do not share it."""
+    """Return whether stderr is a terminal that the jobs of a sweep do not share."""
     return sys.stderr.isatty() and not signals.is_elsewhere()

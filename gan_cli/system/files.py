@@ -1,4 +1,4 @@
-"""Files of a run directory, which may be a stranger's: read up to a size, written whole, links never followed."""
+"""Files of a run directory, which may be untrusted: reading is bounded, writing is atomic, links are not followed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from gan_cli.system.errors import UntrustedError
 
-TEMPORARY = ".writing-"  # begins the name of a file that is not whole yet, beside the one it will be
-TEXT_LIMIT = 16 * 2**20  # bytes of a JSON file of ours, far beyond any
-# What gan_cli reads or writes in a run directory.
+TEMPORARY_PREFIX = ".writing-"  # prefix of the name of a file that is being written
+MAX_TEXT_BYTES = 16 * 2**20  # a larger JSON file in a run directory is refused
+# Names in a run directory that gan_cli reads or writes.
 OWN_NAMES = frozenset(["checkpoints", "evaluations", "generated", "samples", "tensorboard"]) | frozenset(
     ["best.json", "config.yaml", "metrics.jsonl", "status.json", "train.log", ".lock"]
 )
@@ -24,41 +24,41 @@ OWN_NAMES = frozenset(["checkpoints", "evaluations", "generated", "samples", "te
 
 @contextmanager
 def opened(path: Path, limit: int | None = None) -> Iterator[BufferedReader]:
-    """A regular file of at most ``limit`` bytes, to be read. A link is not followed, a pipe or device not waited for.
+    """Open a regular file of at most ``limit`` bytes for reading. Links, pipes and devices are refused.
 
     Raises:
-        OSError: there is none, it cannot be read, or is a link, something else or larger.
+        OSError: the file does not exist, cannot be read, is not a regular file, or is larger.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if limit is not None and found.st_size > limit:
-            raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, {limit} are the most", str(path))
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"{status.st_size} bytes, more than the limit of {limit}", str(path))
         yield file
 
 
-def read_file(path: Path, limit: int = TEXT_LIMIT) -> bytes:
-    """All of a regular file of at most ``limit`` bytes; see :func:`opened`.
+def read_file(path: Path, limit: int = MAX_TEXT_BYTES) -> bytes:
+    """Read a regular file of at most ``limit`` bytes; see :func:`opened`.
 
     Raises:
-        OSError: there is none, it cannot be read, or is a link, something else or larger.
+        OSError: the file does not exist, cannot be read, is not a regular file, or is larger.
     """
     with opened(path, limit) as file:
         return file.read(os.fstat(file.fileno()).st_size)
 
 
 @contextmanager
-def written(path: Path) -> Iterator[BufferedRandom]:
-    """A new binary file (read and write) that takes the place of ``path`` when the block ends, and goes if it fails.
+def atomic_file(path: Path) -> Iterator[BufferedRandom]:
+    """Open a temporary binary file (read and write) that replaces ``path`` atomically at the end of the block.
 
-    A link at ``path`` is replaced, not followed.
+    If the block fails, the temporary file is removed and ``path`` is unchanged. A link at ``path`` is replaced.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         with open(os.open(temporary, flags, 0o664), "w+b") as file:
@@ -71,37 +71,37 @@ def written(path: Path) -> Iterator[BufferedRandom]:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write text (UTF-8) or bytes, whole or not at all; see :func:`written`.
+    """Write text (UTF-8) or bytes atomically; see :func:`atomic_file`.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    with written(path) as file:
+    with atomic_file(path) as file:
         file.write(content if isinstance(content, bytes) else content.encode("utf-8"))
 
 
 def write_output(path: Path, content: str | bytes) -> None:
-    """As :func:`write_file`, to where a user says: a device, pipe or link that lies there is not replaced.
+    """Like :func:`write_file`, for paths given by the user: refuses to replace a device, pipe or link.
 
     Raises:
-        OSError: there is one, or it cannot be written.
+        OSError: the path is one of these, or the file cannot be written.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise OSError(errno.EEXIST, "what is there is no regular file", str(path))
+            raise OSError(errno.EEXIST, "the path exists and is not a regular file", str(path))
     write_file(path, content)
 
 
 def refuse_links(run_dir: Path, todo: str = "Remove it or, if you put it there, add trust=true") -> None:
-    """Refuse a run directory with a link, pipe or device among what gan_cli reads or writes in it.
+    """Refuse a run directory if a file that gan_cli reads or writes there is a link, pipe or device.
 
     Raises:
-        UntrustedError: naming it.
+        UntrustedError: with the path of that file.
     """
     folders = [run_dir]
     while folders:
         folder = folders.pop()
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:  # rotated away, no run
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:  # deleted meanwhile
             for entry in entries:
                 if folder == run_dir and entry.name not in OWN_NAMES:
                     continue

@@ -1,4 +1,4 @@
-"""One process at a time in a directory."""
+"""Exclusive use of a directory by one process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from pathlib import Path
 
 from gan_cli.system.errors import OutputError
 
-TRIES, PAUSE = 5, 0.05  # seconds: somebody may just be looking whether it is held
+LOCK_ATTEMPTS = 5  # is_locked() of another process holds the lock for a moment
+RETRY_DELAY_S = 0.05
 
 
 @contextmanager
 def locked(directory: Path, what: str = "run directory", todo: str = "Wait for it, or set run_dir=") -> Iterator[None]:
-    """Hold a directory: a second process that wants it is refused. The lock goes with the process, even by kill -9.
+    """Lock a directory within the block. The kernel releases the lock when the process ends, even by kill -9.
 
     Raises:
-        OutputError: another process holds it, or it cannot be written.
+        OutputError: another process has the lock, or the directory cannot be written.
     """
     try:
         handle = open(directory / ".lock", "a+")
@@ -28,18 +29,18 @@ def locked(directory: Path, what: str = "run directory", todo: str = "Wait for i
         advice = f"Choose a {other}= that can be written"
         raise OutputError(f"the {what} cannot be written: {error.strerror}", str(directory), advice) from error
     with handle:
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(LOCK_ATTEMPTS)):
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
                 if left:
-                    time.sleep(PAUSE)
+                    time.sleep(RETRY_DELAY_S)
                     continue
                 handle.seek(0)
                 owner = handle.read().strip() or "another process"
                 raise OutputError(f"the {what} is in use by {owner}", str(directory), todo) from error
-        os.register_at_fork(after_in_child=handle.close)  # or processes that decode images would hold it too
+        os.register_at_fork(after_in_child=handle.close)  # forked decoders must not keep the lock
         handle.truncate(0)
         handle.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         handle.flush()
@@ -47,7 +48,7 @@ def locked(directory: Path, what: str = "run directory", todo: str = "Wait for i
 
 
 def is_locked(directory: Path) -> bool:
-    """Whether a process holds it now. Looks only."""
+    """Return whether a process has locked the directory."""
     try:
         with open(directory / ".lock") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

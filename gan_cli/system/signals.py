@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM, SIGUSR1, SIGUSR2: end at once while there is nothing to save, else after the step. No torch here."""
+"""SIGINT, SIGTERM, SIGUSR1, SIGUSR2: before the first step they end the process at once, later after the current step."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from typing import Any
 from gan_cli.system import torchrun
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
-# The last two are what Slurm can be told to send before a time limit; submitit asks for SIGUSR2.
+# Slurm can send SIGUSR1 or SIGUSR2 before a time limit; submitit asks for SIGUSR2.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-SWEEP = "GAN_CLI_SWEEP"  # environment: HOST:PID of the process that sweeps
-received: list[str] = []  # names of those that came so far
+SWEEP = "GAN_CLI_SWEEP"  # environment variable with HOST:PID of the sweeping process
+received: list[str] = []  # names of the signals received so far
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal came. Like its parent no ``Exception``, so that no library takes it for a failure of its own."""
+    """A signal was received. Not an ``Exception``, so that no library catches it as a failure of its own."""
 
 
 def note(number: int, frame: FrameType | None) -> None:
-    """Handler of the first signal: remember it. The second acts at once, but not under torchrun.
+    """Handle the first signal: record it, and let the second one end the process at once.
 
-    There a signal for all comes twice, and torchrun itself ends what does not end in time.
+    Under torchrun the second one is ignored: each process gets a signal twice there, and torchrun kills a process that
+    does not end in time.
     """
     received.append(signal.Signals(number).name)
     for each in SIGNALS:
@@ -36,16 +37,16 @@ def note(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interrupting(leave: Callable[[str], int]) -> Iterator[None]:
-    """Within this block the first signal raises :class:`Interrupted`; after it none disturbs the end of the process.
+    """Raise :class:`Interrupted` at the first signal within this block. After the block signals are ignored.
 
-    ``leave``: is told the signal's name, says so and returns an exit code. Called by a signal during an import, which ends
-    the process there: torch's C++ code is not made for exceptions then.
+    ``leave``: gets the signal's name, prints it and returns an exit code. It is called for a signal during an import. The
+    process then exits at once, because torch's C++ code is not safe against an exception there.
     """
     process = os.getpid()
     received.clear()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == process:  # and not a forked worker
+        if os.getpid() == process:  # not in a forked worker
             note(number, frame)
             while frame is not None:
                 if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -57,7 +58,7 @@ def interrupting(leave: Callable[[str], int]) -> Iterator[None]:
     try:
         yield
     finally:
-        ignore()  # the interpreter would set handlers of Python back to the default on its way out
+        ignore()  # at exit the interpreter resets Python handlers to the default, which kills
         received.clear()
 
 
@@ -68,8 +69,8 @@ def ignore() -> None:
 
 @contextmanager
 def stop_on_signal() -> Iterator[list[str]]:
-    """A list that gets the name of the first signal and disturbs nothing else. The second acts at once."""
-    stop = list(received)  # one whose exception got lost, as in a destructor
+    """Give a list to which the name of the first signal is added. The second signal ends the process at once."""
+    stop = list(received)  # a signal whose exception was lost, for example in a destructor
 
     def stop_later(number: int, frame: FrameType | None) -> None:
         note(number, frame)
@@ -84,13 +85,13 @@ def stop_on_signal() -> Iterator[list[str]]:
 
 
 def _handle(handler: Handler) -> dict[signal.Signals, Any]:
-    """Set it for all of them; returns what was there before. Python handles signals in the main thread only."""
+    """Set the handler of all signals; returns the previous ones. Python handles signals in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {each: signal.signal(each, handler) for each in SIGNALS if each != signal.SIGINT or not is_elsewhere()}
 
 
 def is_elsewhere() -> bool:
-    """Whether this process runs jobs for one that sweeps, and is not that one, which answers Ctrl-C for all."""
+    """Return whether this is a worker of a sweep. Ctrl-C is then handled by the sweeping process."""
     mark = os.environ.get(SWEEP)
     return mark is not None and mark != f"{socket.gethostname()}:{os.getpid()}"

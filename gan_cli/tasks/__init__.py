@@ -1,1 +1,1 @@
-"""Tasks: what the two players minimise, given a batch. The engine does everything else."""
+"""Tasks: the losses of both players for a batch."""

@@ -23,16 +23,16 @@ class PairedTranslation(nn.Module):
     noise input: its dropout is the noise (section 2.1). Both turns of a step use the same G(source), as in the authors' code.
 
     Args:
-        generator: maps (N, C, H, W) to (N, C, H, W). discriminator: takes source and target joined along the channels.
+        generator: maps (N, C, H, W) to (N, C, H, W). discriminator: takes source and target concatenated along the channels.
         objective: the game.
         l1_weight: lambda of equation 4.
-        sample_mode: how the trained generator is used. ``paper``: as in training, with dropout and with the batch norm
+        sample_mode: mode of the trained generator. ``paper``: as in training, with dropout and with the batch norm
             statistics of each single image (section 3.3); ``eval``: without dropout, with running statistics.
     """
 
     batch_keys = ("source", "target")
-    one_pass = True  # both turns of a step go through one graph of G
-    directions = ()  # one way only, that of the data set
+    one_pass = True  # both turns of a step share one graph of G
+    directions = ()  # a single direction, that of the data set
 
     def __init__(
         self,
@@ -48,14 +48,14 @@ class PairedTranslation(nn.Module):
         self.mixes_samples = bool(mixing(discriminator))
 
     def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
-        """``fake``: G(source), float32 (N, C, H, W). Both turns of a step use it; it has a graph if G's turn does."""
+        """``fake``: G(source), float32 (N, C, H, W), used by both turns of a step. It has a graph if G's turn uses it."""
         if before is not None:
             return before
         with torch.set_grad_enabled(player == "generator" or self.objective.first == "discriminator"):
             return {"fake": self.generator(batch["source"]).float()}
 
     def shared(self, made: Made) -> Made | None:
-        """The graph of the first turn goes on in the second."""
+        """The images with their graph, which the second turn reuses."""
         return made
 
     def _critic(self, source: Tensor) -> Critic:
@@ -65,12 +65,12 @@ class PairedTranslation(nn.Module):
         return self.discriminator(torch.cat([source, images], 1))
 
     def discriminator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """``batch``: ``source`` and ``target`` in [-1, 1], (N, C, H, W). Returns a scalar and what to log."""
+        """The loss of D and scalars to log. ``batch``: ``source`` and ``target`` in [-1, 1], (N, C, H, W)."""
         critic = self._critic(batch["source"])
         return self.objective.discriminator_loss(critic, batch["target"], made["fake"].detach(), turn)
 
     def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
+        """The loss of G and scalars to log. ``batch``: the batch of the adjacent discriminator update."""
         fake, target, source = made["fake"], batch["target"], batch["source"]
         loss, adversarial, logs = self.objective.generator_loss(
             self._critic(source), target, fake, turn, self.generator, (source,)
@@ -82,7 +82,7 @@ class PairedTranslation(nn.Module):
     def translate(
         self, generator: nn.Module, images: Tensor, direction: str | None, seed: object = 0, start: int = 0
     ) -> Tensor:
-        """Images in [-1, 1], float (N, C, H, W), to images of the same kind, float32. Image k: see :func:`one_by_one`."""
+        """Translate images in [-1, 1], float (N, C, H, W), to float32 of the same shape; see :func:`one_by_one`."""
         if self.sample_mode == "eval":
             return one_by_one(generator, images, None, seed, start).float()
         with training_behaviour(generator, batch_norm=True):
@@ -95,21 +95,21 @@ class PairedTranslation(nn.Module):
     def columns(
         self, generator: nn.Module, examples: dict[str, Tensor], direction: str | None, seed: object = 0, start: int = 0
     ) -> list[Tensor]:
-        """Source, result and, where it is known, target."""
+        """Columns of a picture: source, result and, if it is known, target."""
         source = examples["source"]
         target = [examples["target"]] if "target" in examples else []
         return [source, self.translate(generator, source, direction, seed, start), *target]
 
     def picture(self, generator: nn.Module, examples: dict[str, Tensor]) -> Tensor:
-        """A sheet, uint8 (C, H, W): source, result, target."""
+        """A picture, uint8 (C, H, W), with the columns source, result, target."""
         return sheet(self.columns(generator, examples, None))
 
     def measure(self, generator: nn.Module, examples: dict[str, Tensor]) -> dict[str, float]:
-        """Nothing: ``gan-eval`` compares results with targets."""
+        """No measurements; ``gan-eval`` compares results with targets."""
         return {}
 
     def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
-        """A source through G, and the pair through D."""
+        """Try G on a source, and D on the pair."""
         shape = (2, dataset.channels, dataset.image_size, dataset.image_size)
         source = torch.zeros(shape, device=device)
         fake = attempt("generator", self.generator, source, wanted=shape)

@@ -1,4 +1,4 @@
-"""What a task is to the loop and to a run."""
+"""The protocol of a task: the methods that the loop and a run call."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from gan_cli.objective import Logs, Objective, PlayerName, Turn
 
-Batch = dict[str, Tensor]  # what the data set gives
-Made = dict[str, Tensor]  # what a task makes of a batch, in its own terms
+Batch = dict[str, Tensor]  # a batch of the data set
+Made = dict[str, Tensor]  # tensors that a task makes from a batch
 
 
 class Task(Protocol):
-    """What two players minimise, and how it is looked at. All state is in parameters and buffers.
+    """The losses of two players, and the pictures and measurements of a run. All state is in parameters and buffers.
 
-    The losses are functions of their arguments; nothing is remembered between two calls.
+    The losses are functions of their arguments and keep no state between calls.
 
     Attributes:
-        batch_keys: what the data set must give.
-        one_pass: whether the turns of a step always go through one graph of G, see :mod:`gan_cli.training.compiling`.
+        batch_keys: keys that a batch of the data set must have.
+        one_pass: whether both turns of a step always share one graph of G, see :mod:`gan_cli.training.compiling`.
     """
 
     generator: nn.Module
@@ -31,36 +31,36 @@ class Task(Protocol):
     one_pass: bool
 
     def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
-        """What ``player`` needs of a batch besides it: fakes, latents, labels.
+        """The inputs of a turn of ``player`` besides the batch: fakes, latents, labels.
 
-        ``before``: what :meth:`shared` gave of the neighbouring turn of the other player on this batch, or None.
+        ``before``: the result of :meth:`shared` for the adjacent turn of the other player on this batch, or None.
         """
         ...
 
     def shared(self, made: Made) -> Made | None:
-        """What the next turn is given as ``before`` if it is the other player's on the same batch."""
+        """The argument ``before`` of the next turn, if that is a turn of the other player on the same batch."""
         ...
 
     def discriminator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """What D minimises, a scalar, and what to log. ``made``: see :meth:`prepare`."""
+        """The loss of D, a scalar, and scalars to log. ``made``: see :meth:`prepare`."""
         ...
 
     def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """What G minimises, a scalar, and what to log. ``batch``: that of the neighbouring turn of D."""
+        """The loss of G, a scalar, and scalars to log. ``batch``: the batch of the adjacent discriminator update."""
         ...
 
     def examples(self, dataset: Any, seed: int, device: torch.device) -> Batch:
-        """What every picture of a run is made from: latents and labels, or held-out images."""
+        """The examples of all pictures of a run: latents and labels, or held-out images."""
         ...
 
     def picture(self, generator: nn.Module, examples: Batch) -> Tensor:
-        """uint8 (C, H, W) on the CPU: what ``generator``, an average of the task's, makes of the examples."""
+        """A picture of the examples by ``generator``, the average of the task's: uint8 (C, H, W) on the CPU."""
         ...
 
     def measure(self, generator: nn.Module, examples: Batch) -> dict[str, float]:
-        """Scalars to log beside each picture, keys ``metric/...``."""
+        """Scalars to log with each picture, keys ``metric/...``."""
         ...
 
     def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
-        """Call ``attempt(where, network, *inputs, wanted=shape)`` for each network, so that a mistake in it is found early."""
+        """Call ``attempt(where, network, *inputs, wanted=shape)`` for each network, to find a mistake in it early."""
         ...

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GENERATED = 2**16  # points that stand for p_g
-VEEGAN_SAMPLES = 2500  # of these, modes are counted among
+GENERATED = 2**16  # generated points whose density represents p_g
+VEEGAN_SAMPLES = 2500  # of these points, for metric/modes
 GOOD = 3.0  # standard deviations from the nearest centre (Srivastava et al. 2017, section 4.1)
 MOST_LATENTS = 1024
-CELLS_PER_STD = {1: 8, 2: 4}  # by dimension
-MOST_CELLS = 256  # along an axis
+CELLS_PER_STD = {1: 8, 2: 4}  # dimension -> cells per standard deviation
+MOST_CELLS = 256  # cells along an axis
 SHOWN_POINTS = 1500
 SEEN = 1e-6  # probability of a cell below which D* is not drawn in the plane
-ARROWS = 61  # of z -> x
-WIDTH, HEIGHT, DPI = 900, 600, 100  # of a picture, pixels
+ARROWS = 61  # lines z -> x in the picture
+WIDTH, HEIGHT, DPI = 900, 600, 100  # size of a picture in pixels
 DATA, FAKE, LEARNED, OPTIMAL = "black", "tab:green", "tab:blue", "tab:orange"
 
 
@@ -112,7 +112,7 @@ class Theory(NoiseToImage):
 
     Args:
         generator, discriminator: networks on points (N, dim). objective: the game.
-        density: that of the data, in one or two dimensions.
+        density: density of the data, in one or two dimensions.
         latent_dim: size of z. prior: distribution of z.
         same_noise: both players' turns of a step use the same latents.
 
@@ -139,7 +139,7 @@ class Theory(NoiseToImage):
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether sigmoid(logit) is meant as the probability that a point is real."""
+        """Whether sigmoid(logit) is the probability that a point is real."""
         return isinstance(self.objective.adversarial, Logistic)
 
     def _from_uniform(self, u: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class Theory(NoiseToImage):
         return u * 2 - 1 if self.prior == "uniform" else torch.special.ndtri(u)
 
     def examples(self, dataset: Any, seed: int, device: torch.device) -> dict[str, Tensor]:
-        """What every picture and measurement of a run is made of, all float32.
+        """The data of all pictures and measurements of a run, all float32.
 
         ``latents`` (2^16, latent_dim): scrambled Sobol points of the prior, which cover it more evenly than random ones.
         ``data`` (n, dim): the first points of the data set. ``edges`` (dim, cells - 1): see :func:`inner_edges`.
@@ -172,7 +172,7 @@ class Theory(NoiseToImage):
 
     @torch.no_grad()
     def measure(self, generator: nn.Module, examples: dict[str, Tensor]) -> dict[str, float]:
-        """How far p_g is from p_data, and D from D*.
+        """Distances of p_g from p_data, and of D from D*.
 
         ``metric/value``: C(G), see :func:`value`. ``metric/value_gap``: C(G) + log 4. ``metric/jsd``: half of that, from its
         own definition. With a loss on probabilities ``metric/d_error``: the mean of |D - D*| under (p_data + p_g) / 2,
@@ -201,12 +201,12 @@ class Theory(NoiseToImage):
 
     @torch.no_grad()
     def picture(self, generator: nn.Module, examples: dict[str, Tensor]) -> Tensor:
-        """uint8 (3, 600, 900): figure 1 of Goodfellow et al. 2014 for this moment of the run, or its like in the plane."""
+        """Picture uint8 (3, 600, 900): figure 1 of Goodfellow et al. 2014 at this step, or its counterpart in the plane."""
         draw = self._draw_line if self.density.dim == 1 else self._draw_plane
         return _rendered(lambda figure: draw(figure, generator, examples))
 
     def draw_points(self, points: Tensor) -> Tensor:
-        """``points``, float32 (N, dim), on p_data, as gan-sample shows them: uint8 (3, 600, 900)."""
+        """Picture of ``points``, float32 (N, dim), on p_data, for gan-sample: uint8 (3, 600, 900)."""
         edges = inner_edges(self.density)
         p_data = self.density.cell_masses(edges)
         low, high = float(edges[0, 0]), float(edges[0, -1])
@@ -215,7 +215,7 @@ class Theory(NoiseToImage):
             axes = figure.subplots()
             if self.density.dim == 1:
                 width, x = float(edges[0, 1] - edges[0, 0]), centres(edges)[1:-1, 0]
-                share = [60 / (high - low) / len(points)] * len(points)  # of the density, that each adds to its bin
+                share = [60 / (high - low) / len(points)] * len(points)  # contribution of each point to the density of its bin
                 axes.hist(points[:, 0].tolist(), bins=60, range=(low, high), weights=share, color=FAKE, label="generated")
                 _curve(axes, x, p_data[1:-1] / width, DATA, r"$p_{data}$", ":")
                 axes.legend()
@@ -240,7 +240,7 @@ class Theory(NoiseToImage):
         p_g = smooth(shares(generator(examples["latents"]), edges))
         x = centres(edges)[:, 0]
         width = float(edges[0, 1] - edges[0, 0])
-        inside = slice(1, -1)  # the outermost cells gather what lies beyond
+        inside = slice(1, -1)  # without the outermost cells, which reach to infinity
         with_lines = self.latent_dim == 1
         axes = figure.subplots(2 + with_lines, 1, sharex=True, height_ratios=[3, 2, 2][: 2 + with_lines])
         top, middle = axes[0], axes[1]
@@ -272,7 +272,7 @@ class Theory(NoiseToImage):
         axes[-1].set_xlim(float(x[1]), float(x[-2]))
 
     def _draw_plane(self, figure: Figure, generator: nn.Module, examples: dict[str, Tensor]) -> None:
-        """Points of both on the left; on the right D above D*, or the critic's score alone."""
+        """Real and generated points on the left; on the right D above D*, or the score of a critic."""
         edges, p_data = examples["edges"], examples["p_data"]
         fake = generator(examples["latents"])
         low, high = float(edges[0, 0]), float(edges[0, -1])
@@ -305,7 +305,7 @@ def _curve(axes: Axes, x: Tensor, y: Tensor, colour: str, label: str, style: str
 
 
 def _rendered(draw: Callable[[Figure], None]) -> Tensor:
-    """What ``draw`` puts on a figure, uint8 (3, 600, 900). Touches no global state of matplotlib."""
+    """Picture of what ``draw`` puts on a figure, uint8 (3, 600, 900). Does not change matplotlib's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What the two image-to-image tasks share."""
+"""Functions shared by the two image-to-image tasks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 from gan_cli.images import make_grid, to_uint8
 
 log = logging.getLogger("gan_cli")
-ROWS = 8  # examples in a picture
+ROWS = 8  # number of examples in a picture
 
 
 def held_out(dataset: Any, n: int) -> dict[str, Tensor]:
     """The first ``n`` images of each kind that training does not see, by batch key: float32 (n, C, H, W) in [-1, 1].
 
-    A set without a held-out part gives its first training images instead, without jitter, and says so.
+    A data set without a held-out part gives its first training images, without jitter, and logs it.
     """
     part = dataset.held_out()
     if part is None:

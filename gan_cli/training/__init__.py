@@ -1,1 +1,1 @@
-"""Training: the loop, and everything beside it."""
+"""Training: the loop, and all other parts of a run."""

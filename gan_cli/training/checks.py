@@ -27,10 +27,10 @@ log = logging.getLogger("gan_cli")
 
 
 def data_change(saved: Checkpoint, fingerprint: str, allowed: list[str]) -> list[str]:
-    """What to note if the data is not that of the run.
+    """A note for the log if the data differs from that of the run.
 
     Raises:
-        DataError: it is not, and that was not allowed.
+        DataError: it differs, and allow_change does not allow it.
     """
     if saved.info["data"] == fingerprint:
         return []
@@ -42,14 +42,14 @@ def data_change(saved: Checkpoint, fingerprint: str, allowed: list[str]) -> list
 
 
 def batch_keys(dataset: Any) -> list[str]:
-    """What a batch of the data set holds."""
+    """The tensors of a batch of the data set."""
     if isinstance(dataset, TranslationDataset):
         return [key for keys, _ in dataset.streams for key in keys]
     return ["image"] if dataset.labels is None else ["image", "label"]
 
 
 def refuse_wrong_data(task: Any, dataset: Any) -> None:
-    """The data set must give what the task needs, and a class-conditional task needs networks that take a label."""
+    """Refuse a data set without the tensors of the task, and networks that do not fit its labels."""
     if "label" in task.batch_keys and not (takes_label(task.generator) and takes_label(task.discriminator)):
         todo = "Set it to null, or choose a class-conditional model"
         raise ConfigError("the networks take no label", "model.task.num_classes", todo)
@@ -68,7 +68,7 @@ def refuse_wrong_data(task: Any, dataset: Any) -> None:
 
 
 def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
-    """A penalty per sample is undefined where the critic mixes samples (Gulrajani et al. 2017, section 4)."""
+    """Refuse a per-sample penalty if the critic mixes samples (Gulrajani et al. 2017, section 4)."""
     mixed = mixing(discriminator)
     strict = [name for name, term in objective.terms() if term.per_sample]
     if strict and mixed:
@@ -79,7 +79,7 @@ def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
 
 @torch.no_grad()
 def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
-    """Try the networks once on two samples, before anything is made: a mistake in them is answered here."""
+    """Try the networks on two samples before any file is written, to report a mistake in them early."""
 
     def attempt(where: str, network: nn.Module, *inputs: Tensor, wanted: tuple[int, ...] | None = None) -> Tensor:
         shape = tuple(inputs[0].shape)
@@ -88,7 +88,7 @@ def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
             reason = f"{type(error).__name__}: {error}".split("\n")[0].rstrip(".")
             return ConfigError(f"the {where} fails on {shape}: {reason}", f"model.{where}", "Correct it")
 
-        with blaming(blame):  # a network of the user's own may raise anything
+        with blaming(blame):  # a user's network may raise anything
             result: Tensor = network(*inputs)
         if wanted is not None and result.shape != wanted:
             raise ConfigError(f"the {where} makes {tuple(result.shape)}, the data set has {wanted}", f"model.{where}",
@@ -98,25 +98,26 @@ def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
                               "Make it return floats, samples along the first axis")  # fmt: skip
         return result
 
-    trial = copy.deepcopy(task).eval()  # the networks themselves stay as they were built
+    trial = copy.deepcopy(task).eval()  # a copy: the trial must not change buffers
     trial.try_out(attempt, dataset, device)
 
 
-SILENT_CHANGES = {"run_dir", "allow_change", "deviations"}  # keys of the config whose change is not noted when a run continues
+SILENT_CHANGES = {"run_dir", "allow_change", "deviations"}  # keys whose change on resume is not reported
 
 
 def refuse_drift(saved: Checkpoint, now: Node, allow_change: list[str], run_dir: Path) -> list[str]:
-    """Note what is changed in a run that continues, and refuse what would have made another run unless it is allowed.
+    """Log the changes of the config on resume, and refuse those that change the result unless they are allowed.
 
-    ``now``: its config as it is to continue.
+    ``now``: the new config.
 
     Returns:
-        What was allowed by ``allow_change``, in words.
+        The changes allowed by ``allow_change``, in words.
     """
     changed = differences(saved.info["config"], now)
     noted = {key for key in changed if is_among(key, MAY_CHANGE)} - SILENT_CHANGES
     harmless = [f"{key}: {change}" for key, change in changed.items() if key in noted]
-    shared = {key: key.replace("optimizer.discriminator.", "optimizer.") for key in changed}  # which it is taken from
+    # A setting of the discriminator follows that of the optimizer by default.
+    shared = {key: key.replace("optimizer.discriminator.", "optimizer.") for key in changed}
     allowed = {key for key in changed if {True} & {is_among(name, allow_change) for name in (key, shared[key])}}
     allowed -= {key for key in changed if is_among(key, MAY_CHANGE)}
     refused = [key for key in changed if not is_among(key, {*MAY_CHANGE, *allowed})]

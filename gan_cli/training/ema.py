@@ -13,15 +13,15 @@ from gan_cli.ranges import Fraction, NonNegative
 
 
 class EMA:
-    """Keeps ``average``, a copy of ``network`` whose weights trail it.
+    """The running average ``average`` of a network's weights.
 
-    After half_life images an old weight counts half. While the run is young the half-life is held at ``ramp_up`` of the
-    images seen, so that the first weights are soon forgotten. Running statistics of batch norm are averaged with the
-    weights; every other buffer is copied (averaging, say, a power-iteration vector would spoil it).
+    After ``half_life`` images an old weight counts half. At first the half-life is limited to the fraction ``ramp_up`` of the
+    images seen, so that the initial weights lose their influence soon. Running statistics of batch norm are averaged with the
+    weights. Other buffers are copied, because an average of, for example, power-iteration vectors is not one.
 
     Args:
-        network: what to average. half_life: in images, a number or a schedule of it over the images seen.
-        ramp_up: a share of the images seen; 0 sets no such limit.
+        network: network to average. half_life: images, a number or a schedule over the images seen.
+        ramp_up: upper limit of the half-life as a fraction of the images seen; 0 for no limit.
     """
 
     def __init__(self, network: nn.Module, half_life: NonNegative | Schedule, ramp_up: Fraction = 0.1) -> None:
@@ -35,7 +35,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, shown: int, images: int) -> None:
-        """After a step in which D saw ``shown`` real images, ``images`` in all."""
+        """Update the average after a step in which D saw ``shown`` real images, ``images`` in all."""
         half_life = float(self.half_life(images)) if callable(self.half_life) else self.half_life
         half_life = min(half_life, images * self.ramp_up) if self.ramp_up > 0 else half_life
         weight = 1.0 - 0.5 ** (shown / half_life) if half_life > 0 else 1.0

@@ -72,7 +72,7 @@ class Guard:
 
 
 def is_finite(value: float | Tensor) -> bool:
-    """Whether a number, or all of a tensor, is finite."""
+    """Return whether a number, or every element of a tensor, is finite."""
     if isinstance(value, Tensor):
         return not value.is_floating_point() or bool(torch.isfinite(value).all())
     return math.isfinite(value)

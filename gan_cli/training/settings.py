@@ -1,4 +1,4 @@
-"""Settings that may follow a schedule of the images seen: those of the optimizers, and the half-life of the average."""
+"""Settings that may follow a schedule over the images seen: those of optimizers, and the half-life of the average."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from gan_cli.training.ema import EMA
 
 
 def build_optimizer(node: Node, params: Iterable[nn.Parameter]) -> tuple[torch.optim.Optimizer, dict[str, Schedule]]:
-    """The optimizer of a config node, and the schedules of those settings that have one, by name.
+    """Build the optimizer of a config node, and the schedules of its settings by name.
 
     Raises:
-        ConfigError: the optimizer cannot change a setting that has a schedule.
+        ConfigError: the optimizer does not support a change of a setting that has a schedule.
     """
     schedules: dict[str, Schedule] = {k: build(v, f"optimizer.{k}") for k, v in node.items() if is_schedule(v)}
     start = {key: schedule(0) for key, schedule in schedules.items()}
@@ -32,5 +32,5 @@ def build_optimizer(node: Node, params: Iterable[nn.Parameter]) -> tuple[torch.o
 
 
 def build_average(network: nn.Module, ema: dict[str, Any]) -> EMA:
-    """The average of a network, from the section ``ema`` of the config."""
+    """Build the average of a network from the section ``ema`` of the config."""
     return EMA(network, **{key: build(value, f"ema.{key}") if is_schedule(value) else value for key, value in ema.items()})

@@ -1,4 +1,4 @@
-"""The state of a run: taken apart for a checkpoint, put together again from one."""
+"""The state of a run, converted to and from the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gan_cli.training.loop import Player
 log = logging.getLogger("gan_cli")
 
 
-# Of the plain data of a checkpoint, what a run cannot go on without.
+# The plain data of a checkpoint that a run needs to resume.
 NEEDED: dict[str, type] = {
     "images": int,
     "skipped.generator": int,
@@ -46,11 +46,11 @@ NEEDED: dict[str, type] = {
     "config.optimizer": dict,
     "config.schedule": dict,
 }
-NO_MOMENTS = ("lr", "betas", "eps", "weight_decay")  # settings of an optimizer that its state does not depend on
+NO_MOMENTS = ("lr", "betas", "eps", "weight_decay")  # settings that do not affect the format of an optimizer's state
 
 
 def snapshot(game: Game) -> tuple[TensorGroups, dict[str, Any]]:
-    """Everything but the config that decides how the run goes on, as tensors and plain data."""
+    """The state of the run without its config, as tensors and plain data."""
     groups: TensorGroups = {"generator": {}, "discriminator": {}, "task": {}}
     for key, tensor in game.task.state_dict().items():
         side, _, rest = key.partition(".")
@@ -78,10 +78,10 @@ def snapshot(game: Game) -> tuple[TensorGroups, dict[str, Any]]:
 def restore(
     task: nn.Module, ema: EMA, players: Mapping[PlayerName, Player], saved: Checkpoint, *, model: Node, optimizer: Node
 ) -> None:
-    """Undo :func:`snapshot`. ``model``, ``optimizer``: nodes of the config that the run continues with.
+    """Restore the state from :func:`snapshot`. ``model``, ``optimizer``: nodes of the config of the resumed run.
 
     Raises:
-        CheckpointError: it is not one of such networks and optimizers.
+        CheckpointError: the checkpoint belongs to other networks or optimizers.
     """
     groups, where = saved.tensors, f"checkpoint of step {saved.step}"
     try:
@@ -106,10 +106,10 @@ def restore(
 
 
 def refuse_incomplete(saved: Checkpoint) -> None:
-    """Refuse a checkpoint whose plain data is not what :func:`snapshot` writes, such as that of an older version.
+    """Refuse a checkpoint without all plain data of :func:`snapshot`, for example of an older version.
 
     Raises:
-        CheckpointError: naming the value.
+        CheckpointError: with the missing key.
     """
     for key, kind in NEEDED.items():
         value: Any = saved.info
@@ -132,13 +132,13 @@ def refuse_incomplete(saved: Checkpoint) -> None:
 
 
 def has_same_moments(then: Node, now: Node) -> bool:
-    """Whether the state of one optimizer is one of the other, by their configs."""
+    """Return whether two configs give optimizers with the same format of state."""
     a, b = ({key: value for key, value in node.items() if key not in NO_MOMENTS} for node in (then, now))
     return a == b
 
 
 def optimizer_state(player: Player) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's tensors and its other values, both called ``<parameter>.<what>``."""
+    """The optimizer's tensors and its other values, both with keys ``<parameter>.<name>``."""
     values = {
         f"{name}.{key}": value
         for name, parameter in player.network.named_parameters()
@@ -149,7 +149,7 @@ def optimizer_state(player: Player) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_optimizer(player: Player, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
-    """Undo :func:`optimizer_state`."""
+    """Restore an optimizer from :func:`optimizer_state`."""
     names = {name: k for k, (name, _) in enumerate(player.network.named_parameters())}
     state: dict[int, dict[str, Any]] = {}
     for full, value in {**tensors, **scalars}.items():
@@ -157,7 +157,7 @@ def load_optimizer(player: Player, tensors: dict[str, Tensor], scalars: dict[str
         state.setdefault(names[name], {})[key] = value
     player.optimizer.load_state_dict({**player.optimizer.state_dict(), "state": state})
     for parameter, entry in player.optimizer.state.items():
-        for key, value in entry.items():  # fused kernels walk the memory: moments must lie as the weights do
+        for key, value in entry.items():  # fused kernels need moments in the memory format of the weights
             if isinstance(value, Tensor) and value.dim() > 0:
                 if value.shape != parameter.shape:
                     raise ValueError(f"a moment of shape {tuple(value.shape)} for weights of {tuple(parameter.shape)}")

@@ -1,4 +1,4 @@
-"""From batches of images to features: bookkeeping, networks of the user's, and what a data set is judged by."""
+"""Extraction of features: bookkeeping, a user's networks, and the default features of a data set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def images(n: int = 10, channels: int = 3, seed: int = 0) -> Tensor:
 
 
 class Means(nn.Module):
-    """Features: mean and minimum; logits if wanted."""
+    """An extractor with the features mean and minimum, and optional logits."""
 
     def __init__(self, logits: bool = False, value_range: Any = None) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_facts_of_a_custom_network() -> None:
 
 
 class Returns(nn.Module):
-    """Whatever it is told to."""
+    """A network that returns a given value."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()

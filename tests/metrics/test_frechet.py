@@ -1,4 +1,4 @@
-"""The Fréchet distance against torch-fidelity, closed forms, and a reference that forms no covariance."""
+"""The Fréchet distance compared with torch-fidelity, closed forms, and a reference without covariances."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ D = 48
 
 
 def features(seed: int, n: int = 400, d: int = D) -> Tensor:
-    """float32 (n, d), correlated, some columns with little variance, like the outputs of rectifiers."""
+    """float32 (n, d), correlated, some columns with little variance, like the outputs of ReLU."""
     mixing = torch.randn(d, d, generator=torch.Generator().manual_seed(99)) * torch.logspace(0, -2, d)
     noise = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
     return (noise * (1 + 0.1 * seed) @ mixing).relu()
@@ -82,12 +82,12 @@ def test_it_agrees_with_torch_fidelity(n: int, m: int) -> None:
 
 @pytest.mark.parametrize("spoil", SPOILT)
 def test_singular_and_badly_scaled_covariances(spoil) -> None:
-    """Where one is singular, the square root makes 1e-8 of the rounding errors of 1e-16 in its covariance."""
+    """For a singular covariance the square root turns rounding errors of 1e-16 into 1e-8."""
     x, y = features(1), features(2)
     for a, b in ((spoil(x), spoil(y)), (spoil(x), y), (x, spoil(y)), (spoil(x)[:30], spoil(y))):
         expected, traces = from_data(a, b)
         assert distance(a, b) == pytest.approx(expected, abs=2e-8 * traces, rel=1e-9)
-        if spoil is not badly_scaled:  # on which torch-fidelity is wrong itself
+        if spoil is not badly_scaled:  # where torch-fidelity is inexact
             assert distance(a, b) == pytest.approx(by_torch_fidelity(a, b), rel=1e-4, abs=1e-6 * traces)
 
 
@@ -149,7 +149,7 @@ def test_it_is_symmetric_and_the_chunks_do_not_matter(monkeypatch: pytest.Monkey
     x, y = features(1), features(2)
     whole = distance(x, y)
     assert distance(y, x) == pytest.approx(whole, rel=1e-12)
-    monkeypatch.setattr(frechet, "CHUNK", 7)
+    monkeypatch.setattr(frechet, "CHUNK_ROWS", 7)
     assert distance(x, y) == pytest.approx(whole, rel=1e-12)
 
 

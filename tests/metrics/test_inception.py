@@ -1,4 +1,4 @@
-"""The network of published FIDs, with weights drawn at random: the real ones are 95 MB from the web."""
+"""The network of published FIDs with random weights, since the real ones are a download of 95 MB."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="session")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    """torch-fidelity's own network, in the memory layout that it comes in, and a file of its weights."""
+    """torch-fidelity's network in its default memory format, and a file of its weights."""
     from torch_fidelity import feature_extractor_inceptionv3 as theirs
 
     path = tmp_path_factory.mktemp("weights") / inception.WEIGHTS.name
@@ -37,7 +37,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
 
 @pytest.fixture
 def weights(reference: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file, taken for the right one."""
+    """The weight file, with its hash as the expected one."""
     accept(reference[1], monkeypatch)
     return reference[1]
 
@@ -95,9 +95,9 @@ def test_large_batches_are_divided(weights: Path, tmp_path: Path, monkeypatch: p
         return flat[:, :5], flat[:, :2]
 
     monkeypatch.setattr(extractor, "_network", network)
-    data = images(2 * inception.CPU_BATCH + 1, 3)
+    data = images(2 * inception.CPU_BATCH_SIZE + 1, 3)
     values, logits = extractor(data)
-    assert seen == [inception.CPU_BATCH] * 2 + [1]
+    assert seen == [inception.CPU_BATCH_SIZE] * 2 + [1]
     assert logits is not None and torch.equal(values, data.flatten(1).float()[:, :5]) and len(logits) == len(data)
 
 
@@ -113,7 +113,7 @@ def test_weights_of_another_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 class Evil:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""The Inception Score against torch-fidelity and a plain formula."""
+"""The Inception Score compared with torch-fidelity and a NumPy formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel distance against torch-fidelity and a plain double sum."""
+"""The kernel distance compared with torch-fidelity and a double sum."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_fewer_rows_than_a_subset_where_torch_fidelity_refuses() -> None:
 
 
 def test_the_estimate_is_unbiased() -> None:
-    """Two samples of one distribution: around 0, on both sides of it."""
+    """For two samples of one distribution the estimates are around 0, with both signs."""
     draws = torch.randn(200, 2, 30, 6, generator=torch.Generator().manual_seed(3))
     values = torch.tensor([kernel_distance(a, b, subsets=1)[0] for a, b in draws])
     assert abs(values.mean()) < 3 * values.std() / len(values) ** 0.5
@@ -90,7 +90,7 @@ def test_one_repeated_image() -> None:
 
 
 def test_pairs_are_not_compared_with_their_partners() -> None:
-    """Row k belongs to row k: the plain estimate is biased by about 1/n of their kernel, the U-statistic is not."""
+    """For paired rows the plain estimate is biased by about 1/n of their kernel, the U-statistic is not."""
     for n in (20, 100, 300):
         real = torch.randn(n, 6, generator=torch.Generator().manual_seed(n))
         assert kernel_distance(real, real, subset_size=n, subsets=2, paired=True)[0] == pytest.approx(0, abs=1e-12)

@@ -1,4 +1,4 @@
-"""LPIPS with random weights against torch's functions, and against torchmetrics."""
+"""LPIPS with random weights, compared with torch's functions and with torchmetrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHANNELS = {
     "squeeze": (64, 128, 256, 384, 384, 512, 512),
 }
 SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}
-# Output channels, input channels and kernel size of each convolution, by its place in torchvision's ``features``.
+# Output channels, input channels and kernel size of each convolution, by its index in torchvision's ``features``.
 ALEX = {0: (64, 3, 11), 3: (192, 64, 5), 6: (384, 192, 3), 8: (256, 384, 3), 10: (256, 256, 3)}
 VGG_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 VGG_SIZES = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
@@ -62,7 +62,7 @@ def images(n: int = 3, height: int = 40, width: int = 36) -> tuple[Tensor, Tenso
 
 
 def activations(net: str, w: Weights, x: Tensor) -> list[Tensor]:
-    """What is compared, from the tables of the papers."""
+    """The compared layers, from the tables of the papers."""
 
     def conv(name: int | str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
         return F.conv2d(x, w[f"features.{name}.weight"], w[f"features.{name}.bias"], stride, padding).relu()
@@ -119,13 +119,13 @@ def test_equal_images_are_at_zero_and_the_order_of_a_pair_does_not_matter(net: s
     a, b = images()
     assert lpips(a, a.clone()).tolist() == [0, 0, 0]
     torch.testing.assert_close(lpips(a, b), lpips(b, a), rtol=0, atol=0)
-    a = torch.zeros_like(a)  # dead layers have no direction
+    a = torch.zeros_like(a)  # layers of zeros have no direction
     assert lpips(a, a).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("net", CHANNELS)
 def test_it_agrees_with_torchmetrics(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To 1e-4: it adds 1e-8 to the squared length of a pixel's features, where the authors add 1e-10 to the length."""
+    """Equal to 1e-4: torchmetrics adds 1e-8 to the squared norm of a pixel's features, the authors 1e-10 to the norm."""
     module = pytest.importorskip("torchmetrics.functional.image.lpips")
     features = module._get_tv_model_features
 
@@ -157,7 +157,7 @@ def test_the_smallest_image(net: str) -> None:
     assert (lpips(*images(2, side, side)) > 0).all()
     with pytest.raises(AssertionError):
         lpips(*images(2, side, side - 1))
-    with pytest.raises(RuntimeError):  # which is what the assertion is for
+    with pytest.raises(RuntimeError):  # the reason for the assertion
         lpips.trunk(images(2, side, side - 1)[0])
 
 
@@ -187,5 +187,5 @@ def test_what_is_missing_or_misshapen_is_named() -> None:
         LPIPS(trunk, linear_weights("vgg"))
     with pytest.raises(ValueError, match=r"features\.0\.weight.*64.*3.*11.*11"):
         LPIPS({**trunk_weights("vgg"), **trunk, "features.0.weight": trunk["features.3.weight"]}, linear)
-    with pytest.raises(ValueError, match="vgg16's weights lack"):
+    with pytest.raises(ValueError, match="vgg16.s weights"):
         LPIPS(trunk, linear_weights("vgg"), "vgg")

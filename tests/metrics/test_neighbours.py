@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage against torch-fidelity, prdc and plain NumPy; nearest neighbours; memorisation."""
+"""Precision, recall, density and coverage compared with torch-fidelity, prdc and NumPy; nearest neighbours; memorisation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from gan_cli.metrics import neighbours
-from gan_cli.metrics.neighbours import memorisation, nearest, prdc
+from gan_cli.metrics.neighbours import memorisation, nearest_neighbours, prdc
 
 
 def features(seed: int, n: int = 150, d: int = 8) -> Tensor:
@@ -43,7 +43,7 @@ def plain(real: Tensor, fake: Tensor, k_precision: int = 3, k_density: int = 5) 
 @pytest.mark.parametrize(("k_precision", "k_density"), [(3, 5), (5, 3), (1, 1)])
 @pytest.mark.parametrize("chunk", [1, 16, 4096])
 def test_prdc_is_what_its_definition_says(n, m, d, k_precision, k_density, chunk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "CHUNK", chunk)
+    monkeypatch.setattr(neighbours, "CHUNK_ROWS", chunk)
     real, fake = features(1, n, d), features(3, m, d)
     found = prdc(real, fake, k_precision=k_precision, k_density=k_density)
     assert found == pytest.approx(plain(real, fake, k_precision, k_density), abs=1e-12)
@@ -71,7 +71,7 @@ def test_density_and_coverage_agree_with_prdc(n: int, m: int, d: int) -> None:
 
 @pytest.mark.parametrize(("n", "d", "offset"), [(700, 8, 0.0), (300, 300, 0.0), (600, 64, 1e4)])
 def test_identical_sets_are_exact_although_distances_are_rounded(n: int, d: int, offset: float) -> None:
-    """The 5th neighbour's distance is the radius itself: only itself and four others are strictly inside."""
+    """The 5th neighbour is on the border, so only the image itself and four others are strictly inside."""
     real = features(1, n, d) + offset
     assert prdc(real, real) == {"precision": 1, "recall": 1, "density": 1, "coverage": 1}
     shuffled = real[torch.randperm(n, generator=torch.Generator().manual_seed(0))]
@@ -80,7 +80,7 @@ def test_identical_sets_are_exact_although_distances_are_rounded(n: int, d: int,
 
 @pytest.mark.parametrize("d", [8, 513])
 def test_one_repeated_image_has_empty_balls(d: int) -> None:
-    """Whose border is the image, which is inside for <= and outside for <. torch-fidelity and prdc depend on rounding here."""
+    """The image is the border: inside for <=, outside for <. torch-fidelity and prdc depend on rounding here."""
     image = features(1, 1, d)
     for shift in (0.0, 1e4):
         same = prdc((image + shift).expand(60, d), (image + shift).expand(50, d))
@@ -90,7 +90,7 @@ def test_one_repeated_image_has_empty_balls(d: int) -> None:
 
 
 def test_collapse_to_one_real_image() -> None:
-    """All fakes are one real image x: all are in its ball and in no others than those that x is in."""
+    """All fakes are one real image x: they are in its ball and in the balls that contain x."""
     real = features(1, 200)
     fake = real[7].expand(100, -1)
     found = prdc(real, fake)
@@ -100,7 +100,7 @@ def test_collapse_to_one_real_image() -> None:
 
 
 def test_repeated_images_among_others() -> None:
-    """Six copies of each: radii of 0, on both sides."""
+    """Six copies of each image, so that all radii are 0."""
     real, fake = features(1, 30, 40).repeat(6, 1), torch.cat([features(1, 30, 40)[:15], features(2, 15, 40)]).repeat(6, 1)
     assert prdc(real, fake) == {"precision": 0.5, "recall": 0.5, "density": 0, "coverage": 0}
 
@@ -116,11 +116,11 @@ def test_k_may_be_all_the_others() -> None:
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_nearest(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "CHUNK", chunk)
+    monkeypatch.setattr(neighbours, "CHUNK_ROWS", chunk)
     queries, database = features(1, 50) + 1e3, features(2, 80) + 1e3
     expected = distances(queries, database)
     for k in (1, 4, 80):
-        found, rows = nearest(queries, database, k=k)
+        found, rows = nearest_neighbours(queries, database, k=k)
         assert found.shape == rows.shape == (50, k)
         assert found.dtype == torch.float64 and rows.dtype == torch.int64
         np.testing.assert_allclose(found.numpy(), np.sort(expected, axis=1)[:, :k], rtol=1e-9)
@@ -129,7 +129,7 @@ def test_nearest(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_distance_to_a_copy_is_exactly_zero() -> None:
     database = features(1, 100, 513) + 1e3
-    found, rows = nearest(database[30:60], database)
+    found, rows = nearest_neighbours(database[30:60], database)
     assert (found == 0).all()
     assert torch.equal(rows.flatten(), torch.arange(30, 60))
 
@@ -138,7 +138,7 @@ def test_near_neighbours_are_told_apart_where_a_product_would_only_give_noise() 
     database = torch.zeros(3, 400, dtype=torch.float64) + 1
     database[:, 0] += torch.tensor([0.0, 1e-9, 3e-9])
     database = torch.cat([database, -database])
-    found, rows = nearest(database[:1], database, k=3)
+    found, rows = nearest_neighbours(database[:1], database, k=3)
     torch.testing.assert_close(found, torch.tensor([[0, 1e-9, 3e-9]], dtype=torch.float64), rtol=1e-6, atol=1e-15)
     assert rows.tolist() == [[0, 1, 2]]
 

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against their definitions and torchmetrics."""
+"""PSNR and SSIM compared with their definitions and torchmetrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def images(seed: int, *shape: int) -> Tensor:
 
 
 def pair(*shape: int) -> tuple[Tensor, Tensor]:
-    """A smooth image and one that is like it, more so towards the end of the batch."""
+    """Smooth images and similar ones, with less difference towards the end of the batch."""
     grid = torch.linspace(0, 9, shape[2])[:, None] + torch.linspace(0, 6, shape[3]) ** 1.5
     a = 127 + 90 * torch.sin(grid + torch.arange(shape[0])[:, None, None, None] + torch.arange(shape[1])[:, None, None])
     noise = images(1, *shape).float() - 127
@@ -27,7 +27,7 @@ def pair(*shape: int) -> tuple[Tensor, Tensor]:
 
 
 def plain_ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of one channel, pixel by pixel, the 11 x 11 window mirrored at the borders."""
+    """SSIM of one channel, pixel by pixel, with the 11 x 11 window mirrored at the borders."""
     a, b = (np.pad(x.astype(float), 5, mode="reflect") for x in (a, b))
     distance = np.arange(-5, 6)
     weights = np.exp(-(distance[:, None] ** 2 + distance[None] ** 2) / (2 * 1.5**2))
@@ -112,7 +112,7 @@ def test_both_are_symmetric_and_a_batch_changes_nothing(monkeypatch: pytest.Monk
     for metric in (psnr, ssim):
         whole = metric(a, b)
         torch.testing.assert_close(metric(b, a), whole, rtol=1e-13, atol=0)
-        monkeypatch.setattr(similarity, "CHUNK", 3 * 24 * 17 * 3)
+        monkeypatch.setattr(similarity, "CHUNK_VALUES", 3 * 24 * 17 * 3)
         torch.testing.assert_close(metric(a, b), whole, rtol=1e-13, atol=0)
         torch.testing.assert_close(torch.cat([metric(x[None], y[None]) for x, y in zip(a, b, strict=True)]), whole)
 

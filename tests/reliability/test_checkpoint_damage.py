@@ -1,4 +1,4 @@
-"""Whatever happens to a file of a checkpoint is noticed when it is read, and the one before is used."""
+"""Every damage of a file of a checkpoint is detected when it is read, and the previous checkpoint is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gan_cli.rundir import checkpoint
 from gan_cli.system.errors import CheckpointError
 
 SOAK = "GAN_CLI_SOAK" in os.environ
-TRIALS = 400 if SOAK else 40  # of each kind
+TRIALS = 400 if SOAK else 40  # trials of each kind of damage
 READS = 3000 if SOAK else 300
 
 

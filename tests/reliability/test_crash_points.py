@@ -1,4 +1,4 @@
-"""Every crash point of a save: the process dies before, in and after each file operation, and at each system call."""
+"""Every crash point of a save: the process is killed before, in and after each file operation, and at each system call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOAK = "GAN_CLI_SOAK" in os.environ
 DEAD = 9
 CALLS = "openat,write,fsync,close,rename,renameat,renameat2,mkdir,mkdirat,unlink,unlinkat,rmdir"
 CALLS_IN_SHORT = "fsync,rename,mkdir"
-STRIDE = 1 if SOAK else 7  # through the crash points
+STRIDE = 1 if SOAK else 7  # test every STRIDE-th crash point
 
 
 def save(run_dir: Path, step: int) -> None:
@@ -59,7 +59,7 @@ def no_longer_best(run_dir: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """What is done to a run with checkpoints of these steps, and which may then be the newest."""
+    """An operation on a run with checkpoints of these steps, and the steps that may be the newest after it."""
 
     act: Callable[[Path], None]
     before: tuple[int, ...]
@@ -77,7 +77,7 @@ CASES = {
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Callable[[Case], Path]:
-    """A fresh copy of the run a case begins with."""
+    """Make a fresh copy of the initial run of a case."""
 
     def prepare(case: Case) -> Path:
         original, run_dir = tmp_path / f"{case.act.__name__}-{len(case.before)}", tmp_path / "r"
@@ -95,9 +95,9 @@ def prepared(tmp_path: Path) -> Callable[[Case], Path]:
 
 
 def assert_nothing_lost(case: Case, run_dir: Path) -> None:
-    """What the next session finds, and what it leaves."""
-    for cleaned in (False, True):  # as someone else reads it, and as the next session does
-        newest(run_dir)  # all that are there verify
+    """Check the run as the next session finds it, and after its cleaning."""
+    for cleaned in (False, True):  # as another program reads it, and as the next session does
+        newest(run_dir)  # every existing checkpoint verifies
         found = checkpoint.load_newest(run_dir)
         assert found.step == found.info["value"] and found.step in case.newest if found else not case.before
         if cleaned:

@@ -1,4 +1,4 @@
-"""A disk that is full, failing or read-only at any moment of a run: one line, nothing lost, and the run goes on later."""
+"""A disk that is full, failing or read-only at any moment of a run: one line, no loss, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLONE_NEWNS, MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 1, 32
 
 
 def assert_one_line(command: Command, *codes: int) -> str:
-    """How it must end that has met a full disk: no traceback, one line that says what to do."""
+    """Check the end of a command that met a full disk: no traceback, one line with what to do."""
     text = command.text
     assert command.process.returncode in codes, text
     assert "Traceback" not in text and "Logging error" not in text, text
@@ -69,7 +69,7 @@ def _stop_after(step: int) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run never disturbed."""
+    """A run without faults."""
     home = tmp_path_factory.mktemp("whole")
     command = Command(home, *RUN, "run_dir=whole")
     assert command.end() == 0, command.text
@@ -77,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def operations(cwd: Path) -> list[str]:
-    """Those of a whole run on its files."""
+    """The file operations of a whole run."""
 
     def note(operation: str, when: str) -> None:
         if when == "before":
@@ -96,7 +96,7 @@ def test_any_operation_fails(trials: int, tmp_path: Path, whole: Path, started: 
     places = sorted(rng.sample(range(len(seen)), trials // 2)) * 2
     for k, at in enumerate(places):
         run_dir, number, times = tmp_path / f"r{k}", ERRNOS[k % len(ERRNOS)], 1 + 2 * (k % 2)
-        if k in last:  # a run that goes on: there is something to lose
+        if k in last:  # a resumed run, which has a checkpoint to lose
             shutil.copytree(started, run_dir)
         before = newest(run_dir)
         hook = failing(number, at, times)
@@ -107,7 +107,7 @@ def test_any_operation_fails(trials: int, tmp_path: Path, whole: Path, started: 
         if code != 0:
             assert_one_line(command, 73, 74)
         assert newest(run_dir) >= before, where
-        assert times > 1 or not run_dir.exists() or half_written(run_dir) == [], where  # else removing it failed too
+        assert times > 1 or not run_dir.exists() or half_written(run_dir) == [], where  # one fault: removing worked
         again = Command(tmp_path, *RUN, f"run_dir={run_dir.name}")
         assert again.end() == 0, f"{where}\n{again.text}"
         assert half_written(run_dir) == [], where
@@ -118,14 +118,14 @@ def test_any_operation_fails(trials: int, tmp_path: Path, whole: Path, started: 
 
 
 def mount(kind: str, target: Path, flags: int, options: str = "") -> None:
-    """In a mount namespace of this process's own."""
+    """Run the test in a new mount namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(kind.encode(), str(target).encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()):
         raise OSError(ctypes.get_errno(), "mount")
 
 
 def alone() -> None:
-    """Mounts of this process are seen by itself only."""
+    """Enter a mount namespace, whose mounts other processes do not see."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNS):
         raise OSError(ctypes.get_errno(), "unshare")
@@ -149,7 +149,7 @@ def test_a_small_disk_really_fills(kilobytes: int, may_mount: None, tmp_path: Pa
     def within() -> None:
         alone()
         mount("tmpfs", small, 0, f"size={kilobytes}k")
-        os._exit = _copy_first(os._exit, small / "r", rescued)  # the mount goes with this process
+        os._exit = _copy_first(os._exit, small / "r", rescued)  # the mount ends with this process
 
     command = Command(tmp_path, *filler, within=within)
     command.end()
@@ -206,7 +206,7 @@ def test_a_read_only_disk(place: str, may_mount: None, started: Path, tmp_path: 
         ("a_file/r", "Not a directory"),
         ("n" * 300, "File name too long"),
         ("/".join(["n" * 200] * 25), "File name too long"),
-        ("others", "this directory holds other things"),
+        ("others", "this directory holds other files"),
     ],
     ids=["a file", "in a file", "name too long", "path too long", "not a run"],
 )

@@ -25,7 +25,7 @@ import gan_cli.data.cifar10  # noqa: F401  # derives from what no_pickle takes a
 from gan_cli import load_run
 from gan_cli.rundir.trust import own_dataset
 from gan_cli.system.errors import GanError
-from gan_cli.system.files import read_file, write_file, written
+from gan_cli.system.files import atomic_file, read_file, write_file
 
 from ..conftest import quick  # type: ignore[import-not-found]
 from .strangers import MEGABYTES, SECONDS, Watch, newest, sign  # type: ignore[import-not-found]
@@ -491,7 +491,7 @@ def test_files_are_read_and_written_without_following_anything(tmp_path: Path) -
     for name in ("link", "pipe", "new"):
         write_file(tmp_path / name, "ä")
         assert read_file(tmp_path / name) == b"\xc3\xa4"
-    with pytest.raises(TypeError), written(tmp_path / "new") as file:
+    with pytest.raises(TypeError), atomic_file(tmp_path / "new") as file:
         file.writelines([b"half", "text"])  # type: ignore[list-item]
     assert read_file(tmp_path / "new") == b"\xc3\xa4" and canary.read_bytes() == b"canary"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["canary", "link", "new", "pipe", "zero"]

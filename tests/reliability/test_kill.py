@@ -1,4 +1,4 @@
-"""kill -9 at random moments of start and run, many times in a row: nothing is lost and the end is the same, bit for bit."""
+"""kill -9 at random moments, many times in a row: the finished run is bit-identical to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .processes import TINY, Command, half_written, newest
 
 SOAK = "GAN_CLI_SOAK" in os.environ
 pytestmark = pytest.mark.usefixtures("no_process_left")
-KILLS = [25] if SOAK else [1, pytest.param(4, marks=pytest.mark.slow)]  # of each chain
+KILLS = [25] if SOAK else [1, pytest.param(4, marks=pytest.mark.slow)]  # kills of each chain
 KINDS = ("folder", "dcgan", "cyclegan", "wgan_gp")
 CHAINS = 8 if SOAK else 1
-LIFE = 6.0 if SOAK else 0.6  # seconds: the longest that a process lives, start of torch included
+LIFE = 6.0 if SOAK else 0.6  # seconds that a process lives at most, with the import of torch
 STEPS = 120 if SOAK else 14
 SAVE_EVERY = 2
 OFTEN = [f"total_steps={STEPS}", f"save_every={SAVE_EVERY}", "log_every=1", "sample_every=5", "gif=true"]
@@ -40,7 +40,7 @@ def last_row(run_dir: Path) -> int:
 
 
 def saving(run_dir: Path) -> set[str]:
-    """What a save or a rotation has under way, or left there when it was killed."""
+    """Temporary files of a save or rotation that is running or was killed."""
     try:
         with os.scandir(run_dir) as entries:
             return {entry.name for entry in entries if entry.name.startswith((".saving-", ".deleting-"))}
@@ -49,7 +49,7 @@ def saving(run_dir: Path) -> set[str]:
 
 
 def wait_to_kill(command: Command, run_dir: Path, rng: random.Random) -> None:
-    """Some time, or some saves and then a moment of the next one."""
+    """Wait for some time, or for some saves and a moment of the next one."""
     if rng.random() < 0.5:
         command.live(rng.uniform(0, LIFE))
         return
@@ -61,7 +61,7 @@ def wait_to_kill(command: Command, run_dir: Path, rng: random.Random) -> None:
 
 
 def chain(home: Path, kind: str, args: list[str], kills: int, seed: int, read: Any) -> Counter[str]:
-    """Runs killed again and again, each until it is done, until there were so many kills."""
+    """Kill runs until they are done, and start new ones until there were ``KILLS`` kills."""
     rng, counts = random.Random(seed), Counter[str]()
     home.mkdir()
     assert Command(home, *TINY[kind], *args, *OFTEN, "run_dir=whole", real=SOAK).end(600) == 0

@@ -1,4 +1,4 @@
-"""Stopped anywhere, by anything, any number of times: the finished run is the one that was never stopped, bit for bit."""
+"""Runs stopped at every step and several times end bit-identical to uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from .conftest import KINDS, SOAK, STEPS  # type: ignore[import-not-found]
 
-FINISHED = 5 if SOAK else 1  # resumed runs of each kind that go on to the end
+FINISHED = 5 if SOAK else 1  # resumed runs of each kind that train to their end
 HOPS = 20 if SOAK else 3
 NAMES = list(KINDS)
 each_kind = pytest.mark.parametrize("name", NAMES)
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def stops(name: str) -> list[int]:
-    """The steps after which a run of this kind is resumed: 1 to 40, or one of them, another for each kind."""
+    """The steps after which a run of this kind is resumed: 1 to 40, or one of them that differs between kinds."""
     return list(range(1, 41)) if SOAK else [1 + NAMES.index(name) % (STEPS - 2)]
 
 
-# A step from k to k + 1 that ends in the very state of the uninterrupted run, for every k: by induction any number of stops
-# anywhere does.
+# If the step from k to k + 1 ends in the state of the uninterrupted run for every k, then by induction any number of
+# stops does.
 
 
 @each_kind
@@ -78,7 +78,7 @@ def test_many_hops(name: str, kinds: Any, read: Any, stop_at: Any, tmp_path: Pat
     kind, draw, run = kinds(name), random.Random(name), tmp_path / "r"
     first = draw.randrange(1, STEPS - 2)
     rest = [k for k in range(1, STEPS) if k not in (first, first + 1)]
-    stops = sorted([first, first + 1, *draw.sample(rest, HOPS - 2)])  # two of them successive at the least
+    stops = sorted([first, first + 1, *draw.sample(rest, HOPS - 2)])  # at least two of them are successive
     for hop, k in enumerate(stops):
         number = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
         stop_at(k, number)
@@ -103,7 +103,7 @@ def test_workers_change_nothing(kinds: Any) -> None:
     assert kinds("photos").lost(kinds("photos, 2 workers").whole, STEPS) == []
 
 
-# What is not promised is said
+# Exceptions from the promise are logged
 
 
 def test_another_machine_is_said(kinds: Any, forge: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Several programs at once: starts in the same second, in the same directory, and sampling while a training writes."""
+"""Several programs at once: starts in the same second, in the same directory, and sampling during a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1 at any moment: the state is saved, the exit code says so, and the same command goes on."""
+"""SIGINT, SIGTERM and SIGUSR1 at any moment: the state is saved, with an exit code for it, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SOAK = "GAN_CLI_SOAK" in os.environ
 pytestmark = pytest.mark.usefixtures("no_process_left")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 TRIALS = [50] if SOAK else [1, pytest.param(3, marks=pytest.mark.slow)]  # signals in a running program
-EARLY = 20 if SOAK else 0  # and while Python and torch start
+EARLY = 20 if SOAK else 0  # signals during the start of Python and torch
 KINDS = ("dcgan", "folder", "cyclegan", "wgan_gp") if SOAK else ("folder",)
 STEPS = 200 if SOAK else 20
 OFTEN = [f"total_steps={STEPS}", "save_every=7", "log_every=3", "sample_every=10"]
-READY = "to continue it"  # printed when the loop is about to begin
+READY = "to continue it"  # printed just before the loop starts
 
 
 def printed(command: Command, text: str = READY) -> bool:
@@ -37,7 +37,7 @@ def printed(command: Command, text: str = READY) -> bool:
 
 
 def assert_resumable(command: Command, run_dir: Path, number: int) -> None:
-    """It ended as a preempted run ends."""
+    """Check that the command ended as a preempted run."""
     name, said = signal.Signals(number).name, status.read(run_dir) or {}
     assert command.process.returncode == 75, command.text
     assert (said["state"], said["exit_code"]) == ("preempted", 75)
@@ -54,7 +54,7 @@ def overrides(kind: str, data_root: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole() -> dict[tuple[str, ...], Path]:
-    """Runs never stopped, by their overrides."""
+    """Uninterrupted runs, by their overrides."""
     return {}
 
 
@@ -62,7 +62,7 @@ def whole() -> dict[tuple[str, ...], Path]:
 def finish(
     whole: dict[tuple[str, ...], Path], tmp_path_factory: pytest.TempPathFactory, read: Any
 ) -> Callable[[list[str], Path], None]:
-    """``finish(args, run_dir)``: the same command goes on, to the end of a run never stopped."""
+    """``finish(args, run_dir)``: resume with the same command and compare the end with an uninterrupted run."""
 
     def finish(args: list[str], run_dir: Path) -> None:
         last = Command(run_dir.parent, *args, f"run_dir={run_dir.name}", real=SOAK)
@@ -80,7 +80,7 @@ def finish(
 def stopped_again_and_again(
     home: Path, args: list[str], trials: int, early: int, seed: int, finish: Callable[[list[str], Path], None]
 ) -> Counter[str]:
-    """Runs stopped at random until they are done, until there were so many signals."""
+    """Stop runs at random until they are done, and start new ones until there were ``TRIALS`` signals."""
     rng, counts = random.Random(seed), Counter[str]()
     home.mkdir()
     while counts["signals"] < trials or counts["early"] < early:
@@ -104,7 +104,7 @@ def stopped_again_and_again(
             elif started or "state saved" in command.text:
                 assert_resumable(command, run_dir, number)
                 counts["signals" if started else "early"] += 1
-            else:  # before there was anything to save
+            else:  # before the first step
                 assert code in (75, -number, 130), command.text
                 assert newest(run_dir) == before and (not run_dir.exists() or half_written(run_dir) == [])
                 counts["early"] += 1
@@ -130,7 +130,7 @@ def test_at_random_times(trials: int, tmp_path: Path, data_root: Path, finish: A
 @pytest.mark.parametrize("number", SIGNALS if SOAK else [signal.SIGINT])
 @pytest.mark.slow
 def test_to_the_whole_group(number: int, data_root: Path, tmp_path: Path, finish: Any) -> None:
-    """Ctrl-C reaches the workers that decode images as well."""
+    """Ctrl-C also reaches the workers that decode images."""
     args = overrides("folder", data_root)
     command = Command(tmp_path, *args, "run_dir=r", real=SOAK)
     assert command.until(lambda: reached(tmp_path / "r") >= 7), command.text
@@ -152,7 +152,7 @@ def test_a_second_one_ends_it_at_once(number: int, delay: float, tmp_path: Path,
     sent = time.monotonic()
     command.send(number)
     code = command.end()
-    assert code == 75 or (code == -number and time.monotonic() - sent < 60), command.text  # 75: two that were sent as one
+    assert code == 75 or (code == -number and time.monotonic() - sent < 60), command.text  # 75: delivered as one
     assert newest(tmp_path / "r") >= before and "Traceback" not in command.text
     if SOAK:
         finish(args, tmp_path / "r")

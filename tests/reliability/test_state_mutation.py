@@ -1,4 +1,4 @@
-"""Each item of the state is taken out of a checkpoint in turn, and each time that is noticed."""
+"""Every item of the state that is missing from a checkpoint is detected."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ import pytest
 
 from .conftest import KINDS, SOAK  # type: ignore[import-not-found]
 
-STEP, LATER = (13, 15) if SOAK else (4, 6)  # between them lie a row and a picture
-EACH = 10_000 if SOAK else 1  # tensors of every group
+STEP, LATER = (13, 15) if SOAK else (4, 6)  # steps with a row and a picture between them
+EACH = 10_000 if SOAK else 1  # maximum number of tensors of each group
 SOME = tuple(KINDS) if SOAK else ("spectral norm", "cyclegan")
 some_kinds = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == SOME[0] else pytest.mark.slow) for name in SOME]
 )
 Item = tuple[str, ...]  # ("tensors", group, key), or ("info", key) or ("info", key, key)
 
-# What a run goes on without, just as it was: it is written for people and other programs.
+# Data that a resumed run does not need: it is written for people and other programs.
 NOT_NEEDED = {"versions": "read by nobody", "class_names": "the data set says it again"}
 
 
 def items(tensors: Any, info: Any) -> Iterator[Item]:
-    """Everything that is saved."""
+    """All items of a checkpoint."""
     for group, values in tensors.items():
         yield from (("tensors", group, key) for key in values)
     for key, value in info.items():
         if key == "step":
-            continue  # the name of the directory says it too, and must agree
+            continue  # the name of the directory has it too, and must agree
         yield "info", key
         if key in ("optimizer_scalars", "skipped", "machine"):
             yield from (("info", key, inner) for inner in value)
 
 
 def chosen(everything: list[Item], seed: str) -> list[Item]:
-    """All of them, or a few of each group of tensors, with all plain data for the first kind."""
+    """All items, or a few of each group of tensors; all plain data for the first kind."""
     groups = sorted({item[:2] for item in everything if item[0] == "tensors"})
     found = [item for item in everything if item[0] == "info" and (SOAK or seed == SOME[0])]
     for group in groups:
@@ -50,7 +50,7 @@ def chosen(everything: list[Item], seed: str) -> list[Item]:
 
 
 def fresh(kind: Any) -> tuple[Any, Any]:
-    """What a run of this kind that has not begun would save."""
+    """The checkpoint of a run of this kind before its first step."""
     from gan_cli.training.build import build_game
     from gan_cli.training.state import snapshot
 
@@ -61,7 +61,7 @@ def fresh(kind: Any) -> tuple[Any, Any]:
 
 
 def overwritten(config: Any) -> dict[str, str]:
-    """What is written anew before it is read, so that it does not matter what was saved; and why."""
+    """Items that are overwritten before they are read, so that their saved value has no effect; and the reason."""
     found = {
         r"generator_ema/.*num_batches_tracked": "the average copies it from the generator after every step",
         r"generator_ema/.*\._[uv]": "the same",
@@ -80,14 +80,14 @@ def overwritten(config: Any) -> dict[str, str]:
 
 
 def outcome(kind: Any, run: Path, stop_at: Any) -> tuple[str, list[str]]:
-    """``refused``, or what the run that goes on from ``STEP`` has otherwise at ``LATER``, and the notes in its log."""
+    """``refused``, or the differences at ``LATER`` of the run resumed from ``STEP``, and the notes in its log."""
     from gan_cli.rundir import checkpoint
     from gan_cli.system.errors import CheckpointError
 
     log = run / "train.log"
     log.unlink()
     try:
-        checkpoint.load(run, STEP)  # or it would go on from the one before
+        checkpoint.load(run, STEP)  # otherwise it would resume from the previous checkpoint
         stop_at(LATER, signal.SIGTERM)
         assert f"stopped at step {LATER}" in kind.train(run)
     except CheckpointError as error:
@@ -205,14 +205,14 @@ def test_parts_of_two_steps_are_refused(k: int, kinds: Any, tmp_path: Path) -> N
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (older, newer)]
     manifests[1]["files"][file] = manifests[0]["files"][file]
     for name, data in ((file, (older / file).read_bytes()), ("manifest.json", json.dumps(manifests[1]).encode())):
-        (newer / name).unlink()  # a hard link to that of the other run
+        (newer / name).unlink()  # a hard link to the file of the other run
         (newer / name).write_bytes(data)
     assert checkpoint.verify(run, STEP + 1)
     with pytest.raises(CheckpointError):
         checkpoint.load(run, STEP + 1)
 
 
-# A count that is not zero only while updates are being skipped
+# A counter that is zero unless updates are skipped
 
 
 def test_updates_skipped_in_a_row_are_counted_across_a_stop(

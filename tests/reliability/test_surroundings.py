@@ -1,4 +1,4 @@
-"""Real processes in poor surroundings: streams, folders and limits that are missing, and signals before the first step."""
+"""Real processes with missing streams, folders and resources, and with signals before the first step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..conftest import TINY  # type: ignore[import-not-found]
 
 SOAK = "GAN_CLI_SOAK" in os.environ
 SIGNALLED = [10] if SOAK else [1, pytest.param(3, marks=pytest.mark.slow)]
-WITHIN = 3.0 if SOAK else 1.0  # seconds
+WITHIN = 3.0 if SOAK else 1.0  # seconds after the start in which the signals come
 BIN = Path(sys.executable).parent
 TRAIN = " ".join(["gan-train", *TINY["dcgan"], "total_steps=2", "run_dir=run"])
-SURROUNDINGS = {  # command of a shell, exit code, lines on stderr that are allowed
+SURROUNDINGS = {  # shell command, exit code, maximum number of lines on stderr
     "a full device for stdout": ("gan-train --help > /dev/full", 74, 1),
     "current directory deleted": (f"mkdir gone; cd gone; rmdir ../gone; {TRAIN}", 66, 1),
     "no address space": (f"ulimit -v 300000; {TRAIN}", 71, 1),
@@ -79,7 +79,7 @@ sys.argv[:] = sys.argv[1:]
 
 
 def signalled(cwd: Path, numbers: list[int], seconds: float, *args: str) -> tuple[int, list[str]]:
-    """Exit code and stderr of a command that gets signals some time after it began."""
+    """Exit code and stderr of a command that gets signals some time after its start."""
     process = subprocess.Popen(
         [sys.executable, "-c", MAIN, *args], cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True,
@@ -107,7 +107,7 @@ def test_a_signal_before_the_first_step(signals: int, tmp_path: Path) -> None:
         assert code == 75, told
         if len(err) == 1:
             assert err[0].startswith("gan-train: ") and number.name in err[0], told
-        else:  # the loop had begun
+        else:  # the loop had started
             assert " step " in err[-1] and number.name in err[-1], told
     print(f"{signals} signals within {WITHIN:g} s of the start: all resumable")
 
