@@ -217,6 +217,14 @@ def test_cyclegan_losses(identity_weight: float, first: str) -> None:
     assert not any(v.requires_grad for v in (*d_logs.values(), *g_logs.values()))
 
 
+def test_cyclegan_logs_the_mean_of_both_domains_and_the_sum_of_losses() -> None:
+    task = unpaired(objective={"adversarial": Wasserstein(), "penalty": GradientPenalty(10.0)})
+    _, logs = turns(task).discriminator(of(task))
+    torch.testing.assert_close(logs["d/wasserstein"], logs["d/real"] - logs["d/fake"])
+    torch.testing.assert_close(logs["d/loss"], logs["d/loss_a"] + logs["d/loss_b"])
+    torch.testing.assert_close(logs["d/loss"], 2 * (logs["d/fake"] - logs["d/real"]) + logs["d/penalty"])
+
+
 def test_without_the_identity_term_no_image_of_the_target_domain_is_translated_for_it() -> None:
     for weight, passes in ((0.0, [N, N]), (0.5, [2 * N, N])):
         task = unpaired(identity_weight=weight)

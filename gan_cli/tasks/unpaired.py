@@ -119,8 +119,8 @@ class UnpairedTranslation(nn.Module):
             for key in ("a", "b")
         )
         logs = {key: value + logs_b[key] for key, value in logs_a.items()}
-        for key in {"d/real", "d/fake", "d/accuracy", "d/real_sign"} & logs.keys():  # of both domains together
-            logs[key] = logs[key] / 2
+        summed = {"d/loss", *(f"d/{name}" for name, _ in self.objective.terms())}  # terms of the loss; all else are means
+        logs = {key: value if key in summed else value / 2 for key, value in logs.items()}
         return loss_a + loss_b, {**logs, "d/loss_a": logs_a["d/loss"], "d/loss_b": logs_b["d/loss"]}
 
     def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
