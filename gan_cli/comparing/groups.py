@@ -59,7 +59,7 @@ def compare(runs: Sequence[RunRecord], notes: Sequence[str] = (), question: Ques
     found = [_Table(title, part, question).comparison() for title, part in zip(titles, parts, strict=True)]
     _refuse_unknown(found, question)
     if len(parts) > 1:
-        sizes = ", ".join(f"{title} ({counted(len(part), 'run')})" for title, part in zip(titles, parts, strict=True))
+        sizes = ", ".join(f"{title} ({plural(len(part), 'run')})" for title, part in zip(titles, parts, strict=True))
         for comparison in found:
             comparison.notes.insert(0, f"runs of different data are never in one table: {sizes}")
     found[0].notes.extend(notes)
@@ -71,7 +71,7 @@ def kept_apart(comparisons: Sequence[Comparison]) -> bool:
     return len(comparisons) > 1 or any(AT_MARK in column.name for one in comparisons for column in one.columns)
 
 
-def counted(n: int, what: str) -> str:
+def plural(n: int, what: str) -> str:
     """``1 run``, ``2 runs``."""
     return f"{n} {what}{'' if n == 1 else 's'}"
 
@@ -447,7 +447,7 @@ class _Table:
         for group in self.groups:
             left = [run for run in group.runs if run.state != "complete"]
             if left and (group not in empty or len(empty) == 1):
-                of = counted(len(group.runs), "run")
+                of = plural(len(group.runs), "run")
                 self.notes.append(f"{group.name}: of {of} {_states(left)}, {how}: {listed([run.path for run in left])}")
         if not self.counted:
             self.notes.append("no run is complete: --unfinished shows them as far as they are")
