@@ -6,7 +6,6 @@ Runs of different data are in different tables, values of different protocols in
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +15,13 @@ from gan_cli.comparing import naming, statistics
 from gan_cli.comparing.gather import finite, listed
 from gan_cli.comparing.grouping import by_data, group_runs, titles_of
 from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord, Summary
+from gan_cli.comparing.scalars import LOGGED, TAIL, better, reached, tail
 from gan_cli.config.metrics import VALUES, direction, is_better
 from gan_cli.rundir import evaluations
 from gan_cli.system.errors import ConfigError
 from gan_cli.system.text import short
 
 MIN_FID_IMAGES = 1000  # the FID of fewer images is mostly bias, see docs/evaluation.md
-TAIL = 0.1  # share of the last rows whose mean is the value of a run that was never evaluated
-LOGGED = ("d/wasserstein", "d/loss", "g/loss")  # columns of such runs, after their own metric/...
-LOWER = frozenset(f"metric/{name}" for name in ("jsd", "value_gap", "wasserstein_1", "d_error"))
-HIGHER = frozenset(f"metric/{name}" for name in ("good_share", "modes"))
 MAX_COLUMNS = 8
 AT_MARK = "@"  # between a metric and its protocol where a comparison has several
 
@@ -228,13 +224,13 @@ class _Table:
             if runs:
                 share = f"the mean of the last {TAIL:.0%} of a run's rows"
                 said = f"never evaluated: the values are training scalars, {share}"
-                if not any(_way(name) for name in names if name in there):
+                if not any(better(name) for name in names if name in there):
                     said += (
                         ", and say little about the images. "
                         "To evaluate: gan-eval run_dir=DIR for each run (or train with eval_every=)"
                     )
                 self.notes.append(said)
-        columns = [Column(name, _way(name)) for name in names if name in there and name not in ("step", "images")]
+        columns = [Column(name, better(name)) for name in names if name in there and name not in ("step", "images")]
         losses = {json.dumps({k: v for k, v in run.config.items() if k.startswith("loss.")}, default=str) for run in runs}
         if len(losses) > 1 and any("loss" in column.name or "wasserstein" in column.name for column in columns):
             self.notes.append("values of different loss functions, such as d/loss, cannot be compared with each other")
@@ -385,29 +381,6 @@ class _Table:
 def _states(runs: Sequence[RunRecord]) -> str:
     """``2 diverged, 1 pruned``."""
     return ", ".join(f"{n} {state}" for state, n in Counter(run.state for run in runs).items())
-
-
-def reached(run: RunRecord) -> int:
-    """Return the number of images a run was trained with, as far as is recorded."""
-    return max([run.images, *(e.images for e in run.evaluations)])
-
-
-def tail(rows: Sequence[Mapping[str, Any]], key: str, most_images: int | None = None) -> float | None:
-    """Return the mean of the last tenth of the rows that have ``key``, up to so many images, or None if there is none."""
-    values = [
-        row[key]
-        for row in rows
-        if finite(row.get(key)) and (most_images is None or (finite(row.get("images")) and row["images"] <= most_images))
-    ]
-    return statistics.mean(values[-max(1, math.ceil(TAIL * len(values))) :]) if values else None
-
-
-def _way(name: str) -> str:
-    """Which direction is better of what a run logs. Losses have none: two players share them."""
-    if name.removeprefix("metric/") in VALUES:
-        way = direction(name.removeprefix("metric/"))
-        return way if way in ("lower", "higher") else ""
-    return "lower" if name in LOWER else "higher" if name in HIGHER else ""
 
 
 def _number(value: object) -> int:

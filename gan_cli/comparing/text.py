@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gan_cli.comparing.gather import finite
-from gan_cli.comparing.groups import TAIL, plural
+from gan_cli.comparing.groups import plural
 from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord, Summary
+from gan_cli.comparing.scalars import TAIL
 from gan_cli.comparing.statistics import LEVEL
 from gan_cli.system.text import number, override, short
 
