@@ -61,14 +61,18 @@ def write(comparisons: list[Comparison], path: Path, title: str | None = None) -
 def page(comparisons: list[Comparison], path: Path, title: str | None = None) -> str:
     """Return the content of the file that will lie at ``path``."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     environment = Environment(
         loader=PackageLoader("gan_cli.comparing", ""), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=lambda value: value if isinstance(value, Markup) else printable(value),
     )  # fmt: skip
+
+    def breaks(name: str) -> Markup:  # where a narrow column may break it
+        return Markup(re.sub("([=_/,])", r"\1<wbr>", str(escape(printable(name)))))
+
     folder = path.absolute().parent
-    environment.filters |= {"number": number, "clock": clock, "plural": lambda n, thing: plural(n, thing)}
+    environment.filters |= {"number": number, "clock": clock, "plural": plural, "breaks": breaks}
     environment.filters |= {"link": lambda run: "./" + quote(os.fsencode(os.path.relpath(run.path.absolute(), folder)))}
     chapters = [chapter(one, f"c{k + 1}", len(comparisons)) for k, one in enumerate(comparisons)]
     template = environment.get_template("page.html.j2")
@@ -201,7 +205,7 @@ def _support(others: Sequence[tuple[Group, Summary]], best: Summary) -> list[str
     if worse == len(others):
         sentences = [f"The seeds support that {'the other group is' if worse == 1 else f'all {worse} other groups are'} worse."]
     elif worse:
-        are = "group is" if worse == 1 else "groups are"
+        are = "groups is" if worse == 1 else "groups are"
         sentences = [f"The seeds support that {worse} of the {len(others)} other {are} worse."]
     if close:
         names = [group.name + (f" (p = {summary.p:.2g})" if summary.p is not None else "") for group, summary in close]
