@@ -1,10 +1,11 @@
-"""``gan-compare``: runs beside each other, means over seeds, and whether the differences are more than chance. No torch."""
+"""``gan-compare``: a table of runs with means over seeds, and a test of whether the seeds support the differences."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -20,8 +21,8 @@ from gan_cli.system.errors import ConfigError, GanError, NotFoundError, OutputEr
 from gan_cli.system.files import write_output
 
 NAME = "gan-compare"
-WIDTH = 120  # where there is no terminal
-MORE = "more: --html FILE for a page with curves and pictures, --csv, --json, --markdown, --commands; --help lists all"
+DEFAULT_WIDTH = 120  # columns, where the output is no terminal
+HINT = "more: --html FILE for a page with curves and pictures, --csv, --json, --markdown, --commands; --help lists all"
 EXAMPLES = """\
   gan-compare outputs/sweep-...                    a sweep: a row for each setting, mean +- std over seeds
   gan-compare outputs --sort kid                   all runs below a folder
@@ -36,44 +37,54 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = _Parser(
+    """Return the parser of the command line."""
+    options = _Parser(
         prog=NAME, description="Compare runs: means over seeds, and whether they support the differences.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    made.add_argument("runs", nargs="+", metavar="RUNS", help="run directories, sweep directories, or folders with runs below")
-    made.add_argument("--sort", default="", metavar="METRIC", help="best first by this column; default: the first one")
-    made.add_argument(
+    options.add_argument(
+        "runs", nargs="+", metavar="RUNS", help="run directories, sweep directories, or folders with runs below"
+    )
+    options.add_argument("--sort", default="", metavar="METRIC", help="column to sort by, best first; default: the first one")
+    options.add_argument(
         "--at", default="last", metavar="last|best|IMAGES", help="which evaluation of each run counts; default: last"
     )
-    made.add_argument("--protocol", default="", metavar="ID", help="only evaluations by this one; default: one that all share")
-    made.add_argument("--unfinished", action="store_true", help="count runs that are not complete as far as they are")
-    made.add_argument("--strict", action="store_true", help="exit with 2 where data sets or protocols must be kept apart")
-    made.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    made.add_argument("--csv", metavar="FILE", help="a row for each run; - prints it instead of the table")
-    made.add_argument("--json", metavar="FILE", help="everything of the table; - prints it instead of the table")
-    made.add_argument("--html", metavar="FILE", help="one page that needs nothing else")
-    made.add_argument("--tensorboard", metavar="DIR", help="a TensorBoard run for each group")
-    made.add_argument("--commands", action="store_true", help="print what makes each run anew")
-    return made
+    options.add_argument(
+        "--protocol",
+        default="",
+        metavar="ID",
+        help="count only evaluations by this protocol; default: one that all groups share",
+    )
+    options.add_argument("--unfinished", action="store_true", help="also count runs that are not complete")
+    options.add_argument("--strict", action="store_true", help="exit with 2 where data sets or protocols must be kept apart")
+    options.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    options.add_argument("--csv", metavar="FILE", help="a row for each run; - prints it instead of the table")
+    options.add_argument("--json", metavar="FILE", help="everything of the table; - prints it instead of the table")
+    options.add_argument("--html", metavar="FILE", help="one page with curves and pictures, for any browser, without network")
+    options.add_argument("--tensorboard", nargs="?", const="", help=argparse.SUPPRESS)  # refused: it was an option once
+    options.add_argument("--commands", action="store_true", help="print the command that trains each run again")
+    return options
 
 
 def app(arguments: Sequence[str]) -> int:
-    """Read, compare, write files, print. Returns the exit code.
+    """Read the runs, compare them, write files, print, and return the exit code.
 
     Raises:
-        GanError: anything foreseeable; no file is half-written then.
+        GanError: a wrong argument, no run, or a file that cannot be written; no file is half-written.
     """
     args = parser().parse_intermixed_args(arguments)
+    if args.tensorboard is not None:
+        todo = f"TensorBoard reads the runs themselves: tensorboard --logdir {shlex.quote(args.runs[0])}"
+        raise ConfigError("gan-compare writes no event files", "--tensorboard", todo)
     question = Question(_at(args.at), args.sort, args.unfinished, args.protocol)
     printed = [name for name in ("csv", "json") if getattr(args, name) == "-"]
     printed += [name for name in ("markdown", "commands") if getattr(args, name)]
     if len(printed) > 1:
         raise ConfigError(
-            "only one thing can be printed", ", ".join(f"--{name}" for name in printed), "Give files, or one of them"
+            "only one of these can be printed", ", ".join(f"--{name}" for name in printed), "Choose one, or name files"
         )
-    if "" in (args.csv, args.json, args.html, args.tensorboard):
-        raise ConfigError("a file name is needed", "--csv, --json, --html or --tensorboard", "Give one, or leave it out")
+    if "" in (args.csv, args.json, args.html):
+        raise ConfigError("a file name is needed", "--csv, --json or --html", "Give one, or leave it out")
     comparisons = compare(*gather([Path(path).expanduser() for path in args.runs]), question)
     written = _write(args, comparisons)
     texts: dict[str, Callable[[], str]] = {
@@ -85,11 +96,11 @@ def app(arguments: Sequence[str]) -> int:
     if printed:
         _print(texts[printed[0]]())
     else:
-        width, encoding = shutil.get_terminal_size((WIDTH, 24)).columns, (sys.stdout.encoding or "ascii").lower()
+        width, encoding = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns, (sys.stdout.encoding or "ascii").lower()
         _print(text.report(comparisons, width, encoding.startswith("utf")))
-        _print("\n" + (f"written: {', '.join(written)}" if written else MORE))
+        _print("\n" + (f"written: {', '.join(written)}" if written else HINT))
     if args.strict and kept_apart(comparisons):
-        raise ConfigError("not all of this can be compared", "--strict", "The notes say what differs")
+        raise ConfigError("the runs differ in data or protocol", "--strict", "See the notes")
     return 0
 
 
@@ -98,7 +109,7 @@ def _at(value: str) -> str:
         return value
     if value.isascii() and value.isdecimal() and len(value) < 16:
         return str(int(value))
-    raise ConfigError(f"{value[:60]!r} is no evaluation", "--at", "Give last, best, or a number of images")
+    raise ConfigError(f"no evaluation is called {value[:60]!r}", "--at", "Give last, best, or a number of images")
 
 
 def _print(what: str) -> None:
@@ -107,7 +118,7 @@ def _print(what: str) -> None:
 
 
 def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]:
-    """The files that are asked for; their names."""
+    """Write the requested files and return their names."""
     written = []
     for name, content in (("csv", text.as_csv), ("json", text.as_json)):
         target = getattr(args, name)
@@ -115,18 +126,13 @@ def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]
             path = Path(target).expanduser()
             with failing_as(OutputError, "the file cannot be written", str(path), f"Give --{name} another FILE"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_output(path, content(comparisons).encode("utf-8", "backslashreplace"))  # names of files may be no text
+                write_output(path, content(comparisons).encode("utf-8", "backslashreplace"))  # file names may not be UTF-8
             written.append(str(path))
     if args.html is not None:
         from gan_cli.comparing import page
 
         page.write(comparisons, Path(args.html).expanduser())
         written.append(args.html)
-    if args.tensorboard is not None:
-        from gan_cli.comparing import board
-
-        board.write(comparisons, Path(args.tensorboard).expanduser())
-        written.append(f"{args.tensorboard} (tensorboard --logdir {args.tensorboard})")
     return written
 
 

@@ -1,29 +1,35 @@
-"""Line charts over seeds as SVG that stands inside a page and takes its colours from ``page.css``."""
+"""Curves over seeds, drawn by matplotlib as SVG that takes its colours from the style sheet of the page."""
 
 from __future__ import annotations
 
+import io
 import math
+import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gan_cli.comparing.html import number, text_of
-from gan_cli.comparing.records import Group, RunRecord
+from gan_cli.comparing.records import Column, Group, RunRecord
 
-MOST_POINTS = 160  # of a line; more are averaged
-HUGE = 1e30  # beyond it a value is a training that blew up, not a value
-WIDTH, HEIGHT = 400, 280
-LEFT, RIGHT, TOP, BOTTOM = 52, 26, 12, 40  # of the plot, inside these
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_POINTS = 160  # points of a line; a longer one is averaged
+MAX_DRAWN = 1e30  # larger values come from a training that diverged, and leave a gap
+ENDED = ("failed", "diverged", "pruned")  # states of runs whose curve ends with a cross
+STYLES = 8  # groups with a colour, dash and marker; the others are thin grey lines
+WIDTH, HEIGHT = 4.4, 3.0  # inches of a chart; the page scales it
+LABEL_DISTANCE = 0.06  # share of the height between the letters of two lines
+MARKERS, DASHES = "osD^", ("-", (0, (4, 2)), (0, (1.4, 1.4)), (0, (5, 1.6, 1.4, 1.6)))
+# Colours that stand for variables of the style sheet, so that dark mode and paper have their own.
+VARIABLES = [*(f"s{k}" for k in range(STYLES)), "others", "ink", "soft", "grid", "paper"]
+COLOURS = {name: f"#0000{k + 1:02x}" for k, name in enumerate(VARIABLES)}
 
 
-@dataclass(frozen=True)
-class Point:
-    """Seeds at one place of a line: ``y`` is their mean, NaN where no seed has a value; ``low`` and ``high`` bound the band.
-
-    ``n``: how many seeds; with one, the bounds are ``y``.
-    """
+class Point(NamedTuple):
+    """Several seeds at one place: their mean (NaN if no seed has a value), the bounds of the band, the number of values."""
 
     x: float
     y: float
@@ -37,61 +43,64 @@ class Curve:
     """A line of a chart.
 
     Attributes:
-        label: a letter or two, at its end. name: said in full by the markers.
-        style: colour, dash and marker, from 0; None: thin and grey, without a label.
-        points: from left to right. ends: where a run of it ended early.
+        letter: drawn at its end. style: from 0 to ``STYLES - 1``; None: thin, grey and without a letter.
+        points: from left to right. ends: (x, y) where a run ended early.
     """
 
-    label: str
-    name: str
+    letter: str
     style: int | None
     points: list[Point]
     ends: list[tuple[float, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Axis:
-    """``low`` to ``high`` onto ``start`` to ``stop``, in units of the picture."""
-
-    low: float
-    high: float
-    log: bool
-    start: float
-    stop: float
-
-    def place(self, value: float) -> float:
-        """Where a value lies; values outside are moved to the edge."""
-        value = min(max(value, self.low), self.high)
-        low, high = self.low, self.high
-        if self.log:
-            value, low, high = math.log10(value), math.log10(low), math.log10(high)
-        return round(self.start + (value - low) / (high - low) * (self.stop - self.start), 1)
-
-    def ticks(self) -> list[float]:
-        """Round values, four to seven of them."""
-        return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high)
-
-
-def finite(value: Any) -> float:
-    """A number that can be drawn, or NaN: rows may be a stranger's."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < HUGE:
+def drawable(value: object) -> float:
+    """Return the number if it can be drawn, else NaN: rows may come from an untrusted run."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_DRAWN:
         return math.nan
     return float(value)
 
 
-def counting(group: Group, column: str = "") -> list[RunRecord]:
-    """The runs of a group that the table counts: in a column, or in any if the group has no value of it."""
-    found = [group.summaries[column]] if column in group.summaries else group.summaries.values()
-    keys = {key for summary in found for key in summary.values}
-    return [run for run in group.runs if str(run.path) in keys]
+def drawn_runs(group: Group, column: str = "") -> list[RunRecord]:
+    """Return the runs that the table counts: in this column, or in any if the group has no value of it."""
+    summaries = [group.summaries[column]] if column in group.summaries else group.summaries.values()
+    paths = {path for summary in summaries for path in summary.values}
+    return [run for run in group.runs if str(run.path) in paths]
+
+
+def at_steps(run: RunRecord, steps: Sequence[int], key: str) -> dict[int, float]:
+    """Return a column that grows from 0, such as images, at these steps: in proportion of the next row, or of the last."""
+    rows = [(row["step"], value) for row in run.rows if row["step"] > 0 and math.isfinite(value := drawable(row.get(key)))]
+    rows.sort()
+    if not rows:
+        return {}
+    found = {step: next((row for row in rows if row[0] >= step), rows[-1]) for step in steps}
+    return {step: value * (step / at) for step, (at, value) in found.items()}
+
+
+def series(run: RunRecord, column: Column, x: str) -> dict[int, tuple[float, float]]:
+    """Return (x, value) by step. ``x``: the key of the horizontal axis, ``images`` or ``time/elapsed``."""
+    if not column.protocol_id:
+        rows = [(row["step"], drawable(row.get(x)), drawable(row[column.name])) for row in run.rows if column.name in row]
+        return {step: (at, value) for step, at, value in rows if math.isfinite(at)}
+    evaluations = [e for e in run.evaluations if e.protocol_id == column.protocol_id and column.name in e.metrics]
+    places = {e.step: float(e.images) for e in evaluations}
+    if x != "images":
+        places = at_steps(run, list(places), x)
+    return {e.step: (places[e.step], drawable(e.metrics[column.name])) for e in evaluations if e.step in places}
+
+
+def curve(group: Group, letter: str, style: int | None, column: Column, x: str) -> Curve | None:
+    """Return the line of a group, over the runs that the table counts, or None if there is none."""
+    runs = [(run, series(run, column, x)) for run in drawn_runs(group, column.name)]
+    points = thinned(over_seeds([values for _, values in runs]))
+    ends = [values[max(values)] for run, values in runs if values and run.state in ENDED]
+    return Curve(letter, style, points, ends) if any(point.n for point in points) else None
 
 
 def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:
-    """The mean of several runs, with a band of one standard deviation (n - 1) each way, or of both values where there are two.
+    """Return the mean of several runs, with a band of one standard deviation (n - 1) each way; of two runs, both values.
 
-    ``runs``: (x, y) of each run by what they have in common there, such as the step. Where one of the runs that are still
-    going has no row, there is no point; if that leaves none, because no two runs have rows at the same steps, there is one
-    for each row.
+    Only steps that all runs which are not yet over have in common make a point, or all steps if there is no such one.
     """
     runs = [run for run in runs if run]
     keys = sorted({key for run in runs for key in run})
@@ -102,228 +111,142 @@ def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:
         there = [run[key] for run in runs if key in run]
         values = [y for _, y in there if math.isfinite(y)]
         x = statistics.fmean(x for x, _ in there)
-        if not values:
-            points.append(Point(x, math.nan, math.nan, math.nan, 0))
-            continue
-        mean = statistics.fmean(values)
-        low, high = min(values), max(values)
+        mean = statistics.fmean(values) if values else math.nan
+        low, high = min(values, default=math.nan), max(values, default=math.nan)
         if len(values) > 2:
-            # As statistics.stdev, which takes five times as long for digits that nobody sees.
-            spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+            spread = statistics.stdev(values)
             low, high = mean - spread, mean + spread
         points.append(Point(x, mean, low, high, len(values)))
     return points
 
 
 def thinned(points: list[Point]) -> list[Point]:
-    """At most about ``MOST_POINTS``: means of neighbours."""
-    size = math.ceil(len(points) / MOST_POINTS)
+    """Return at most about ``MAX_POINTS``, each the mean of neighbours."""
+    size = math.ceil(len(points) / MAX_POINTS)
     if size < 2:
         return points
     parts = [points[k : k + size] for k in range(0, len(points), size)]
+    parts = [[point for point in part if point.n] or part for part in parts]
     return [_mean(part) for part in parts]
 
 
-def _mean(points: list[Point]) -> Point:
-    there = [point for point in points if point.n] or points
-    x, y, low, high = (statistics.fmean(getattr(point, key) for point in there) for key in ("x", "y", "low", "high"))
-    return Point(x, y, low, high, min(point.n for point in there))
+def _mean(points: Sequence[Point]) -> Point:
+    x, y, low, high = (statistics.fmean(point[k] for point in points) for k in range(4))
+    return Point(x, y, low, high, points[0].n)
 
 
-def linear_ticks(low: float, high: float) -> list[float]:
-    """Multiples of 1, 2, or 5 times a power of ten in ``low`` to ``high``."""
-    rough = (high - low) / 4.5
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * power / rough)))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [k * step for k in range(first, last + 1)]
+def line_chart(curves: Sequence[Curve], x_label: str, ident: str) -> str:
+    """Return an ``<svg>`` of the lines. ``ident``: not that of another chart of the page, since ids in it follow from it."""
+    figure, axes = _figure(ident, WIDTH, HEIGHT)
+    figure.subplots_adjust(left=0.13, right=0.93, top=0.96, bottom=0.16)
+    for one in sorted(curves, key=lambda one: one.style is not None):  # the grey ones lie below
+        x, y, low, high, _ = zip(*one.points, strict=True)
+        if one.style is None:
+            axes.plot(x, y, color=COLOURS["others"], linewidth=0.8)
+            continue
+        axes.fill_between(x, low, high, color=COLOURS[f"s{one.style}"], alpha=0.14, linewidth=0)
+        axes.plot(x, y, **_look(one.style), markevery=max(1, len(x) // 8))
+        for end in one.ends:
+            axes.plot(*end, marker="x", color=COLOURS[f"s{one.style}"], markersize=7, zorder=5)
+    _scale(axes, [point for one in curves for point in one.points if point.n])
+    axes.set_xlabel(x_label)
+    _letters(axes, [one for one in curves if one.style is not None])
+    return _svg(figure, ident)
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten in ``low`` to ``high``, every other or fewer of many; 2 and 5 times them too if there are few."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    every, factors = max(1, (last - first) // 6), (1,) if last - first > 3 else (1, 2, 5)
-    ticks = [factor * 10.0**power for power in range(first, last + 1, every) for factor in factors]
-    return [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+def swatch(style: int | None, ident: str) -> str:
+    """Return a piece of a line with its marker, for a legend."""
+    figure, axes = _figure(ident, 0.4, 0.155)
+    axes.set_position((0, 0, 1, 1))
+    axes.axis("off")
+    look = {"color": COLOURS["others"]} if style is None else _look(style)
+    axes.plot([0, 1, 2], [0, 0, 0], **look, markevery=[1])
+    return _svg(figure, ident)
 
 
-def tick_texts(ticks: list[float], log: bool) -> list[str]:
-    """As short as they can be told apart: 0.25, 20k, 1.5M, 1e-6."""
-    most = max((abs(tick) for tick in ticks), default=0.0)
-    power, unit = next(((p, u) for p, u in ((9, "G"), (6, "M"), (3, "k")) if most >= 10 * 10.0**p), (0, ""))
-    if log:
-        return [
-            f"{tick:g}".replace("-", "−") if tick < 1e4 else f"{tick / 1e3:g}k" if tick < 1e6 else f"{tick:.0e}"
-            for tick in ticks
-        ]
-    step = min((b - a for a, b in pairwise(ticks)), default=most or 1.0)
-    if most >= 1e13 or step < 1e-4:
-        return [f"{tick:.1e}".replace("-", "−") for tick in ticks]
-    digits = max(0, -math.floor(math.log10(step / 10.0**power) + 1e-9))
-    return [f"{tick / 10.0**power:.{digits}f}{unit if tick else ''}".replace("-", "−") for tick in ticks]
+def _look(style: int) -> dict[str, Any]:
+    """A line of this style; from the fourth on the markers are hollow."""
+    colour, k = COLOURS[f"s{style}"], style % 4
+    face = COLOURS["paper"] if style >= 4 else colour
+    return {
+        "color": colour,
+        "linestyle": DASHES[k],
+        "marker": MARKERS[k],
+        "linewidth": 1.6,
+        "markersize": 4.0,
+        "markerfacecolor": face,
+    }
 
 
-def y_axis(curves: Iterable[Curve]) -> Axis | None:
-    """Of all lines, with room; logarithmic for positive values over more than a factor of 20; None if there is no value."""
-    points = [point for curve in curves for point in curve.points if math.isfinite(point.y)]
-    if not points:
-        return None
+def _figure(ident: str, width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    soft = COLOURS["soft"]
+    look: dict[Any, Any] = {
+        **{"axes.edgecolor": soft, "axes.labelcolor": soft, "xtick.color": soft, "ytick.color": soft, "text.color": soft},
+        **{f"axes.spines.{side}": False for side in ("top", "left", "right")},
+        **{"axes.grid": True, "axes.grid.axis": "y", "grid.color": COLOURS["grid"], "ytick.major.size": 0},
+        **{"font.family": "DejaVu Sans", "font.size": 9, "axes.facecolor": "none", "axes.axisbelow": True},
+    }
+    with rc_context(look):
+        figure = Figure((width, height), facecolor="none")
+        return figure, figure.add_subplot()
+
+
+def _scale(axes: Axes, points: Sequence[Point]) -> None:
+    """Logarithmic for positive values over more than a factor of 20. Wide bands are cut rather than squeeze the lines."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
     least, most = min(point.y for point in points), max(point.y for point in points)
-    log = least > 0 and most / least > 20
-    # A band may not squeeze the lines: it is cut where it goes beyond twice their range.
-    if log:
-        low = max(min(point.low for point in points), least / 1.5)
-        high = min(max(point.high for point in points), most * 1.5)
-        return Axis(low / 1.1, high * 1.1, True, HEIGHT - BOTTOM, TOP)
     span = most - least or abs(most) * 0.1 or 1.0
-    low = max(min(point.low for point in points), least - span)
-    high = min(max(point.high for point in points), most + span)
-    room = (high - low) * 0.06 or span
-    low = 0.0 if 0 <= low < room else low - room
-    return Axis(low, high + room, False, HEIGHT - BOTTOM, TOP)
+    low, high = min(point.low for point in points), max(point.high for point in points)
+    if least > 0 and most / least > 20:
+        axes.set_yscale("log")
+        axes.set_ylim(max(low, least / 1.5) / 1.1, min(high, most * 1.5) * 1.1)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if most / least < 1e3 else (1.0,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="y", which="minor", size=0)
+    else:
+        axes.set_ylim(max(low, least - span) - 0.06 * span, min(high, most + span) + 0.06 * span)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.set_xlim(left=min(0.0, min(point.x for point in points)))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def line_chart(curves: list[Curve], x_label: str, y_label: str, described: str) -> str:
-    """An ``<svg>`` of the lines, or "" if there is nothing to draw.
-
-    Args:
-        x_label: with its unit. y_label: shown over the vertical axis by whoever places the chart, and said by the markers.
-        described: what a reader who cannot see it is told.
-    """
-    curves = [Curve(curve.label, curve.name, curve.style, thinned(curve.points), curve.ends) for curve in curves]
-    places = [point.x for curve in curves for point in curve.points if math.isfinite(point.y)]
-    y = y_axis(curves)
-    if y is None:
-        return ""
-    left, right = min(places), max(places)
-    if 0 <= left < (right - left) / 2:
-        left = 0.0
-    if left == right:
-        left, right = (left - 1, right + 1) if left <= 0 else (left / 2, right * 1.5)
-    x = Axis(left, right, False, LEFT, WIDTH - RIGHT)
-    drawn = sorted(curves, key=lambda curve: curve.style is not None)  # the grey ones lie below
-    parts = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text_of(described)}">',
-        *_axes(x, y, x_label),
-    ]
-    parts += [_band(curve, x, y) for curve in drawn]
-    parts += [_line(curve, x, y, x_label, y_label) for curve in drawn]
-    return "".join([*parts, *_labels(curves, x, y), "</svg>"])
-
-
-def _axes(x: Axis, y: Axis, x_label: str) -> list[str]:
-    bottom, parts = HEIGHT - BOTTOM, []
-    ticks = y.ticks()
-    for tick, text in zip(ticks, tick_texts(ticks, y.log), strict=True):
-        at = y.place(tick)
-        parts.append(f'<path class="grid" d="M{LEFT} {at}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{text}</text>')
-    ticks = x.ticks()
-    for tick, text in zip(ticks, tick_texts(ticks, x.log), strict=True):
-        at = x.place(tick)
-        parts.append(f'<path class="axis" d="M{at} {bottom}v4"/>')
-        parts.append(f'<text class="tick" x="{at}" y="{bottom + 17}" text-anchor="middle">{text}</text>')
-    parts.append(f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="tick" x="{middle:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{text_of(x_label)}</text>')
-    return parts
-
-
-def _stretches(curve: Curve) -> list[list[Point]]:
-    """The parts of a line between its gaps."""
-    parts: list[list[Point]] = [[]]
-    for point in curve.points:
-        if math.isfinite(point.y):
-            parts[-1].append(point)
-        elif parts[-1]:
-            parts.append([])
-    return [part for part in parts if part]
-
-
-def _band(curve: Curve, x: Axis, y: Axis) -> str:
-    if curve.style is None:
-        return ""
-    parts = []
-    for points in _stretches(curve):
-        if len(points) > 1 and any(point.n > 1 for point in points):
-            there = [f"{x.place(point.x)} {y.place(point.high)}" for point in points]
-            back = [f"{x.place(point.x)} {y.place(point.low)}" for point in reversed(points)]
-            parts.append(f"M{'L'.join(there + back)}Z")
-        elif len(points) == 1 and points[0].n > 1:
-            at = x.place(points[0].x)
-            parts.append(f"M{at - 2} {y.place(points[0].high)}h4V{y.place(points[0].low)}h-4Z")
-    return f'<path class="band s{curve.style}" d="{"".join(parts)}"/>' if parts else ""
-
-
-def _line(curve: Curve, x: Axis, y: Axis, x_label: str, y_label: str) -> str:
-    kind = "others" if curve.style is None else f"s{curve.style}"
-    stretches = _stretches(curve)
-    points = [point for part in stretches for point in part]
-    paths = ["M" + "L".join(f"{x.place(point.x)} {y.place(point.y)}" for point in part) for part in stretches if len(part) > 1]
-    parts = [f'<path class="line {kind}" d="{"".join(paths)}"/>' if paths else ""]
-    alone = {id(part[0]) for part in stretches if len(part) == 1}
-    every = max(1, math.ceil(len(points) / 12))
-    # Counted from the end, where lines are told apart; each style begins elsewhere, so that markers do not hide each other.
-    offset = (curve.style or 0) % every
-    for k, point in enumerate(reversed(points)):
-        if id(point) in alone or (curve.style is not None and (k == 0 or k % every == offset)):
-            spread = f", {number(point.low)} to {number(point.high)}" if point.n > 1 else ""
-            said = f"{curve.name}: {y_label} {number(point.y)}{spread} at {number(point.x)} {x_label}, n = {point.n}"
-            parts.append(
-                f'<g class="mark {kind}" transform="translate({x.place(point.x)} {y.place(point.y)})">'
-                f"<title>{text_of(said)}</title>{marker(curve.style)}</g>"
-            )
-    for at, value in curve.ends:
-        if math.isfinite(value):
-            cross = f'<path class="cross {kind}" d="M-4-4L4 4M-4 4L4-4"/>'
-            said = f"{curve.name}: a run ended early"
-            parts.append(f'<g transform="translate({x.place(at)} {y.place(value)})"><title>{text_of(said)}</title>{cross}</g>')
-    return "".join(parts)
-
-
-def _labels(curves: list[Curve], x: Axis, y: Axis) -> list[str]:
-    """A letter at the end of each line, moved up or down where they would lie over each other."""
+def _letters(axes: Axes, curves: Sequence[Curve]) -> None:
+    """A letter at the end of each line, moved where it would lie over another one."""
+    to_share = axes.transData - axes.transAxes
     ends = []
-    for curve in curves:
-        points = [point for point in curve.points if math.isfinite(point.y)]
-        if curve.style is not None and points:
-            ends.append((y.place(points[-1].y), x.place(points[-1].x), curve.label))
+    for one in curves:
+        last = [point for point in one.points if point.n][-1]
+        ends.append((float(to_share.transform((last.x, last.y))[1]), last.x, one.letter))
     ends.sort()
-    heights = [at for at, _, _ in ends]
-    for k in range(1, len(ends)):
-        heights[k] = max(heights[k], heights[k - 1] + 12)
-    lowest = float(HEIGHT - BOTTOM)
-    for k in reversed(range(len(ends))):
-        heights[k] = min(heights[k], lowest)
-        lowest = heights[k] - 12
-    return [
-        f'<text class="label" x="{at + 8:.1f}" y="{height + 4:.1f}">{text_of(label)}</text>'
-        for (_, at, label), height in zip(ends, heights, strict=True)
-    ]
+    shares = [share for share, _, _ in ends]
+    for k in range(1, len(shares)):
+        shares[k] = max(shares[k], shares[k - 1] + LABEL_DISTANCE)
+    for k in reversed(range(len(shares))):  # back down, below the upper edge
+        shares[k] = min(shares[k], 1.0 if k == len(shares) - 1 else shares[k + 1] - LABEL_DISTANCE)
+    for share, (_, x, letter) in zip(shares, ends, strict=True):
+        axes.annotate(
+            letter, (x, share), (6, 0), xycoords=("data", "axes fraction"), textcoords="offset points", va="center",
+            fontweight="bold", color=COLOURS["ink"], annotation_clip=False,
+        )  # fmt: skip
 
 
-# Circle, square, triangle, diamond, and the same hollow.
-_SHAPES = (
-    '<circle r="3.4"/>',
-    '<path d="M-3.1-3.1h6.2v6.2h-6.2Z"/>',
-    '<path d="M0-4.3L4 3H-4Z"/>',
-    '<path d="M0-4.6L4 0L0 4.6L-4 0Z"/>',
-)
+def _svg(figure: Figure, ident: str) -> str:
+    from matplotlib import rc_context
 
-
-def marker(style: int | None) -> str:
-    """The shape of a style around (0, 0)."""
-    if style is None:
-        return '<circle r="2"/>'
-    shape = _SHAPES[style % len(_SHAPES)]
-    return shape.replace("/>", ' class="hollow"/>') if style >= len(_SHAPES) else shape
-
-
-def swatch(style: int | None) -> str:
-    """A piece of line with its marker, for a legend."""
-    kind = "others" if style is None else f"s{style}"
-    mark = f'<g class="mark {kind}" transform="translate(17 7)">{marker(style)}</g>' if style is not None else ""
-    return (
-        f'<svg class="swatch" viewBox="0 0 34 14" width="34" height="14" aria-hidden="true">'
-        f'<path class="line {kind}" d="M0 7H34"/>{mark}</svg>'
-    )
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": ident}):
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = file.getvalue()
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    body = text[text.index(">", text.index("<svg")) + 1 :]
+    body = re.sub(r' id="[\w.]+_\d+"', "", body)  # figure_1, axes_1, ...: the same in each chart
+    body = re.sub(r" font-family: [^;]*;", "", body)  # that of the page
+    body = re.sub(r"#0000([0-9a-f]{2})", lambda found: f"var(--{VARIABLES[int(found[1], 16) - 1]})", body)
+    body = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), body)
+    return f'<svg viewBox="0 0 {width:.1f} {height:.1f}" aria-hidden="true">' + re.sub(r"\s*\n\s*", " ", body)

@@ -1,33 +1,28 @@
-"""Runs grouped by what differs, each group summarised over its seeds.
+"""A table of groups: the values of each over its seeds, and the test against the best.
 
-What cannot be compared is kept apart: runs of different data in different comparisons, values of different protocols in
-different columns.
+Runs of different data are in different tables, values of different protocols in different columns.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gan_cli.comparing import naming, statistics
 from gan_cli.comparing.gather import finite, listed
+from gan_cli.comparing.grouping import by_data, group_runs, titles_of
 from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord, Summary
+from gan_cli.comparing.scalars import LOGGED, TAIL, better, reached, tail
 from gan_cli.config.metrics import VALUES, direction, is_better
-from gan_cli.config.training import MAY_CHANGE
 from gan_cli.rundir import evaluations
 from gan_cli.system.errors import ConfigError
 from gan_cli.system.text import short
 
-FEW_IMAGES = 1000  # the FID of fewer is mostly bias, see docs/evaluation.md
-TAIL = 0.1  # the share of rows, the last ones, whose mean stands for a run that was never evaluated
-LOGGED = ("d/wasserstein", "d/loss", "g/loss")  # columns of such runs, after their own metric/...
-LOWER = frozenset(f"metric/{name}" for name in ("jsd", "value_gap", "wasserstein_1", "d_error"))
-HIGHER = frozenset(f"metric/{name}" for name in ("good_share", "modes"))
-MOST_COLUMNS = 8
+MIN_FID_IMAGES = 1000  # the FID of fewer images is mostly bias, see docs/evaluation.md
+MAX_COLUMNS = 8
 AT_MARK = "@"  # between a metric and its protocol where a comparison has several
 
 
@@ -59,7 +54,7 @@ def compare(runs: Sequence[RunRecord], notes: Sequence[str] = (), question: Ques
     found = [_Table(title, part, question).comparison() for title, part in zip(titles, parts, strict=True)]
     _refuse_unknown(found, question)
     if len(parts) > 1:
-        sizes = ", ".join(f"{title} ({counted(len(part), 'run')})" for title, part in zip(titles, parts, strict=True))
+        sizes = ", ".join(f"{title} ({plural(len(part), 'run')})" for title, part in zip(titles, parts, strict=True))
         for comparison in found:
             comparison.notes.insert(0, f"runs of different data are never in one table: {sizes}")
     found[0].notes.extend(notes)
@@ -67,12 +62,12 @@ def compare(runs: Sequence[RunRecord], notes: Sequence[str] = (), question: Ques
 
 
 def kept_apart(comparisons: Sequence[Comparison]) -> bool:
-    """Whether there are different data sets, or different protocols in one comparison."""
+    """Return whether there are different data sets, or different protocols in one comparison."""
     return len(comparisons) > 1 or any(AT_MARK in column.name for one in comparisons for column in one.columns)
 
 
-def counted(n: int, what: str) -> str:
-    """``1 run``, ``2 runs``."""
+def plural(n: int, what: str) -> str:
+    """Return ``1 run``, ``2 runs``."""
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
@@ -98,74 +93,17 @@ def _refuse_unknown(comparisons: Sequence[Comparison], question: Question) -> No
 
 
 def is_called(column: str, name: str) -> bool:
-    """Whether a column is meant by a name: its own, or that without the protocol."""
+    """Return whether a name means a column: its own, or that without the protocol."""
     return name in (column, column.partition(AT_MARK)[0])
 
 
-def data_key(run: RunRecord) -> tuple[str, str]:
-    """What a run learned from, and how, as far as its config says; and where that lies."""
-    node = {k: v for k, v in run.config.items() if k.startswith("dataset.")}
-    fixed = {k: v for k, v in node.items() if k not in MAY_CHANGE and v is not None}
-    kind = str(run.config.get("model.task._target_", "")).rpartition(".")[0]
-    place = {k: node.get(k) for k in ("dataset.root", "dataset.path")}
-    return json.dumps([kind, fixed], sort_keys=True, default=str), json.dumps(place, sort_keys=True, default=str)
-
-
-def by_data(runs: Sequence[RunRecord]) -> list[list[RunRecord]]:
-    """Runs of the same data and kind of task together. The fingerprint decides where there is one: data can lie elsewhere."""
-    prints: dict[tuple[str, str], str] = {}
-    for run in runs:
-        if run.data:
-            prints.setdefault(data_key(run), run.data)
-    parts: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        key = data_key(run)
-        parts[key[0], run.data or prints.get(key) or key[1]].append(run)
-    return sorted(parts.values(), key=lambda part: -len(part))
-
-
-def titles_of(parts: Sequence[Sequence[RunRecord]]) -> list[str]:
-    """The name of each data set, and what sets it apart from another one of the same name."""
-    names = [str(part[0].config.get("dataset._target_", "data")).rsplit(".", 1)[-1] for part in parts]
-    configs = [
-        {k: v for k, v in part[0].config.items() if k.startswith("dataset.") or k == "model.task._target_"} for part in parts
-    ]
-    titles = []
-    for name, part, config in zip(names, parts, configs, strict=True):
-        alike = [other for other, its in zip(configs, names, strict=True) if its == name]
-        keys = [k for k in naming.varied(alike) if k != "dataset.download"] if len(alike) > 1 else []
-        said = ", ".join(f"{k.removeprefix('dataset.')}={naming.text(config.get(k))}" for k in keys[:3])
-        titles.append(short(f"{name} ({said})" if said else name, 120))
-        if len(alike) > 1 and not said:
-            titles[-1] += f" ({part[0].data[:8] or 'unknown content'})"
-    return titles
-
-
-def as_made(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """With the precision that the machine chose in each config, and what was changed while the run was trained.
-
-    A run that does not say its precision takes that which all others had who asked for the same.
-    """
-    chosen: dict[Any, set[str]] = defaultdict(set)
-    for run in runs:
-        if run.precision:
-            chosen[str(run.config.get("precision"))].add(run.precision)
-    found = []
-    for run in runs:
-        known = {run.precision} if run.precision else chosen[str(run.config.get("precision"))]
-        made: dict[str, Any] = {"precision": next(iter(known))} if len(known) == 1 else {}
-        made |= {naming.CHANGED: "; ".join(run.changes)} if run.changes else {}
-        found.append(replace(run, config=run.config | made))
-    return found
-
-
 class _Table:
-    """One comparison on its way."""
+    """Builder of one comparison."""
 
     def __init__(self, title: str, runs: Sequence[RunRecord], question: Question) -> None:
         self.title, self.question = title, question
         self.notes: list[str] = []
-        self.groups = self._groups(runs)
+        self.groups = group_runs(runs, self.notes)
         counting = [run for group in self.groups for run in group.runs if question.unfinished or run.state == "complete"]
         self.counted = {run.path for run in counting}
         self.translates = not str(runs[0].config.get("model.task._target_", "")).startswith("gan_cli.tasks.noise.")
@@ -193,7 +131,7 @@ class _Table:
                     measured = {path: e for path, e in measured.items() if path in values}
                     group.summaries[column.name] = Summary(values, mean, std, len(numbers), measured=measured)
         for column in columns:
-            self._judge(column)
+            self._test(column)
         sort_by = self._sort_by(columns)
         self._order(next((column for column in columns if column.name == sort_by), None))
         self._note_states()
@@ -203,46 +141,6 @@ class _Table:
         if unnamed:
             self.notes.append(f"the groups differ by more than their names say: {listed(unnamed)}")
         return Comparison(self.title, self.groups, columns, sort_by, question.at, naming.varied(configs), self.notes)
-
-    def _groups(self, runs: Sequence[RunRecord]) -> list[Group]:
-        together: dict[str, list[RunRecord]] = defaultdict(list)
-        for run in as_made(runs):
-            together[json.dumps(naming.comparable(run.config), sort_keys=True, default=str)].append(run)
-        changed = [run.path for run in runs if run.changes]
-        if changed:
-            self.notes.append(f"changed while trained, so in groups of their own: {listed(changed)}")
-        members = [self._one_of_each_seed(self._without_chosen(group)) for group in together.values()]
-        found = []
-        for group, settings in zip(members, naming.settings(members), strict=True):
-            name = ", ".join(f"{key}={value}" for key, value in settings.items())
-            found.append(Group(name or "all runs", settings, group))
-        return found
-
-    def _without_chosen(self, runs: Sequence[RunRecord]) -> Sequence[RunRecord]:
-        """Without the best trial of a search, where other seeds confirm it: its value is why it was chosen."""
-        confirming = {run.path.parent for run in runs if not run.chosen}
-        lucky = [run for run in runs if run.chosen and run.path.parent in confirming]
-        if lucky:
-            self.notes.append(
-                f"chosen for its value by the search, so it does not count beside the seeds that confirm it: "
-                f"{listed([run.path for run in lucky])}"
-            )
-        return [run for run in runs if run not in lucky]
-
-    def _one_of_each_seed(self, runs: Sequence[RunRecord]) -> list[RunRecord]:
-        by_seed: dict[Any, list[RunRecord]] = defaultdict(list)
-        for run in runs:
-            by_seed[run.config.get("seed", 0)].append(run)
-        kept = []
-        for seed, same in by_seed.items():
-            best = max(same, key=lambda run: (run.state == "complete", run.step, len(run.evaluations)))
-            kept.append(best)
-            others = [run.path for run in same if run is not best]
-            if others:
-                self.notes.append(
-                    f"seed {seed} counts once: {best.path} is taken, not {listed(others)}, which is of the same config"
-                )
-        return sorted(kept, key=lambda run: (str(type(run.config.get("seed", 0))), run.config.get("seed", 0), str(run.path)))
 
     # which values
 
@@ -320,19 +218,19 @@ class _Table:
                 for key in there
                 if key.startswith("metric/") and key.removeprefix("metric/").removesuffix("_std") not in VALUES
             ]
-            names = [*own, *LOGGED][:MOST_COLUMNS]
+            names = [*own, *LOGGED][:MAX_COLUMNS]
             if self.question.sort and self.question.sort not in names:
                 names = [self.question.sort, *names]
             if runs:
                 share = f"the mean of the last {TAIL:.0%} of a run's rows"
                 said = f"never evaluated: the values are training scalars, {share}"
-                if not any(_way(name) for name in names if name in there):
+                if not any(better(name) for name in names if name in there):
                     said += (
                         ", and say little about the images. "
                         "To evaluate: gan-eval run_dir=DIR for each run (or train with eval_every=)"
                     )
                 self.notes.append(said)
-        columns = [Column(name, _way(name)) for name in names if name in there and name not in ("step", "images")]
+        columns = [Column(name, better(name)) for name in names if name in there and name not in ("step", "images")]
         losses = {json.dumps({k: v for k, v in run.config.items() if k.startswith("loss.")}, default=str) for run in runs}
         if len(losses) > 1 and any("loss" in column.name or "wasserstein" in column.name for column in columns):
             self.notes.append("values of different loss functions, such as d/loss, cannot be compared with each other")
@@ -391,13 +289,13 @@ class _Table:
     # which is best
 
     def _ranked(self, column: Column) -> list[Group]:
-        """Groups that have a value, best first."""
+        """Return the groups that have a value, best first."""
         sign = -1 if column.better == "higher" else 1
         having = [group for group in self.groups if column.name in group.summaries]
         return sorted(having, key=lambda group: sign * group.summaries[column.name].mean)
 
-    def _judge(self, column: Column) -> None:
-        """Every group against the best one."""
+    def _test(self, column: Column) -> None:
+        """Test every group against the best one."""
         ranked = self._ranked(column)
         if not column.better or len(ranked) < 2:
             return
@@ -427,7 +325,7 @@ class _Table:
                 for e in r.evaluations
                 if e.protocol_id == pid
             )
-            if samples < FEW_IMAGES:
+            if samples < MIN_FID_IMAGES:
                 self.notes.append(f"FID of {samples} images is mostly bias" + (": sorted by KID" if kid in names else ""))
                 return kid if kid in names else best[0]
         return best[0] if best else ""
@@ -436,7 +334,7 @@ class _Table:
         ranked = self._ranked(column) if column is not None else []
         self.groups = ranked + sorted((g for g in self.groups if g not in ranked), key=lambda group: group.name)
 
-    # what a reader must know
+    # notes
 
     def _note_states(self) -> None:
         how = "counted as far as they are" if self.question.unfinished else "not in the means (--unfinished counts them)"
@@ -447,7 +345,7 @@ class _Table:
         for group in self.groups:
             left = [run for run in group.runs if run.state != "complete"]
             if left and (group not in empty or len(empty) == 1):
-                of = counted(len(group.runs), "run")
+                of = plural(len(group.runs), "run")
                 self.notes.append(f"{group.name}: of {of} {_states(left)}, {how}: {listed([run.path for run in left])}")
         if not self.counted:
             self.notes.append("no run is complete: --unfinished shows them as far as they are")
@@ -456,7 +354,7 @@ class _Table:
             self.notes.append("one seed each: how far results spread is not known, so no difference is supported")
 
     def _note_images(self, columns: Sequence[Column], picked_by: Mapping[str, Column]) -> None:
-        """Where the values are not of equally many images."""
+        """Note values of different numbers of images."""
         picked = [
             e.images
             for group in self.groups
@@ -483,29 +381,6 @@ class _Table:
 def _states(runs: Sequence[RunRecord]) -> str:
     """``2 diverged, 1 pruned``."""
     return ", ".join(f"{n} {state}" for state, n in Counter(run.state for run in runs).items())
-
-
-def reached(run: RunRecord) -> int:
-    """How many images it was trained with, as far as is known."""
-    return max([run.images, *(e.images for e in run.evaluations)])
-
-
-def tail(rows: Sequence[Mapping[str, Any]], key: str, most_images: int | None = None) -> float | None:
-    """The mean of the last tenth of the rows that have ``key``, up to so many images, or None if there is none."""
-    values = [
-        row[key]
-        for row in rows
-        if finite(row.get(key)) and (most_images is None or (finite(row.get("images")) and row["images"] <= most_images))
-    ]
-    return statistics.mean(values[-max(1, math.ceil(TAIL * len(values))) :]) if values else None
-
-
-def _way(name: str) -> str:
-    """Which direction is better of what a run logs. Losses have none: two players share them."""
-    if name.removeprefix("metric/") in VALUES:
-        way = direction(name.removeprefix("metric/"))
-        return way if way in ("lower", "higher") else ""
-    return "lower" if name in LOWER else "higher" if name in HIGHER else ""
 
 
 def _number(value: object) -> int:

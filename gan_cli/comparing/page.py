@@ -1,57 +1,45 @@
-"""A comparison as one HTML file that needs no network.
+"""A comparison as one HTML file that needs no network: ``page.html.j2``, filled in by Jinja2.
 
-All that is read of runs may be a stranger's: text is escaped, pictures are PNG files of bounded size, and the page's own
-security policy lets no script run but its own.
+Jinja2 escapes all text of runs, pictures are PNG files of bounded size, and the page's security policy allows no script.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
+import os
+import re
 import shlex
-from dataclasses import replace
-from importlib import resources
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gan_cli.comparing import charts, samples
-from gan_cli.comparing.charts import Curve, counting, finite
-from gan_cli.comparing.html import (
-    CONFIG_LIMIT,
-    PICTURES_LIMIT,
-    STYLES,
-    Named,
-    Room,
-    cell,
-    count,
-    direction,
-    duration,
-    fold,
-    head,
-    listed,
-    named,
-    note,
-    number,
-    row,
-    short_names,
-    spread,
-    table,
-    text_of,
-)
+from gan_cli.comparing.charts import STYLES, Curve
+from gan_cli.comparing.groups import plural
 from gan_cli.comparing.records import Column, Comparison, Group, RunRecord, Summary
-from gan_cli.comparing.text import measured, training
+from gan_cli.comparing.text import measured, run_value, training
 from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import write_output
-from gan_cli.system.text import override
+from gan_cli.system.text import clock, number, override
 from gan_cli.system.version import __version__
 
-MOST_CHARTS = 12  # of training scalars
-# Training scalars that say most come first; others follow by name.
+MAX_CHARTS = 12  # training scalars
+MAX_TEXT = 2000  # letters of a text of a run
+# Training scalars in the order of what they say; others follow by name.
 SCALARS = ("d/loss", "g/loss", "d/wasserstein", "d/real", "d/fake", "d/accuracy", "d/grad_norm", "g/grad_norm")
-OWN = frozenset({"seed", "run_dir"})  # of each run, whatever is compared
-ENDED = ("failed", "diverged", "pruned")
-NOTHING = cell("-", "number some", "")
+OF_EACH_RUN = frozenset({"seed", "run_dir"})  # config keys that differ whatever is compared
+
+
+@dataclass(frozen=True)
+class Named:
+    """A group with the letter and style that it has in all sections of its chapter; style None: not among the first."""
+
+    group: Group
+    letter: str
+    style: int | None
 
 
 def write(comparisons: list[Comparison], path: Path, title: str | None = None) -> None:
@@ -64,100 +52,127 @@ def write(comparisons: list[Comparison], path: Path, title: str | None = None) -
         OutputError: it cannot be written there.
         DiskError: the disk is full.
     """
-    text = page(comparisons, path, title)
+    content = page(comparisons, path, title)
     with failing_as(OutputError, "the page cannot be written", str(path), "Name a file in a folder that can be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_output(path, text)
+        write_output(path, content)
 
 
 def page(comparisons: list[Comparison], path: Path, title: str | None = None) -> str:
-    """All of the file that will lie at ``path``."""
-    room = Room(path.absolute().parent)
-    title = title or _title(comparisons)
-    chapters = []
-    for k, comparison in enumerate(comparisons):
-        room.pictures = PICTURES_LIMIT // len(comparisons)
-        chapters.append(_chapter(comparison, f"c{k + 1}", room))
-    files = resources.files("gan_cli.comparing")
-    css, script = (files.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; base-uri 'none'"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{text_of(title)}</title>
-<style>
-{css}</style>
-</head>
-<body>
-<header>
-<h1>{text_of(title)}</h1>
-{_contents(comparisons)}</header>
-<main>
-{"".join(chapters) or "<p>There is nothing to compare.</p>"}
-</main>
-<footer>Written by gan-compare of gan_cli {__version__}. <em>Images</em> are real images shown to the discriminator; a
-<em>step</em> is one update of the generator.</footer>
-<script>{script}</script>
-</body>
-</html>
-"""
+    """Return the content of the file that will lie at ``path``."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup, escape
+
+    environment = Environment(
+        loader=PackageLoader("gan_cli.comparing", ""), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+    )  # fmt: skip
+
+    def breaks(name: str) -> Markup:  # where a narrow column may break it
+        return Markup(re.sub("([=_/,])", r"\1<wbr>", str(escape(printable(name)))))
+
+    folder = path.absolute().parent
+    environment.filters |= {"number": number, "clock": clock, "plural": plural, "breaks": breaks}
+    environment.filters |= {"link": lambda run: "./" + quote(os.fsencode(os.path.relpath(run.path.absolute(), folder)))}
+    chapters = [chapter(one, f"c{k + 1}", len(comparisons)) for k, one in enumerate(comparisons)]
+    template = environment.get_template("page.html.j2")
+    title = title or title_of(comparisons)
+    return template.render(title=title, chapters=chapters, version=__version__, joined=joined, STYLES=STYLES)
 
 
-def _title(comparisons: list[Comparison]) -> str:
-    runs = count(sum(len(comparison.runs) for comparison in comparisons), "run")
-    varied = list(dict.fromkeys(key for comparison in comparisons for key in compared(comparison)))
-    return f"Comparison of {runs}{f' by {listed(varied)}' if 0 < len(varied) <= 3 else ''}"
+def printable(value: object) -> str:
+    """Return a text with its control characters as codes, those for the direction of writing included. Lines stay."""
+    text = str(value)
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
-def _contents(comparisons: list[Comparison]) -> str:
-    if len(comparisons) < 2:
-        return ""
-    items = "".join(f'<li><a href="#c{k + 1}">{text_of(c.title)}</a></li>' for k, c in enumerate(comparisons))
-    apart = "<p>Results of different data sets or protocols cannot be compared: each has a chapter of its own.</p>"
-    return f'{apart}\n<nav aria-label="Chapters"><ul>{items}</ul></nav>\n'
+def title_of(comparisons: Sequence[Comparison]) -> str:
+    """Return ``Comparison of 20 runs by loss``."""
+    keys = list(dict.fromkeys(key for comparison in comparisons for key in compared(comparison)))
+    runs = plural(sum(len(comparison.runs) for comparison in comparisons), "run")
+    return f"Comparison of {runs}{f' by {joined(keys)}' if 0 < len(keys) <= 3 else ''}"
 
 
-def _chapter(comparison: Comparison, ident: str, room: Room) -> str:
+def chapter(comparison: Comparison, ident: str, chapters: int) -> dict[str, Any]:
+    """Return what the template shows of a comparison."""
     comparison = replace(comparison, groups=short_names(comparison.groups))
-    groups = named(comparison.groups)
-    sections = [
-        ("differs", "What differs", _differs(comparison, groups)),
-        ("metrics", "Metrics", _metrics(comparison, groups)),
-        ("curves", "Curves", _curves(comparison, groups)),
-        ("time", "Quality against time", _against_time(comparison, groups)),
-        ("samples", "Samples at equal images seen", samples.section(groups, room)),
-        ("runs", "Runs", _runs(comparison, groups, ident, room)),
-    ]
-    sections = [section for section in sections if section[2]]
-    links = "".join(f'<li><a href="#{ident}-{key}">{name}</a></li>' for key, name, _ in sections)
-    body = "".join(
-        f'<section class="part-{key}" aria-labelledby="{ident}-{key}">\n<h3 id="{ident}-{key}">{name}</h3>\n{text}</section>\n'
-        for key, name, text in sections
-    )
-    notes = "".join(f"<li>{text_of(line)}</li>" for line in comparison.notes)
-    size = f"{count(len(groups), 'group')}, {count(len(comparison.runs), 'run')}: {listed(_states(comparison.runs))}."
-    return f"""<section aria-labelledby="{ident}">
-<h2 id="{ident}">{text_of(comparison.title)}</h2>
-<p class="answer">{" ".join(text_of(sentence) for sentence in headline(comparison))}</p>
-<p class="soft">{text_of(size)}</p>
-{f'<ul class="notes">{notes}</ul>' if notes else ""}
-<nav aria-label="Sections of {text_of(comparison.title)}"><ul>{links}</ul></nav>
-{body}</section>
-"""
+    groups = [Named(group, letter(k), k if k < STYLES else None) for k, group in enumerate(comparison.groups)]
+    shared, others = settings(comparison)
+    return {
+        "ident": ident,
+        "comparison": comparison,
+        "groups": groups,
+        "answer": answer(comparison),
+        "states": states(comparison.runs),
+        "compared": compared(comparison),
+        "setting": setting,
+        "seeds": {one.letter: sorted({run.seed for run in one.group.runs}) for one in groups},
+        "shared": shared,
+        "others": others,
+        # The column that is sorted by comes first.
+        "columns": sorted(comparison.columns, key=lambda column: column.name != comparison.sort_by),
+        "metrics": [(one, lost_states(one.group), _cells(comparison, one.group)) for one in groups],
+        "explained": explained(comparison),
+        "protocols": _protocols(comparison),
+        **_curves(comparison, groups, ident),
+        "time": _against_time(comparison, groups, ident),
+        "samples": samples.section(groups, samples.Room(samples.MAX_PICTURES_BYTES // chapters)),
+        "runs": [
+            _run(comparison, one, run) for one in groups for run in sorted(one.group.runs, key=lambda run: run.seed)
+        ],
+    }  # fmt: skip
 
 
-def _states(runs: list[RunRecord]) -> list[str]:
-    """``4 complete``, ``1 diverged``."""
+def letter(k: int) -> str:
+    """Return A, B, ..., Z, AA, AB, ..."""
+    rest, last = divmod(k, 26)
+    return (letter(rest - 1) if rest else "") + string.ascii_uppercase[last]
+
+
+def short_names(groups: Sequence[Group]) -> list[Group]:
+    """Return the groups with ``lr=0.01`` for ``optimizer.lr=0.01`` in their names, where no other key ends so."""
+    keys = {key for group in groups for key in group.settings}
+    prefixes = {}
+    for key in keys:
+        tails = [key.split(".", k)[-1] for k in reversed(range(key.count(".") + 1))]
+        alone = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in keys) == 1)
+        prefixes[key] = key.removesuffix(next(alone, key))
+    renamed = []
+    for group in groups:
+        name = group.name
+        for key in group.settings:
+            rest = key.removeprefix(prefixes[key])
+            name = re.sub(rf"(^|, ){re.escape(prefixes[key])}(?={re.escape(rest)}=)", r"\1", name)
+        renamed.append(replace(group, name=name))
+    return renamed
+
+
+def joined(items: Sequence[str]) -> str:
+    """Return ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def spread(mean: float, std: float | None) -> str:
+    """Return ``12.34 ± 0.45``: the spread in two digits, the mean in as many decimals."""
+    if not std or not math.isfinite(std):
+        return number(mean) + (" ± 0" if std == 0 else "")
+    digits = min(max(0, 1 - math.floor(math.log10(std))), 8)
+    return f"{mean:,.{digits}f} ± {std:,.{digits}f}"
+
+
+def states(runs: Sequence[RunRecord]) -> list[str]:
+    """Return ``4 complete``, ``1 diverged``."""
     order = dict.fromkeys(["complete", *sorted(run.state for run in runs)])
     return [f"{n} {state}" for state in order if (n := sum(run.state == state for run in runs))]
 
 
-def headline(comparison: Comparison) -> list[str]:
-    """The answer, and how far the seeds support it, in sentences of plain text."""
+def lost_states(group: Group) -> list[str]:
+    """Return ``1 diverged`` and so on, without the complete ones."""
+    return states([run for run in group.runs if run.state != "complete"])
+
+
+def answer(comparison: Comparison) -> list[str]:
+    """Return which group is best, and how far the seeds support it, in sentences."""
     column = next((column for column in comparison.columns if column.name == comparison.sort_by), None)
     if column is None:
         return ["No run has a value to compare by."]
@@ -165,86 +180,52 @@ def headline(comparison: Comparison) -> list[str]:
     if not ranked:
         return [f"No run has a value of {column.name}."]
     group, best = ranked[0]
-    value = f"{spread(best.mean, best.std)} over {count(best.n, 'seed')}"
-    lost = len(group.runs) - best.n
-    after = [f"{lost} of its {len(group.runs)} runs {_have(lost)} no value."] if lost > 0 else []
+    value = f"{spread(best.mean, best.std)} over {plural(best.n, 'seed')}"
+    lost, without = len(group.runs) - best.n, len(comparison.groups) - len(ranked)
+    after = [f"Without a value: {lost} of its {len(group.runs)} runs."] if lost > 0 else []
     if len(ranked) == 1:
         first = f"{group.name}: {column.name} {value}."
     elif not column.better:
-        first = f"{column.name} has no better or worse: {len(ranked)} groups have a value."
-        after = []
+        first, after = f"{column.name} has no better or worse: {len(ranked)} groups have a value.", []
     else:
         first = f"{group.name} has the {'lowest' if column.better == 'lower' else 'highest'} {column.name}: {value}."
         after += _support(ranked[1:], best)
-    without = len(comparison.groups) - len(ranked)
-    return [first, *after, *([f"{without} of {len(comparison.groups)} groups {_have(without)} no value."] if without else [])]
+    return [first, *after, *([f"Without a value: {without} of {len(comparison.groups)} groups."] if without else [])]
 
 
-def _have(n: int) -> str:
-    return "has" if n == 1 else "have"
-
-
-def _support(others: list[tuple[Group, Summary]], best: Summary) -> list[str]:
-    """What the seeds say of the difference to each other group."""
+def _support(others: Sequence[tuple[Group, Summary]], best: Summary) -> list[str]:
+    """Sentences about the difference to each other group."""
     worse = sum(summary.verdict == "worse" for _, summary in others)
-    silent = sum(summary.p is None and 1 in (summary.n, best.n) for _, summary in others)
-    close = [
-        (group, summary)
-        for group, summary in others
-        if summary.verdict == "unsupported" and (summary.p is not None or 1 not in (summary.n, best.n))
-    ]
-    if silent == len(others):
-        alone = "There is one seed of it" if best.n == 1 else "There is one seed of each other group"
-        return [f"{alone}: whether other seeds would give the same order is not known."]
-    said = []
-    if worse:
-        which = f"{worse} of {len(others)} other groups {'is' if worse == 1 else 'are'}"
-        if worse == len(others):
-            which = "the other group is" if worse == 1 else f"all {worse} other groups are"
-        said.append(f"The seeds support that {which} worse.")
+    untested = [group for group, summary in others if summary.p is None and 1 in (summary.n, best.n)]
+    close = [(group, summary) for group, summary in others if summary.verdict == "unsupported" and group not in untested]
+    if len(untested) == len(others):
+        alone = "it" if best.n == 1 else "each other group"
+        return [f"There is one seed of {alone}: whether other seeds would give the same order is not known."]
+    sentences = []
+    if worse == len(others):
+        sentences = [f"The seeds support that {'the other group is' if worse == 1 else f'all {worse} other groups are'} worse."]
+    elif worse:
+        are = "groups is" if worse == 1 else "groups are"
+        sentences = [f"The seeds support that {worse} of the {len(others)} other {are} worse."]
     if close:
         names = [group.name + (f" (p = {summary.p:.2g})" if summary.p is not None else "") for group, summary in close]
         names = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
-        said.append(f"{'They' if worse else 'The seeds'} do not tell it from {listed(names)}.")
-    if silent:
-        said.append(f"Of {count(silent, 'group')} nothing can be said, for lack of seeds.")
-    return said
-
-
-def _differs(comparison: Comparison, groups: list[Named]) -> str:
-    shared, others = _settings(comparison)
-    if len(groups) > 1 and compared(comparison):
-        rows = [
-            row(
-                f'{one.badge} <span class="some">{_seeds(one.group)}</span>',
-                "".join(cell(text_of(_setting(one.group, key)), "value") for key in compared(comparison)),
-            )
-            for one in groups
-        ]
-        text = table("What differs", head("group") + "".join(map(head, compared(comparison))), rows, "sortable")
-    else:
-        text = "<p>Nothing but the seed.</p>\n" if len(comparison.runs) > 1 else "<p>There is one run.</p>\n"
-    if others and len(groups) > 1:
-        few = groups[:STYLES]
-        rows = [
-            row(text_of(key), "".join(cell(text_of(_setting(one.group, key), 200), "value") for one in few)) for key in others
-        ]
-        heads = head("setting") + "".join(head(one.letter) for one in few)
-        more = note(f"Of {len(groups)} groups the first {len(few)}." if len(groups) > len(few) else "")
-        text += fold(f"What differs with it ({len(others)})", more + table("What differs with it", heads, rows))
-    return text + (fold(f"What all runs share ({len(shared)})", _facts(shared, "setting"), "bulky") if shared else "")
+        sentences.append(f"{'They' if worse else 'The seeds'} do not tell it from {joined(names)}.")
+    if untested:
+        sentences.append(f"Not tested, for lack of seeds: {plural(len(untested), 'group')}.")
+    return sentences
 
 
 def compared(comparison: Comparison) -> list[str]:
-    """What the groups are called after; what else differs in their configs follows from it."""
+    """Return the keys in the names of the groups, or else all that differ."""
     return list(dict.fromkeys(key for group in comparison.groups for key in group.settings)) or comparison.varied
 
 
-def _settings(comparison: Comparison) -> tuple[dict[str, Any], list[str]]:
-    """What all runs share, and the keys of what differs beside what is compared."""
+def settings(comparison: Comparison) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings that all runs share, and the keys of what differs without being compared."""
     runs = comparison.runs
     shared, others = {}, []
-    for key in sorted({key for run in runs for key in run.config} - OWN):
+    for key in sorted({key for run in runs for key in run.config} - OF_EACH_RUN):
         if len({str(run.config.get(key, "")) for run in runs}) == 1:
             shared[key] = runs[0].config.get(key, "")
         elif key not in compared(comparison):
@@ -252,241 +233,114 @@ def _settings(comparison: Comparison) -> tuple[dict[str, Any], list[str]]:
     return shared, others
 
 
-def _seeds(group: Group) -> str:
-    seeds = sorted({run.seed for run in group.runs})
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds[:8]))}{' ...' if len(seeds) > 8 else ''}"
-
-
-def _setting(group: Group, key: str) -> str:
-    """A setting of a group; ``-`` where it has none."""
-    if key in group.settings:
-        return group.settings[key]
+def setting(group: Group, key: str) -> str:
+    """Return a setting of a group, ``-`` where it has none."""
     values = dict.fromkeys(str(run.config[key]) for run in group.runs if key in run.config)
-    return " or ".join(list(values)[:3]) or "-"
+    return group.settings.get(key) or " or ".join(list(values)[:3]) or "-"
 
 
-def _facts(facts: dict[str, Any], what: str) -> str:
-    rows = [row(text_of(key), cell(text_of(value, 500), "value")) for key, value in facts.items()]
-    return table(f"{what}s", head(what) + head("value"), rows)
+def _cells(comparison: Comparison, group: Group) -> dict[str, dict[str, Any]]:
+    """The cell of each column: mean and spread, below it p and n, and whether it is the best."""
+    cells = {}
+    for column in comparison.columns:
+        summary = group.summaries.get(column.name)
+        if summary is not None:
+            tied = "≈" if summary.verdict == "unsupported" else ""
+            small = [f"{tied} p = {summary.p:.2g}".strip() if summary.p is not None else tied]
+            small += [f"n = {summary.n}"] if summary.n != len(group.runs) else []
+            means = [other.summaries[column.name].mean for other in comparison.groups if column.name in other.summaries]
+            best = column.better and len(means) > 1 and summary.mean == (min if column.better == "lower" else max)(means)
+            text = spread(summary.mean, summary.std)
+            cells[column.name] = {"text": text, "small": ", ".join(filter(None, small)), "best": best}
+    return cells
 
 
-def _metrics(comparison: Comparison, groups: list[Named]) -> str:
-    # What is sorted by comes first.
-    columns = sorted(comparison.columns, key=lambda column: column.name != comparison.sort_by)
-    if not columns:
-        return "<p>No run has a value.</p>\n"
-    best = {column.name: _best(comparison, column) for column in columns}
-    heads = [head(column.name, "number", direction(column), down=column.better == "higher") for column in columns]
-    rows = []
-    for one in groups:
-        found = one.group.summaries
-        cells = [_mean(found.get(column.name), best[column.name], len(one.group.runs)) for column in columns]
-        lost = [state for state in _states(one.group.runs) if not state.endswith(" complete")]
-        states = "".join(f'<small class="warn">{text_of(state)}</small>' for state in lost)
-        runs = cell(str(len(one.group.runs)), "number")
-        rows.append(row(one.html + states, runs + "".join(cells), "name"))
-    text = table("Metrics", head("group") + head("runs", "number") + "".join(heads), rows, "sortable wide")
-    return text + note(_explained(comparison)) + _protocols(comparison)
-
-
-def _best(comparison: Comparison, column: Column) -> float | None:
-    """The best mean of a column, if there are two to choose from."""
-    means = [group.summaries[column.name].mean for group in comparison.groups if column.name in group.summaries]
-    if len(means) < 2 or not column.better:
-        return None
-    return max(means) if column.better == "higher" else min(means)
-
-
-def _mean(summary: Summary | None, best: float | None, runs: int) -> str:
-    """A cell: mean and spread, and in small what the seeds say of the difference to the best."""
-    if summary is None:
-        return NOTHING
-    close = "≈" if summary.verdict == "unsupported" else ""
-    said = [
-        f"{close} p = {summary.p:.2g}".strip() if summary.p is not None else close,
-        f"n = {summary.n}" if summary.n != runs else "",
-    ]
-    small = ", ".join(filter(None, said))
-    text = spread(summary.mean, summary.std) + (f"<small>{small}</small>" if small else "")
-    return cell(text, "number best" if summary.mean == best else "number", repr(summary.mean))
-
-
-def _explained(comparison: Comparison) -> str:
-    said = ["Mean ± standard deviation (n - 1) over seeds; the best mean is bold."]
-    verdicts = {summary.verdict for group in comparison.groups for summary in group.summaries.values()}
-    if verdicts - {""}:
-        said.append("p: of Welch's t test against the best, corrected by Holm. ≈: the seeds do not tell it from the best.")
+def explained(comparison: Comparison) -> str:
+    """Return what the table of metrics shows."""
+    sentences = ["Mean ± standard deviation (n - 1) over seeds; the best mean is bold."]
+    if any(summary.verdict for group in comparison.groups for summary in group.summaries.values()):
+        sentences.append("p: Welch's t test against the best, Holm-corrected. ≈: the seeds do not tell it from the best.")
     if any(column.protocol_id for column in comparison.columns):
-        which = {"last": "the last evaluation", "best": "the best evaluation"}
-        said.append(f"Of each run {which.get(comparison.at, f'the evaluation at {text_of(comparison.at)} images')} counts.")
+        which = f"the evaluation at {comparison.at} images" if comparison.at.isdecimal() else f"its {comparison.at} evaluation"
+        sentences.append(f"Of each run {which} counts.")
     else:
-        said.append("From training rows: no run was evaluated.")
-    return " ".join(said)
+        sentences.append("From training rows: no run was evaluated.")
+    return " ".join(sentences)
 
 
-def _protocols(comparison: Comparison) -> str:
-    text = ""
+def _protocols(comparison: Comparison) -> list[dict[str, Any]]:
+    found = []
     for ident in dict.fromkeys(column.protocol_id for column in comparison.columns if column.protocol_id):
         names = [column.name for column in comparison.columns if column.protocol_id == ident]
-        found = (e for run in comparison.runs for e in run.evaluations if e.protocol_id == ident)
-        if (evaluation := next(found, None)) is not None:
-            title = f"How {listed(names)} {'was' if len(names) == 1 else 'were'} measured: protocol {ident}"
-            text += fold(text_of(title), _facts(evaluation.protocol, "fact"), "bulky")
-    return text
+        facts = next((e.protocol for run in comparison.runs for e in run.evaluations if e.protocol_id == ident), None)
+        found += [{"ident": ident, "names": names, "facts": facts}] if facts is not None else []
+    return found
 
 
-def _series(run: RunRecord, column: Column, x: str) -> dict[int, tuple[float, float]]:
-    """Step -> (x, value). ``x``: ``images`` or ``time/elapsed``."""
-    if not column.protocol_id:
-        found = [(row["step"], finite(row.get(x)), finite(row[column.name])) for row in run.rows if column.name in row]
-        return {step: (at, value) for step, at, value in found if math.isfinite(at)}
-    evaluations = [e for e in run.evaluations if e.protocol_id == column.protocol_id and column.name in e.metrics]
-    places = {e.step: float(e.images) for e in evaluations}
-    if x != "images":
-        places = samples.at_steps(run, places, x)
-    return {e.step: (places[e.step], finite(e.metrics[column.name])) for e in evaluations if e.step in places}
+def _lines(groups: Sequence[Named], column: Column, x: str) -> list[Curve]:
+    curves = [charts.curve(one.group, one.letter, one.style, column, x) for one in groups]
+    return [curve for curve in curves if curve is not None]
 
 
-def _lines(groups: list[Named], column: Column, x: str) -> list[Curve]:
-    """Of the runs that count in the table: in this column, or in any if it is none of the table."""
-    curves = []
-    for one in groups:
-        runs = [(run, _series(run, column, x)) for run in counting(one.group, column.name)]
-        ends = [series[max(series)] for run, series in runs if series and run.state in ENDED]
-        points = charts.over_seeds([series for _, series in runs])
-        if points:
-            curves.append(Curve(one.letter, f"{one.letter} {one.group.name}", one.style, points, ends))
-    return curves
+def _figure(column: Column, curves: Sequence[Curve], x_label: str, ident: str) -> dict[str, Any]:
+    """A chart, with its last values in words for readers who cannot see it."""
+    ends = [f"{curve.letter} ends at {number(curve.points[-1].y)}" for curve in curves if curve.style is not None]
+    described = f"{column.name} against {x_label}: {'; '.join(ends)}"
+    return {"column": column, "described": described, "svg": charts.line_chart(curves, x_label, f"{ident}-{column.name}")}
 
 
-def _figure(column: Column, curves: list[Curve], x_label: str) -> str:
-    """A chart under its name, or "" if there is nothing to draw."""
-    ends = [(curve, [point for point in curve.points if point.n]) for curve in curves if curve.style is not None]
-    said = [f"{curve.name} ends at {number(points[-1].y)}" for curve, points in ends if points]
-    described = f"{column.name} against {x_label}: {'; '.join(said)}"
-    svg = charts.line_chart(curves, x_label, column.name, described)
-    better = f" <span>({text_of(direction(column))})</span>" if column.better else ""
-    return f"<figure><figcaption>{text_of(column.name)}{better}</figcaption>{svg}</figure>\n" if svg else ""
-
-
-def _legend(groups: list[Named]) -> str:
-    items = [f"<li>{charts.swatch(one.style)}{one.html}</li>" for one in groups if one.style is not None]
-    if len(groups) > STYLES:
-        items.append(f"<li>{charts.swatch(None)}{count(len(groups) - STYLES, 'other')}</li>")
-    return f'<ul class="legend">{"".join(items)}</ul>\n'
-
-
-def _curves(comparison: Comparison, groups: list[Named]) -> str:
+def _curves(comparison: Comparison, groups: Sequence[Named], ident: str) -> dict[str, Any]:
+    """The charts against images seen: of the columns of the table, and of the training scalars."""
     evaluated = [column for column in comparison.columns if column.protocol_id]
     lines = {column: _lines(groups, column, "images") for column in evaluated or comparison.columns}
-    main = [
-        _figure(column, curves, "images seen") for column, curves in lines.items() if any(len(c.points) > 1 for c in curves)
-    ]
     logged = {key for run in comparison.runs for row in run.rows for key in row if key.startswith(("d/", "g/"))}
     logged -= {column.name for column in lines}
     keys = [*(key for key in SCALARS if key in logged), *sorted(logged - set(SCALARS))]
-    scalars = [_figure(Column(key, ""), _lines(groups, Column(key, ""), "images"), "images seen") for key in keys[:MOST_CHARTS]]
-    main, scalars = [figure for figure in main if figure], [figure for figure in scalars if figure]
-    if not main and not scalars:
-        return ""
-    said = []
-    if any(len(group.runs) > 1 for group in comparison.groups):
-        said.append("Lines are means over seeds, bands one standard deviation each way (of two seeds: both values).")
-    drawn = [run for group in comparison.groups for run in counting(group)]
-    if len(drawn) < len(comparison.runs):
-        said.append(f"Drawn are only runs with a value in the table: {len(drawn)} of {len(comparison.runs)}.")
-    if any(run.state in ENDED for run in drawn):
-        said.append("A cross marks where a run ended early; the mean goes on without it.")
-    if evaluated and not main:
-        said.append("Each run was evaluated once: eval_every= gives curves.")
-    text = _legend(groups) + note(" ".join(said)) + (f'<div class="charts">{"".join(main)}</div>\n' if main else "")
-    if scalars:
-        left = f"; {len(keys) - MOST_CHARTS} more are in metrics.jsonl" if len(keys) > MOST_CHARTS else ""
-        text += fold(f"Training scalars ({len(scalars)}{left})", f'<div class="charts">{"".join(scalars)}</div>')
-    return text
+    more = {(one := Column(key, "")): _lines(groups, one, "images") for key in keys[:MAX_CHARTS]}
+    drawn = [run for group in comparison.groups for run in charts.drawn_runs(group)]
+    return {
+        "curves": [
+            _figure(column, curves, "images seen", ident)
+            for column, curves in lines.items()
+            if any(len(curve.points) > 1 for curve in curves)
+        ],
+        "scalars": [_figure(column, curves, "images seen", ident) for column, curves in more.items() if curves],
+        "more_scalars": max(0, len(keys) - MAX_CHARTS),
+        "swatches": [
+            {style: charts.swatch(style, f"{ident}-{k}-{style}") for style in {one.style for one in groups}} for k in (0, 1)
+        ],
+        "drawn": len(drawn),
+        "ended_early": any(run.state in charts.ENDED for run in drawn),
+        "evaluated_once": bool(evaluated) and not any(len(c.points) > 1 for curves in lines.values() for c in curves),
+    }
 
 
-def _against_time(comparison: Comparison, groups: list[Named]) -> str:
+def _against_time(comparison: Comparison, groups: Sequence[Named], ident: str) -> dict[str, Any] | None:
+    """The chart of the column that is sorted by, against hours, minutes or seconds of training."""
     column = next((column for column in comparison.columns if column.name == comparison.sort_by), None)
-    if column is None:
-        return ""
-    curves = _lines(groups, column, "time/elapsed")
-    longest = max((point.x for curve in curves for point in curve.points), default=0.0)
+    curves = _lines(groups, column, "time/elapsed") if column is not None else []
+    if column is None or not curves:
+        return None
+    longest = max(point.x for curve in curves for point in curve.points)
     unit, seconds = next((u for u in (("hours", 3600.0), ("minutes", 60.0)) if longest >= 3 * u[1]), ("seconds", 1.0))
     scaled = [
         replace(
             curve,
-            points=[replace(point, x=point.x / seconds) for point in curve.points],
+            points=[point._replace(x=point.x / seconds) for point in curve.points],
             ends=[(x / seconds, y) for x, y in curve.ends],
         )
         for curve in curves
     ]
-    figure = _figure(column, scaled, f"{unit} of training")
-    if not figure:
-        return ""
-    said = "Time is that of each run's own log, on the machine it ran on, with the evaluations made while training."
-    return f'{_legend(groups)}<div class="charts large">{figure}</div>\n{note(said)}'
+    return _figure(column, scaled, f"{unit} of training", f"{ident}-time")
 
 
-def _runs(comparison: Comparison, groups: list[Named], ident: str, room: Room) -> str:
-    rows: list[str] = []
-    folds: list[str] = []
-    for one in groups:
-        for run in sorted(one.group.runs, key=lambda run: run.seed):
-            key = f"{ident}-run-{len(rows) + 1}"
-            rows.append(_run_row(comparison, one, run, key, room))
-            folds.append(_run_fold(one, run, key, room))
-    heads = head("run") + head("state")
-    heads += "".join(head(name, "number") for name in ("step", "images", "time"))
-    heads += head("measured at", "number", "images") if any(column.protocol_id for column in comparison.columns) else ""
-    heads += "".join(head(column.name, "number", down=column.better == "higher") for column in comparison.columns)
-    text = table("Runs", heads + head("files"), rows, "sortable wide")
-    return f"{text}<h4>Commands and configs</h4>\n{''.join(folds)}"
-
-
-def _run_row(comparison: Comparison, one: Named, run: RunRecord, key: str, room: Room) -> str:
-    found = [one.group.summaries.get(column.name) for column in comparison.columns]
-    values = [summary.values.get(str(run.path)) if summary is not None else None for summary in found]
-    places = []
-    if any(column.protocol_id for column in comparison.columns):
-        at = measured(one.group, run)
-        places = [cell(listed([f"{e.images:,}" for e in at]), "number", at[0].images) if at else NOTHING]
-    cells = [
-        cell(text_of(run.state), "" if run.state == "complete" else "warn"),
-        cell(f"{run.step:,}" + (f" of {run.total_steps:,}" if run.step != run.total_steps else ""), "number", run.step),
-        cell(f"{run.images:,}", "number", run.images),
-        cell(duration(run.seconds), "number", run.seconds),
-        *places,
-        *(NOTHING if value is None else cell(number(value), "number", repr(value)) for value in values),
-        cell(
-            f'<a href="{room.link(run.path / "config.yaml")}">config</a> <a href="{room.link(run.path)}/">directory</a>',
-            "files",
-        ),
-    ]
-    return row(f'{one.badge} <a href="#{key}">seed {run.seed}</a>', "".join(cells), "files")
-
-
-def _run_fold(one: Named, run: RunRecord, key: str, room: Room) -> str:
-    """How a run was made, how to make it again, and its config."""
-    again = shlex.join(["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")])
-    parts = [f'<p class="warn">{text_of(run.message)}</p>\n' if run.message else ""]
-    if made := training(run):
-        parts.append(note(f"Made by{f', in {text_of(run.cwd)}' if run.cwd else ''}:") + _command(shlex.join(made)))
-    else:
-        why = "is not one of gan-train, and not shown" if run.command else "was not recorded"
-        parts.append(note(f"The command that made it {why}."))
-    if run.changes:
-        parts.append(note(text_of(f"Changed while it was trained, {'; '.join(run.changes)}: no command makes the same.")))
-    parts.append(f'<div class="bulky">{note("To make it again:")}{_command(again)}</div>\n')
-    text = room.config(run)
-    if text is None:
-        parts.append(note("Its config is left out to keep this file small."))
-    else:
-        code = f'<pre tabindex="0"><code>{text_of(text, CONFIG_LIMIT)}</code></pre>\n'
-        parts.append(fold("config.yaml", code, "bulky"))
-    summary = f'{one.badge} seed {run.seed} <span class="some">{text_of(run.path)}</span>'
-    return f'<details class="run" id="{key}"><summary>{summary}</summary><div>{"".join(parts)}</div></details>\n'
-
-
-def _command(command: str) -> str:
-    return f'<div class="command"><pre><code>{text_of(command)}</code></pre></div>\n'
+def _run(comparison: Comparison, one: Named, run: RunRecord) -> dict[str, Any]:
+    """A row of the table of runs, and how to make the run again."""
+    return {
+        "group": one,
+        "run": run,
+        "values": [run_value(one.group, run, column.name) for column in comparison.columns],
+        "measured": [f"{e.images:,}" for e in measured(one.group, run)],
+        "command": shlex.join(training(run)),
+        "again": shlex.join(["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")]),
+    }

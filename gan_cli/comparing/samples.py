@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from gan_cli.comparing.charts import finite
-from gan_cli.comparing.html import STYLES, Named, Room, count, fold, listed, note, text_of
+from gan_cli.comparing.charts import STYLES, at_steps
 from gan_cli.comparing.records import Group, RunRecord
+from gan_cli.system.files import read_file
 
 SHARES = (0.25, 0.5, 1.0)  # of the images that all groups have seen
-MOST_OTHERS = 24  # pictures of other seeds
+TOLERANCE = 0.25  # how far from such a number a picture may be, as a share of it
+MAX_OTHERS = 24  # pictures of other seeds
+MAX_PICTURE_BYTES = 2 * 2**20  # of a file
+MAX_PICTURES_BYTES = 6 * 2**20  # of all files in a page; base64 adds a third
+MAX_SIDE = 4096  # pixels
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A file of ``samples/``, and the images that had been seen by then."""
 
     step: int
@@ -25,37 +28,45 @@ class Picture:
     path: Path
 
 
-def at_steps(run: RunRecord, steps: Iterable[int], key: str) -> dict[int, float]:
-    """A column of the rows that grows from 0, at steps: of their rows, else in proportion of the next (or last) row."""
-    known = sorted((row["step"], value) for row in run.rows if row["step"] > 0 and math.isfinite(value := finite(row.get(key))))
-    found = {}
-    for step in steps if known else ():
-        at, value = known[min(bisect_left(known, (step,)), len(known) - 1)]
-        found[step] = value * (step / at)
-    return found
+@dataclass
+class Room:
+    """How many bytes of pictures a page still has room for."""
+
+    left: int = MAX_PICTURES_BYTES
+
+    def embed(self, picture: Picture | None) -> dict[str, Any] | None:
+        """Return what the page needs of a PNG file, or None if it is none, is too large, or the page is full."""
+        try:
+            content = read_file(picture.path, min(MAX_PICTURE_BYTES, self.left)) if picture else b""
+        except OSError:
+            return None
+        width, height = int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+        if picture is None or content[:8] != b"\x89PNG\r\n\x1a\n" or not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+            return None
+        self.left -= len(content)
+        source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+        return {"source": source, "width": width, "height": height, "step": picture.step, "images": picture.images}
 
 
 def pictures(run: RunRecord) -> list[Picture]:
-    """In the order of training; without those of which nobody knows how many images had been seen."""
+    """Return the pictures in the order of training, but for those without a row that has the number of images."""
     return [Picture(step, images, run.pictures[step]) for step, images in at_steps(run, sorted(run.pictures), "images").items()]
 
 
 def shown_run(group: Group) -> RunRecord | None:
-    """The run that stands for a group: of those with pictures the first seed that was completed, or the first."""
-    runs = sorted(
-        (run for run in group.runs if run.pictures and pictures(run)), key=lambda run: (run.state != "complete", run.seed)
-    )
-    return runs[0] if runs else None
+    """Return the run that stands for a group: the first seed that is complete and has pictures, or that has pictures."""
+    runs = [run for run in group.runs if run.pictures and pictures(run)]
+    return min(runs, key=lambda run: (run.state != "complete", run.seed), default=None)
 
 
 def nearest(found: Sequence[Picture], images: float) -> Picture | None:
-    """The picture made nearest to a number of images, if it is within a quarter of it."""
+    """Return the picture made nearest to a number of images, if it is near enough."""
     picture = min(found, key=lambda picture: abs(picture.images - images))
-    return picture if abs(picture.images - images) <= 0.25 * images else None
+    return picture if abs(picture.images - images) <= TOLERANCE * images else None
 
 
 def goals(found: Sequence[Sequence[Picture]], common: float) -> list[float]:
-    """The numbers of images to show: shares of ``common``, without those that would show the same pictures again."""
+    """Return the numbers of images to show: shares of ``common``, without those that would repeat the same pictures."""
     columns: dict[tuple[Picture | None, ...], float] = {}
     for share in SHARES:
         row = tuple(nearest(pictures, share * common) for pictures in found)
@@ -64,57 +75,32 @@ def goals(found: Sequence[Sequence[Picture]], common: float) -> list[float]:
     return list(columns.values())
 
 
-def section(groups: Sequence[Named], room: Room) -> str:
-    """Groups below each other, images seen from left to right; the last pictures of other seeds in a fold."""
+def section(groups: Sequence[Any], room: Room) -> dict[str, Any] | None:
+    """Return the rows of pictures, one for each group, and the last pictures of other seeds; None if there is no picture.
+
+    Args:
+        groups: ``page.Named``, in their order.
+    """
     shown = [(one, run, pictures(run)) for one in groups[:STYLES] if (run := shown_run(one.group)) is not None]
     if not shown:
-        return ""
-    # A run that ended early does not hold the others back.
-    common = min(
-        [found[-1].images for _, run, found in shown if run.state == "complete"] or [f[-1].images for _, _, f in shown]
-    )
+        return None
+    complete = [found[-1].images for _, run, found in shown if run.state == "complete"]  # a failed run holds nobody back
+    common = min(complete or [found[-1].images for _, _, found in shown])
     columns = goals([found for _, _, found in shown], common)
-    rows = []
-    for one, run, found in shown:
-        cells = "".join(_cell(one, run, found, goal, room) for goal in columns)
-        title = f'<h4>{one.html} <span class="soft">seed {run.seed}</span></h4>'
-        rows.append(f'<div class="together">{title}\n<div class="grids c{len(columns)}">{cells}</div></div>\n')
-    at = listed([f"{goal:,.0f}" for goal in columns])
-    said = [f"At {at} images, or the picture of each run that is nearest; every time of the same latents or held-out images."]
-    if len(groups) > STYLES:
-        said.append(f"Of {len(groups)} groups the first {STYLES}.")
-    return note(" ".join(said)) + "".join(rows) + _other_seeds(groups, {run.path for _, run, _ in shown}, room)
+    rows = [
+        {"group": one, "run": run, "last": found[-1], "cells": [_cell(nearest(found, goal), goal, room) for goal in columns]}
+        for one, run, found in shown
+    ]
+    taken = {run.path for _, run, _ in shown}
+    others = [(one, run) for one in groups for run in sorted(one.group.runs, key=lambda run: run.seed) if run.path not in taken]
+    others = [(one, run) for one, run in others if pictures(run)]
+    figures = [
+        {"group": one, "run": run, "picture": embedded}
+        for one, run in others[:MAX_OTHERS]
+        if (embedded := room.embed(pictures(run)[-1])) is not None
+    ]
+    return {"goals": columns, "rows": rows, "others": figures, "left": len(others) - len(figures)}
 
 
-def _cell(one: Named, run: RunRecord, found: Sequence[Picture], goal: float, room: Room) -> str:
-    picture = nearest(found, goal)
-    if picture is None:
-        return f'<div class="none">no picture near {goal:,.0f} images; the last is of {found[-1].images:,.0f}</div>'
-    return _figure(one, run, picture, room) or '<div class="none">left out: not a PNG file, or too large for this page</div>'
-
-
-def _figure(one: Named, run: RunRecord, picture: Picture, room: Room, label: str = "") -> str:
-    embedded = room.picture(picture.path)
-    if embedded is None:
-        return ""
-    uri, width, height = embedded
-    where = f"{picture.images:,.0f} images (step {picture.step:,})"
-    alt = text_of(f"Samples of {one.group.name}, seed {run.seed}, after {where}")
-    image = f'<img src="{uri}" width="{width}" height="{height}" alt="{alt}">'
-    return f"<figure>{image}<figcaption>{label}{where}</figcaption></figure>\n"
-
-
-def _other_seeds(groups: Sequence[Named], shown: set[Path], room: Room) -> str:
-    rest = [(one, run) for one in groups for run in sorted(one.group.runs, key=lambda run: run.seed)]
-    rest = [(one, run) for one, run in rest if run.path not in shown and pictures(run)]
-    figures: list[str] = []
-    for one, run in rest[:MOST_OTHERS]:
-        state = f", {text_of(run.state)}" if run.state != "complete" else ""
-        figures.append(_figure(one, run, pictures(run)[-1], room, f"{one.badge} seed {run.seed}{state}, "))
-    figures = [figure for figure in figures if figure]
-    left = len(rest) - len(figures)
-    line = note(
-        f"{count(left, 'picture')} of other seeds left out to keep this file small: see samples/ of each run." if left else ""
-    )
-    grid = f'<div class="grids c4">{"".join(figures)}</div>'
-    return (fold(f"Last pictures of other seeds ({len(figures)})", grid) if figures else "") + line
+def _cell(picture: Picture | None, goal: float, room: Room) -> dict[str, Any]:
+    return {"goal": goal, "near": picture is not None, "picture": room.embed(picture)}

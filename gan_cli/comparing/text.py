@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gan_cli.comparing.gather import finite
-from gan_cli.comparing.groups import TAIL, counted
+from gan_cli.comparing.groups import plural
 from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord, Summary
+from gan_cli.comparing.scalars import TAIL
 from gan_cli.comparing.statistics import LEVEL
 from gan_cli.system.text import number, override, short
 
@@ -84,8 +85,8 @@ def headline(comparison: Comparison) -> str:
     """What is compared, and by which rule."""
     seeds = len({run.seed for run in comparison.runs})
     text = (
-        f"{comparison.title}: {counted(len(comparison.runs), 'run')}, {counted(len(comparison.groups), 'group')}, "
-        f"{counted(seeds, 'seed')}"
+        f"{comparison.title}: {plural(len(comparison.runs), 'run')}, {plural(len(comparison.groups), 'group')}, "
+        f"{plural(seeds, 'seed')}"
     )
     ids = list(dict.fromkeys(column.protocol_id for column in comparison.columns if column.protocol_id))
     if ids:

@@ -1,4 +1,4 @@
-"""Welch's test and Holm's correction against tables, closed forms and scipy."""
+"""Welch's test and Holm's correction against tables, closed forms and, where it is installed, SciPy."""
 
 from __future__ import annotations
 

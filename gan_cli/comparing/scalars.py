@@ -1,0 +1,40 @@
+"""Values of runs that were never evaluated: means of what they logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gan_cli.comparing import statistics
+from gan_cli.comparing.gather import finite
+from gan_cli.comparing.records import RunRecord
+from gan_cli.config.metrics import VALUES, direction
+
+TAIL = 0.1  # share of the last rows whose mean is the value of a run that was never evaluated
+LOGGED = ("d/wasserstein", "d/loss", "g/loss")  # columns of such runs, after their own metric/... scalars
+LOWER = frozenset(f"metric/{name}" for name in ("jsd", "value_gap", "wasserstein_1", "d_error"))
+HIGHER = frozenset(f"metric/{name}" for name in ("good_share", "modes"))
+
+
+def reached(run: RunRecord) -> int:
+    """Return the number of images a run was trained with, as far as is recorded."""
+    return max([run.images, *(e.images for e in run.evaluations)])
+
+
+def tail(rows: Sequence[Mapping[str, Any]], key: str, most_images: int | None = None) -> float | None:
+    """Return the mean of the last tenth of the rows that have ``key``, up to so many images, or None if there is none."""
+    values = [
+        row[key]
+        for row in rows
+        if finite(row.get(key)) and (most_images is None or (finite(row.get("images")) and row["images"] <= most_images))
+    ]
+    return statistics.mean(values[-max(1, math.ceil(TAIL * len(values))) :]) if values else None
+
+
+def better(name: str) -> str:
+    """Return ``lower``, ``higher`` or ``""`` for a logged scalar. Losses have no better value: two players share them."""
+    if name.removeprefix("metric/") in VALUES:
+        way = direction(name.removeprefix("metric/"))
+        return way if way in ("lower", "higher") else ""
+    return "lower" if name in LOWER else "higher" if name in HIGHER else ""
