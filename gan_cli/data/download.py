@@ -115,7 +115,7 @@ def reason_of(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    return textwrap.shorten(text.split(" Deleted download")[0], MAX_REASON, placeholder=" ...")  # pooch's advice is cut off
+    return textwrap.shorten(text.split(". Deleted download")[0], MAX_REASON, placeholder=" ...")  # pooch's advice is cut off
 
 
 def unpack(archive: Path, folder: Path) -> Path:
