@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -114,8 +115,7 @@ def translation_files(
         image_size, load_size, flip, channels, fit, memory_gb, on_bad_image: see :class:`TranslationOptions`.
 
     Raises:
-        ConfigError: ``load_size`` is smaller than ``image_size``.
-        DataError: files cannot be read.
+        ConfigError, DataError: ``load_size`` is smaller than ``image_size``; files cannot be read.
     """
     jitter = make_jitter(load_size, image_size, flip)
     found = [
@@ -130,29 +130,26 @@ def translation_files(
         identities.append(fingerprint(repr(files.samples), files.digest(), *files.shape, files.fit, repr(files.parts)))
         streams.append((keys, as_dataset(files, images, labels=None, class_names=[], fingerprint=identities[-1])))
 
-    def make_held_out() -> TranslationDataset:
-        assert held_out is not None
-        return translation_files(
-            find,
-            split=held_out,
-            held_out=None,
-            hint=hint,
-            image_size=image_size,
-            load_size=None,
-            flip=False,
-            channels=channels,
-            fit=fit,
-            memory_gb=0.0,  # decoded when asked for, since only a few are shown
-            on_bad_image=on_bad_image,
-        )
-
+    make_held_out = partial(
+        translation_files,
+        find,
+        held_out=None,
+        hint=hint,
+        image_size=image_size,
+        load_size=None,
+        flip=False,
+        channels=channels,
+        fit=fit,
+        memory_gb=0.0,  # decoded when asked for, since only a few are shown
+        on_bad_image=on_bad_image,
+    )
     return TranslationDataset(
         streams,
         image_size=image_size,
         channels=channels,
         jitter=jitter,
         fingerprint=fingerprint(*identities, image_size, flip),
-        held_out=None if held_out is None else make_held_out,
+        held_out=None if held_out is None else partial(make_held_out, split=held_out),
     )
 
 
