@@ -793,7 +793,7 @@ REFUSED = {
         ["run_dir=run", "features=inception", "features.weights=no.pth"], 66, r"\(features\.weights=no\.pth\)",
     ),
     "wrong inception": (
-        ["run_dir=run", "features=inception", "features.weights=fake.npz"], 65, r"begins with.*not 6726825d",
+        ["run_dir=run", "features=inception", "features.weights=fake.npz"], 65, r"sha256.*not 6726825d",
     ),
     "no lpips": (
         ["run_dir=run", "metrics=[lpips]"], 66, r"alexnet.*cannot.*lpips\.weights=PATH,",

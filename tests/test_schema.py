@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import pytest
 import yaml
@@ -343,10 +343,17 @@ def test_there_are_targets_to_compare() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_source_and_import_agree(target: str) -> None:
     module, _, name = target.rpartition(".")
-    signature = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+    found = getattr(importlib.import_module(module), name)
+    expected: list[tuple[str, bool]] = []
+    for p in inspect.signature(found).parameters.values():
+        if p.kind is p.VAR_KEYWORD:  # **options: Unpack[Options]
+            (options,) = get_args(get_type_hints(found)[p.name])
+            expected += [(key, False) for key in get_type_hints(options)]
+        else:
+            expected.append((p.name, p.default is p.empty))
     known = schema.parameters(target)
     assert known is not None
-    assert [(n, p.required) for n, p in known.items()] == [(p.name, p.default is p.empty) for p in signature]
+    assert [(n, p.required) for n, p in known.items()] == expected
 
 
 PLUGINS = [ROOT / name for name in ("losses.py", "penalties.py", "objective.py", "optimizers.py", "schedules.py")] + [

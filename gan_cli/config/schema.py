@@ -175,19 +175,31 @@ class _Source(dict[str, Any]):
         for base in node.bases:
             if isinstance(base, ast.Name) and base.id in self.definitions:
                 found |= self.parameters(base.id) or {}
-        if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+        optional = any(keyword.arg == "total" for keyword in node.keywords)  # class Options(TypedDict, total=False)
+        if optional or any("dataclass" in ast.unparse(d) for d in node.decorator_list):
             for item in node.body:
                 if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                    found[item.target.id] = Parameter(self.type_of(item.annotation), item.value is None)
+                    found[item.target.id] = Parameter(self.type_of(item.annotation), item.value is None and not optional)
         return found
 
     def _arguments(self, args: ast.arguments, skip: int) -> dict[str, Parameter] | None:
+        shared: dict[str, Parameter] | None = {}
         if args.kwarg is not None:
+            shared = self._unpacked(args.kwarg.annotation)
+        if shared is None:
             return None
         positional = [*args.posonlyargs, *args.args]
         defaults: list[ast.expr | None] = [None] * (len(positional) - len(args.defaults)) + list(args.defaults)
         pairs = [*zip(positional, defaults, strict=True), *zip(args.kwonlyargs, args.kw_defaults, strict=True)][skip:]
-        return {a.arg: Parameter(self.type_of(a.annotation), default is None) for a, default in pairs}
+        return {a.arg: Parameter(self.type_of(a.annotation), default is None) for a, default in pairs} | shared
+
+    def _unpacked(self, annotation: ast.expr | None) -> dict[str, Parameter] | None:
+        """The arguments behind ``**options: Unpack[Options]``; None for any other ``**options``."""
+        match annotation:
+            case ast.Subscript(value=ast.Name(id="Unpack"), slice=ast.Name(id=name)):
+                module = self.module if name in self.definitions else self.imports[name][0]
+                return _Source.of(str(module)).parameters(name)
+        return None
 
 
 def _from_object(obj: Any) -> dict[str, Parameter] | None:

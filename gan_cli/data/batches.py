@@ -1,4 +1,4 @@
-"""An endless stream of batches whose order depends only on the seed and the position, so that it can start anywhere."""
+"""Endless batches. Their order depends only on the seed and the position, so that a stream can start anywhere."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ from gan_cli.randomness import derive
 from gan_cli.system.errors import ConfigError, GanError, MemoryFullError
 from gan_cli.system.signals import SIGNALS
 
-Source = Generator[tuple[Tensor, Tensor | None], None, None]  # (B, ...) and int64 (B,), anywhere
-PATIENCE = 600.0  # seconds that a batch may take to decode
+Source = Generator[tuple[Tensor, Tensor | None], None, None]  # samples (B, ...) and labels int64 (B,), on any device
+DECODE_TIMEOUT_S = 600.0  # seconds that a batch may take to decode
 
 
 class Batches:
-    """Iterator over batches of any data set, without end.
+    """Endless iterator over batches of any data set.
 
     Position p of a stream is the sample at offset ``p % N`` of a permutation made from the seed and the epoch ``p // N``.
-    A batch may run across the end of an epoch: no sample is dropped, none is seen twice in an epoch. The streams of an
-    unpaired set have orders of their own. Jitter is a function of the seed, the stream and the position of the batch.
+    A batch may span two epochs: no sample is dropped, none is seen twice in an epoch. Each stream of an unpaired set has
+    its own order. Jitter is a function of the seed, the stream and the position of the batch.
 
     * An :class:`ImageDataset`: ``image``, and int64 ``label`` (B,) unless the set is unlabelled.
     * A :class:`TranslationDataset`: ``source`` and ``target``, or ``a`` and ``b``.
 
-    Of ``world`` processes each has an iterator over its part of every batch, and reads nothing else.
+    Each of ``world`` processes has an iterator over its part of every batch, and reads nothing else.
 
-    Images are float32 (B, C, H, W) in [-1, 1]; samples that are float32 in the data set stay as they are. Everything is
+    Images are float32 (B, C, H, W) in [-1, 1]; float32 samples of the data set are not changed. Everything is
     on ``device``.
 
     Args:
-        dataset: what to serve. A set in memory is moved to an accelerator where it fits easily.
-        batch_size: samples per batch and stream, of all processes together, at most the length of the shortest stream.
-        seed: of the order and the jitter.
-        device: where the batches go.
-        position: samples of each stream served before, the ``position`` of the iterator to continue.
-        workers: processes that decode files, shared among the streams; no effect on the images, nor on a set in memory.
-        rank, world: this process and the number of them, which divides ``batch_size``.
+        dataset: the samples. A set in memory is moved to an accelerator if it fits into half of the free memory there.
+        batch_size: samples per batch and stream, over all processes, at most the length of the shortest stream.
+        seed: the seed of the order and the jitter.
+        device: the device of the batches.
+        position: samples of each stream served before: the ``position`` of the iterator to resume.
+        workers: processes that decode files, divided among the streams. They change no image. A set in memory needs none.
+        rank, world: the rank of this process and the number of processes, which divides ``batch_size``.
 
     Attributes:
-        waited: seconds that the batches took the caller, all together.
-        workers: as given.
-        resident: whether what is in memory is that of ``device``: it fits into half of what is free there.
+        waited: seconds that the caller has spent in ``next``.
+        workers: the argument.
+        resident: whether data sets in memory lie in the memory of ``device``.
 
     Raises:
         ConfigError: ``batch_size`` is larger than the data set.
@@ -120,7 +120,7 @@ class Batches:
         return batch
 
     def close(self) -> None:
-        """Ends the worker processes, if any. The iterator cannot be used after that."""
+        """End the worker processes, if any. The iterator cannot be used afterwards."""
         for source in self._sources:
             source.close()
 
@@ -145,7 +145,7 @@ class Batches:
 
 
 def permutation(n: int, *, seed: int, epoch: int) -> Tensor:
-    """The order of one epoch, a function of its arguments only. Returns int64 (n,)."""
+    """The order of one epoch, int64 (n,): a function of its arguments only."""
     generator = torch.Generator().manual_seed(derive(seed, "data", epoch))
     return torch.randperm(n, generator=generator)
 
@@ -165,14 +165,14 @@ def index_batches(n: int, batch_size: int, *, seed: int, position: int, device: 
 
 
 def _on(device: torch.device, values: Tensor) -> Tensor:
-    """``values`` on ``device``, without waiting for it."""
+    """Copy ``values`` to ``device`` without synchronising with it."""
     if device.type == "cuda" and not values.is_cuda:
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
 
 def _fits(size_bytes: int, device: torch.device) -> bool:
-    """Whether a set can live on ``device`` and leave most of it to the training."""
+    """Whether a data set needs at most half of the free memory of ``device``."""
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     elif device.type == "mps":
@@ -183,18 +183,18 @@ def _fits(size_bytes: int, device: torch.device) -> bool:
 
 
 def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers: int) -> Iterator[Tensor]:
-    """``dataset.batch`` of each item of ``order``, computed ahead by processes.
+    """Yield ``dataset.batch`` of each item of ``order``, computed ahead by worker processes.
 
-    Batches come through one pipe for each process: a process that dies ends its pipe, so that this is never waited for, and
-    neither shared memory nor locks can fill up or stay behind. All processes are gone when the iterator is closed, and
-    they go by themselves when this process dies.
+    Each worker has one pipe. A killed worker closes its pipe, so that it is noticed at once; shared memory and locks, which
+    could fill up or stay behind, are not used. The workers end when the iterator is closed or this process is killed.
+    torch's DataLoader costs this process twice the CPU time per batch, and raises from a signal handler at any line.
 
     Raises:
-        GanError: whatever ``dataset.batch`` raised.
-        MemoryFullError: a process cannot be started, or was killed.
+        GanError: an error of ``dataset.batch``.
+        MemoryFullError: a worker cannot be started, or was killed.
     """
     with ExitStack() as stack:
-        atexit.register(stack.close)  # before multiprocessing's own, which would wait for them: they ignore SIGTERM
+        atexit.register(stack.close)  # runs before that of multiprocessing, which would wait for workers that ignore SIGTERM
         stack.callback(atexit.unregister, stack.close)
         pipes = []
         try:
@@ -202,7 +202,7 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
                 ours, theirs = Pipe()
                 pipes.append(stack.enter_context(ours))
                 process = Process(target=_decode, args=(dataset, theirs, ours), daemon=True)
-                before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process ignores them
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the worker ignores them
                 try:
                     with theirs:
                         process.start()
@@ -217,9 +217,9 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
             for pipe in pipes:
                 pipe.send(next(order).numpy())
             for pipe in cycle(pipes):
-                if not pipe.poll(PATIENCE):
+                if not pipe.poll(DECODE_TIMEOUT_S):
                     raise MemoryFullError(
-                        "a process that decodes images does not answer", "workers", "Look at the disk, or set workers=0"
+                        "a process that decodes images does not answer", "workers", "Check the disk, or set workers=0"
                     )
                 result = pipe.recv()
                 if isinstance(result, tuple):
@@ -238,16 +238,16 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
 
 
 def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None:
-    """What a process runs. Arrays travel by value; tensors would go through shared memory.
+    """Main function of a worker. It sends arrays by value; tensors would go through shared memory.
 
-    A list of shape and type announces the bytes of an array, which are read into their place; a tuple is an error.
+    A list of shape and dtype is followed by the bytes of an array; a tuple is an error.
     """
-    others.close()  # of the parent, or this process would not see the end of it
-    for number in SIGNALS:  # sent to every process of the job; only the parent answers
+    others.close()  # the end of the parent: while it is open here, this worker would not notice that the parent ended
+    for number in SIGNALS:  # a scheduler sends them to every process of a job; only the parent handles them
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     torch.set_num_threads(1)
-    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent has ended
         while True:
             indices = torch.from_numpy(pipe.recv())
             try:

@@ -1,4 +1,4 @@
-"""What every data set is: samples of one shape, asked for by index, in one stream or in two."""
+"""The interfaces of data sets: samples of one shape, read by index, in one stream or in two."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 
 class ImageDataset(Protocol):
-    """A set of images of one size, each with an optional label. Nothing here is random: the order is made elsewhere.
+    """Images of one size, each with an optional label, in a fixed order.
 
     Attributes:
         image_size: side in pixels.
         channels: 1 (grey) or 3 (RGB); twice as many for pairs.
-        shape: of one sample, (C, H, W).
+        shape: (C, H, W), of one sample.
         labels: int64 (N,) on the CPU, or None for an unlabelled set.
         class_names: one name per class, in label order; empty for an unlabelled set.
-        fingerprint: hex digest of the data and of how it is fitted; another one means other images.
+        fingerprint: hex digest of the data and the fitting options; it changes when the images do.
     """
 
     image_size: int
@@ -41,14 +41,14 @@ class ArrayDataset:
     """An :class:`ImageDataset` held in memory, or samples of any other shape.
 
     Args:
-        images: uint8 (N, C, H, H), or float32 (N, ...), which is served as it is. N is at least 1.
+        images: uint8 (N, C, H, H), or float32 (N, ...), which is served unchanged. N is at least 1.
         labels: integers (N,), or None.
         class_names: one name per class.
         fingerprint: see :func:`fingerprint`.
 
     Attributes:
-        shape: of one sample.
-        image_size, channels: of (N, C, H, H) only.
+        shape: the shape of one sample.
+        image_size, channels: set for images (N, C, H, H) only.
     """
 
     image_size: int
@@ -75,11 +75,11 @@ class ArrayDataset:
 
 
 class Jitter:
-    """Random jitter (Isola et al. 2017, section 6.2): images kept larger than they are used, cut and mirrored at random.
+    """Random jitter (Isola et al. 2017, section 6.2): images are stored larger than they are used, cut and mirrored at random.
 
     Args:
-        load_size: side of the images as they are kept, at least ``image_size``; None if they are not cut.
-        image_size: side of the images as they are used.
+        load_size: side in pixels of the stored images, at least ``image_size``; None if they are not cut.
+        image_size: side in pixels of the images as they are used.
         flip: whether each is mirrored left to right with probability 1/2.
     """
 
@@ -88,11 +88,11 @@ class Jitter:
         assert self.load_size >= image_size, (load_size, image_size)
 
     def __call__(self, images: Tensor, generator: torch.Generator, rank: int = 0, world: int = 1) -> Tensor:
-        """Cuts and mirrors every image on its own, all its channels alike.
+        """Cut and mirror each image independently, all its channels alike.
 
         Args:
             images: (B, C, S, S) of any type on any device, S the ``load_size``.
-            generator: of the CPU. The draws depend on B * world only.
+            generator: a generator of the CPU. The draws depend on B * world only.
             rank, world: ``images`` are part ``rank`` of the ``world`` equal parts of a batch.
 
         Returns:
@@ -115,19 +115,19 @@ class Jitter:
 
 
 class TranslationDataset:
-    """Images of two kinds, to be translated into each other: pairs in one stream, or two domains in a stream each.
+    """Images of two domains, to be translated into each other: pairs in one stream, or one stream for each domain.
 
     * Paired: one stream ``(("source", "target"), dataset)`` whose images have 2 * ``channels`` channels, those of the
       source first, so that both are cut and mirrored alike.
-    * Unpaired: two streams ``(("a",), dataset)`` and ``(("b",), dataset)``, each of its own length and order.
+    * Unpaired: two streams ``(("a",), dataset)`` and ``(("b",), dataset)``, each with its own length and order.
 
     Args:
-        streams: as above. Their images are of the side that ``jitter`` cuts from, or of ``image_size`` without one.
+        streams: as above. The side of their images is the ``load_size`` of ``jitter``, or ``image_size`` without one.
         image_size: side in pixels of the images as they are served.
-        channels: of one image, 1 or 3.
-        jitter: what is done to every image each time that it is served, or None.
+        channels: 1 or 3, of one image.
+        jitter: the random jitter of every image each time it is served, or None.
         fingerprint: see :func:`fingerprint`.
-        held_out: makes the held-out part, or None if there is none.
+        held_out: builds the held-out part; None if there is none.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class TranslationDataset:
 
 
 def fingerprint(*parts: np.ndarray | str | int | None) -> str:
-    """Hashes the source arrays and whatever decides how they are shown. Returns 32 hex digits."""
+    """Hash the source arrays and the options that decide how they look. Returns 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):

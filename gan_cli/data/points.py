@@ -1,4 +1,4 @@
-"""Points drawn from a known density, in the place of images."""
+"""Points drawn from a known density, in place of images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def points(*, density: GaussianMixture, dim: PositiveInt, n: PositiveInt = 100_0
     """``n`` independent points of ``density``, float32 (n, dim), not scaled.
 
     Args:
-        density: where they come from.
-        dim: their number of coordinates, which must be that of the density; models read it from here.
-        n: how many. With a finite number D learns this sample in the end, so it is large.
-        seed: which sample.
+        density: the density.
+        dim: number of coordinates, which must be that of the density; models read it from here.
+        n: number of points. It is large, because D would overfit a small sample.
+        seed: the seed of the sample.
 
     Raises:
         ValueError: ``dim`` is not that of the density.

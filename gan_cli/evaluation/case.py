@@ -45,9 +45,12 @@ log = logging.getLogger("gan_cli")
 WITHOUT = "or leave lpips out of metrics="
 TORCHVISION = "https://download.pytorch.org/models/"
 TRUNKS = {
-    "alex": WeightFile("alexnet-owt-7be5be79.pth", f"{TORCHVISION}alexnet-owt-7be5be79.pth", "7be5be79"),
-    "vgg": WeightFile("vgg16-397923af.pth", f"{TORCHVISION}vgg16-397923af.pth", "397923af"),
-    "squeeze": WeightFile("squeezenet1_1-b8a52dc0.pth", f"{TORCHVISION}squeezenet1_1-b8a52dc0.pth", "b8a52dc0"),
+    net: WeightFile(name, TORCHVISION + name, sha256)
+    for net, name, sha256 in [
+        ("alex", "alexnet-owt-7be5be79.pth", "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02"),
+        ("vgg", "vgg16-397923af.pth", "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"),
+        ("squeeze", "squeezenet1_1-b8a52dc0.pth", "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b"),
+    ]
 }
 # The authors' repository at a fixed commit.
 ZHANG = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/"

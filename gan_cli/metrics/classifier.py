@@ -1,4 +1,4 @@
-"""A classifier of the data set itself, for MNIST-like sets: FID, IS, precision and recall in seconds, without a network."""
+"""A classifier trained on the data set, for MNIST-like sets: FID, IS, precision and recall in seconds, without a download."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from gan_cli.randomness import derive
 from gan_cli.ranges import PositiveInt, Width
 from gan_cli.system.errors import ConfigError
 
-RECIPE = 1  # another one is another classifier
-SIDE = 32  # pixels of what it looks at
-THREADS = 1  # of training: sums come out the same on any number of cores, and small batches gain little from more
-BATCH = 128
-LEARNING_RATE = 5e-3  # the largest, after a fifth of the steps
-WEIGHT_DECAY = 1e-2
-SHIFT = 1  # pixels at most, by which batches are moved while it is trained
-BUDGET = 240_000  # images shown where epochs is null ...
-MAX_EPOCHS = 30  # ... and at most this often each
-HELD_OUT = 10  # where there is no test part, every tenth image of each class
+RECIPE_VERSION = 1  # part of the cache key; raise it when the training changes
+SIDE = 32  # pixels, side of the input images
+THREADS = 1  # threads of the training, so that its result does not depend on the number of cores
+BATCH = 128  # images per training step
+LEARNING_RATE = 5e-3  # the maximum, reached after a fifth of the steps
+WEIGHT_DECAY = 1e-2  # of AdamW
+MAX_SHIFT = 1  # pixels by which training batches are moved at random
+BUDGET = 240_000  # images shown in all if epochs is null
+MAX_EPOCHS = 30  # times that an image is shown at most if epochs is null
+HELD_OUT = 10  # every tenth image of each class is held out if there is no test part
 CHUNK = 1024  # images read at a time
-CPU_BATCH = 64  # images at a time: what they become fits in the processor's cache
+CPU_BATCH = 64  # images per forward pass on a CPU: their activations fit in its cache
 log = logging.getLogger("gan_cli")
 
 
 class Network(nn.Module):
     """Four 3x3 convolutions with batch normalisation and ReLU; the average over the last map is the feature vector.
 
-    Maxima are taken before the normalisation, which then has a quarter of the work.
+    Max pooling comes before the normalisation, which then has a quarter of the work.
 
     Args:
-        channels: of the images, 1 or 3. num_classes: logits.
-        width: channels of the first convolution; each of the next has twice as many.
+        channels: 1 or 3, of the images.
+        num_classes: number of logits.
+        width: channels of the first convolution; each further one doubles them.
     """
 
     def __init__(self, channels: int, num_classes: int, width: int) -> None:
@@ -50,7 +51,7 @@ class Network(nn.Module):
         layers: list[nn.Module] = []
         for before, after in pairwise([channels, width, 2 * width, 4 * width, 8 * width]):
             layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(after), nn.ReLU()]
-        del layers[-3]  # the last map is averaged as it is
+        del layers[-3]  # no pooling before the average
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(8 * width, num_classes)
 
@@ -61,20 +62,20 @@ class Network(nn.Module):
 
 
 class Classifier:
-    """A small convolutional network, trained once on the labelled images of the data set and kept in the cache.
+    """Features of a small convolutional network, trained once on the labelled images of the data set and cached.
 
-    Its FID and IS are computed as with Inception (Heusel et al. 2017; Salimans et al. 2016) but from what this network
-    has learned: they rank models of one data set and cannot be compared with numbers of any other network.
+    Its FID and IS are computed as with Inception (Heusel et al. 2017; Salimans et al. 2016), but from the features of this
+    network. They rank models of one data set and cannot be compared with numbers of any other network.
 
-    The training is a function of the images and these arguments: seeded, on one thread of the CPU. Processors of
-    another kind may round differently; ``features_hash`` in the protocol tells.
+    The training is a function of the images and these arguments: seeded, on one thread of the CPU. Other processors may
+    round differently, which ``features_hash`` in the protocol shows.
 
     Args:
-        epochs: how often each training image is shown. null: 240,000 images in all, none more than 30 times.
-        width: features are 8 times as many.
-        labelled: gives the images of ``"train"``, and of ``"test"`` to measure accuracy on, or None for a tenth of
-            the former.
-        folder: where the trained network is kept.
+        epochs: times that each training image is shown. null: 240,000 images in all, none more than 30 times.
+        width: channels of the first convolution; there are 8 times as many features.
+        labelled: returns the images of ``"train"``, and of ``"test"`` for the accuracy; None: a tenth of the training
+            images are held out for it.
+        folder: the cache folder.
 
     Raises:
         ConfigError: the images have no labels, or fewer than two classes.
@@ -100,7 +101,7 @@ class Classifier:
         channels = 1 if train.channels == 1 else 3
         epochs = epochs or max(1, min(MAX_EPOCHS, round(BUDGET / len(train))))
         key = {
-            "recipe": RECIPE,
+            "recipe": RECIPE_VERSION,
             "train": train.fingerprint,
             "test": None if test is None else test.fingerprint,
             "channels": channels,
@@ -133,7 +134,7 @@ class Classifier:
         }
 
     def to(self, device: torch.device) -> Self:
-        """Moves it, and returns it."""
+        """Move the network, and return self."""
         self._network.to(device)
         return self
 
@@ -149,7 +150,7 @@ def canonical(images: Tensor, channels: int) -> Tensor:
     """uint8 (N, C, H, W) to uint8 (N, channels, 32, 32), on the same device.
 
     Smaller images are centred on black (28 becomes 32 as with ``dataset.fit=pad``), but those of 16 pixels and less are
-    enlarged by a whole factor first. Larger ones are reduced to 32 pixels by the average of the area under each.
+    enlarged by a whole factor first. Larger ones are reduced to 32 pixels by area averaging.
     """
     images = to_channels(images, channels)
     factor = SIDE // max(images.shape[-2:])
@@ -170,7 +171,7 @@ def _floats(images: Tensor) -> Tensor:
 def _train(
     train: ImageDataset, test: ImageDataset | None, channels: int, num_classes: int, epochs: int, width: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights, and their accuracy on images that they were not trained on."""
+    """Train; return the weights, and their accuracy on held-out images."""
     assert train.labels is not None
     images, labels = _read(train, channels), train.labels
     if test is None:
@@ -184,7 +185,7 @@ def _train(
         test_images, test_labels = _read(test, channels), test.labels
     total = epochs * len(images)
     minutes = "about a minute" if total > BUDGET / 3 else "some seconds"
-    log.info("the classifier of %d images in %d classes is trained once, %s", len(images), num_classes, minutes)
+    log.info("training the classifier of %d images in %d classes once, %s", len(images), num_classes, minutes)
     with _reproducible(), torch.inference_mode(False), torch.enable_grad():
         network = _fit(Network(channels, num_classes, width), images, labels, total).eval()
         with torch.no_grad():
@@ -197,7 +198,7 @@ def _train(
 
 
 def _read(dataset: ImageDataset, channels: int) -> Tensor:
-    """All images, canonical."""
+    """All images of a data set, made :func:`canonical`."""
     images = torch.empty(len(dataset), channels, SIDE, SIDE, dtype=torch.uint8)
     for indices in torch.split(torch.arange(len(dataset)), CHUNK):
         images[indices[0] : indices[-1] + 1] = canonical(dataset.batch(indices), channels)
@@ -206,19 +207,19 @@ def _read(dataset: ImageDataset, channels: int) -> Tensor:
 
 @contextmanager
 def _reproducible() -> Iterator[None]:
-    """Seeded and on a fixed number of threads within, as before after it."""
+    """Fix the seed and the number of threads within the block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive("classifier", RECIPE))
+            torch.default_generator.manual_seed(derive("classifier", RECIPE_VERSION))
             yield
     finally:
         torch.set_num_threads(threads)
 
 
 def _fit(network: Network, images: Tensor, labels: Tensor, total: int) -> Network:
-    """AdamW with one cycle of the learning rate, until ``total`` images were shown."""
+    """Train with AdamW and one cycle of the learning rate until ``total`` images were shown."""
     network = network.to(memory_format=torch.channels_last)
     batch = min(BATCH, len(images))
     steps = max(total // batch, 10)  # the cycle needs a few
@@ -229,7 +230,7 @@ def _fit(network: Network, images: Tensor, labels: Tensor, total: int) -> Networ
         if len(order) < batch:
             order = torch.cat([order, torch.randperm(len(images))])
         chosen, order = order[:batch], order[batch:]
-        down, right = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
+        down, right = torch.randint(-MAX_SHIFT, MAX_SHIFT + 1, (2,)).tolist()
         moved = images[chosen].roll((down, right), (2, 3))
         loss = F.cross_entropy(network(_floats(moved))[1], labels[chosen])
         optimizer.zero_grad()

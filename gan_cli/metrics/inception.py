@@ -15,7 +15,7 @@ from gan_cli.system.errors import DataError
 WEIGHTS = WeightFile(
     name="weights-inception-2015-12-05-6726825d.pth",
     url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
-    sha256="6726825d",
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
 )
 CPU_BATCH_SIZE = 8  # images per pass; 32 are a quarter slower on a CPU
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
-import sys
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from gan_cli.data import cifar10 as cifar10_module
 from gan_cli.data.cifar10 import ARCHIVE, FILES, FOLDER, cifar10
 from gan_cli.system.errors import DataError, NotFoundError
 
@@ -108,7 +108,7 @@ def test_a_damaged_batch_is_named(tmp_path: Path, content: bytes) -> None:
 
 def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     write_archive(tmp_path, {name: content for name, content in contents().items() if name != "data_batch_5"})
-    with pytest.raises(DataError, match=f"data_batch_5 missing.*{ARCHIVE}"):
+    with pytest.raises(DataError, match=f"{ARCHIVE}: data_batch_5"):
         cifar10(root=str(tmp_path))
     whole = (tmp_path / ARCHIVE).read_bytes()
     for content in (whole[: len(whole) // 2], b"<html>", b""):
@@ -117,18 +117,22 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
             cifar10(root=str(tmp_path))
 
 
-def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(root: str, *, download: bool) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=SimpleNamespace(CIFAR10=fail)))
-    with pytest.raises(NotFoundError, match="data_batch_1.*no network.*dataset=digits"):
+def test_download(tmp_path: Path, web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(web.folder, contents())
+    archive = (web.folder / ARCHIVE).read_bytes()
+    monkeypatch.setattr(cifar10_module, "SERVER", web.url)
+    with pytest.raises(NotFoundError) as error:
         cifar10(root=str(tmp_path / "data"))
-    assert not list(tmp_path.iterdir())
-
-    def download(root: str, *, download: bool) -> None:
-        write_archive(Path(root), contents())
-
-    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=SimpleNamespace(CIFAR10=download)))
+    found = hashlib.md5(archive).hexdigest()
+    assert all(part in str(error.value) for part in ("data_batch_1", ARCHIVE, cifar10_module.HASH, found, "dataset=digits"))
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(cifar10_module, "HASH", f"md5:{found}")
     assert len(cifar10(root=str(tmp_path / "data"))) == 50
     assert os.listdir(tmp_path / "data") == [ARCHIVE]
+
+
+@pytest.mark.slow
+def test_the_known_hash_is_that_of_torchvision() -> None:
+    from torchvision.datasets import CIFAR10
+
+    assert (f"{cifar10_module.SERVER}/{ARCHIVE}", cifar10_module.HASH) == (CIFAR10.url, f"md5:{CIFAR10.tgz_md5}")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import shutil
 import struct
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gan_cli.data.idx import fashion_mnist, kmnist, mnist
+from gan_cli.data.idx import FILES, SETS, fashion_mnist, kmnist, mnist
 from gan_cli.system.errors import DataError, NotFoundError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -41,11 +40,6 @@ def write(root: Path, name: str = "MNIST", *, packed: bool = True) -> Path:
 
 def listing(root: Path) -> list[tuple[str, int, int]]:
     return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*"))
-
-
-def use_torchvision(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
-    datasets = SimpleNamespace(MNIST=download, FashionMNIST=download, KMNIST=download, CIFAR10=download)
-    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(datasets=datasets))
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -77,14 +71,14 @@ def test_the_unpacked_file_is_preferred(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[:-1], "its header .* asks for"),
-        (lambda content: content + b"x", "its header .* asks for"),
+        (lambda content: content[:-1], "the header .* asks for"),
+        (lambda content: content + b"x", "the header .* asks for"),
         (lambda content: b"\0\0\x0d\x03" + content[4:], "not an IDX file"),
         (lambda content: idx(LABELS), "not an IDX file"),
         (lambda content: b"", "not an IDX file"),
         (lambda content: idx(IMAGES[:0]), "asks for"),
         (lambda content: idx(IMAGES[:20]), "30 labels for 20 images"),
-        (lambda content: struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "16 bytes that become .* are not a data set"),
+        (lambda content: struct.pack(">4B3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "the header .* asks for"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, damage: Any, message: str) -> None:
@@ -108,56 +102,67 @@ def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
         mnist(root=str(tmp_path))
 
 
-def test_a_failed_download_says_what_to_do_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(root: str, *, download: bool) -> None:
-        (Path(root) / "MNIST" / "raw").mkdir(parents=True)
-        (Path(root) / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").write_bytes(b"half")
-        raise RuntimeError("Error downloading\nno network")
+def publish(web: Any, monkeypatch: pytest.MonkeyPatch, **damaged: bytes) -> None:
+    """Put four files on the server and their hashes among the known ones; ``damaged``: contents other than these."""
+    contents = [gzip.compress(idx(array)) for array in (IMAGES, LABELS, IMAGES[:9], LABELS[:9])]
+    for name, content in zip(FILES, contents, strict=True):
+        (web.folder / f"{name}.gz").write_bytes(damaged.get(name.replace("-", "_"), content))
+    md5 = [hashlib.md5(content).hexdigest() for content in contents]
+    monkeypatch.setitem(SETS, "MNIST", SETS["MNIST"]._replace(servers=(web.url,), md5=md5))
 
-    use_torchvision(monkeypatch, fail)
+
+def test_a_download_is_read(tmp_path: Path, web: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    publish(web, monkeypatch)
+    root = tmp_path / "new" / "data"
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(LABELS[::-1])))
+    dataset = mnist(root=str(root))
+    assert dataset.labels is not None and dataset.labels.tolist() == LABELS[::-1].tolist()  # the file that was there
+    assert sorted(os.listdir(folder)) == sorted(f"{name}.gz" for name in FILES) and os.listdir(root) == ["MNIST"]
+    assert len(mnist(root=str(root), split="test", download=False)) == 9
+    assert capsys.readouterr().out == ""
+
+
+def test_another_file_is_refused_and_nothing_is_left(tmp_path: Path, web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(web, monkeypatch, t10k_labels_idx1_ubyte=b"<html>moved</html>")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFoundError) as error:
         mnist(root="new/data")
-    text = str(error.value)
-    for part in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "no network", "dataset=digits"):
-        assert part in text
-    assert str(tmp_path / "new" / "data" / "MNIST" / "raw") in text
-    assert not list(tmp_path.iterdir())
-
+    found = hashlib.md5(b"<html>moved</html>").hexdigest()
+    for part in ("train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", SETS["MNIST"].md5[3], found, "dataset=digits"):
+        assert part in str(error.value)
+    assert str(tmp_path / "new" / "data" / "MNIST" / "raw") in str(error.value) and "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "mine").mkdir()
     with pytest.raises(NotFoundError):
         mnist(root="mine")
     assert list((tmp_path / "mine").iterdir()) == []
 
 
-def test_a_download_without_the_files_or_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_torchvision(monkeypatch, lambda root, download: None)
-    with pytest.raises(NotFoundError, match="did not bring them"):
-        mnist(root=str(tmp_path / "data"))
-    with pytest.raises(NotFoundError, match="dataset.download"):
+def test_a_download_without_permission_is_refused(tmp_path: Path, web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(web, monkeypatch)
+    with pytest.raises(NotFoundError, match=r"dataset\.download"):
         mnist(root=str(tmp_path / "data"), download=False)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(NotFoundError, match="the download failed"):
         mnist(root=str(tmp_path / "file"))
 
 
-def test_a_download_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def download(root: str, *, download: bool) -> None:
-        print("noise")
-        write(Path(root))
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST"])
+@pytest.mark.skipif(not (SHARED / "MNIST").is_dir(), reason="the real files are not here")
+def test_the_known_hashes_are_those_of_the_real_files(name: str) -> None:
+    contents = [(SHARED / name / "raw" / f"{file}.gz").read_bytes() for file in FILES]
+    assert [hashlib.md5(content).hexdigest() for content in contents] == list(SETS[name].md5)
 
-    use_torchvision(monkeypatch, download)
-    root = tmp_path / "new" / "data"
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    mine = idx(LABELS[::-1])
-    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(mine))
-    dataset = mnist(root=str(root))
-    assert dataset.labels is not None and dataset.labels.tolist() == LABELS[::-1].tolist()  # the file that was there
-    assert sorted(os.listdir(folder)) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
-    assert os.listdir(root) == ["MNIST"]
-    assert capsys.readouterr().out == ""
+
+@pytest.mark.slow
+def test_the_known_hashes_are_those_of_torchvision() -> None:
+    from torchvision.datasets import KMNIST, MNIST, FashionMNIST
+
+    for source in (MNIST, FashionMNIST, KMNIST):
+        assert dict(source.resources) == dict(zip([f"{name}.gz" for name in FILES], SETS[source.__name__].md5, strict=True))
 
 
 @pytest.mark.skipif(not (SHARED / "FashionMNIST").is_dir(), reason="the real files are not here")

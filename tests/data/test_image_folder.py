@@ -339,7 +339,7 @@ def test_a_file_that_goes_while_the_folder_is_read(tmp_path: Path, monkeypatch: 
         return digest(self)
 
     monkeypatch.setattr(ImageFiles, "digest", late)
-    with pytest.raises(DataError, match=r"gone.*a\.png"):
+    with pytest.raises(DataError, match=r"removed.*a\.png"):
         image_folder(root=str(tmp_path))
 
 

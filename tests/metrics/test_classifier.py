@@ -46,7 +46,7 @@ def test_trained_once_and_the_same_from_the_cache(tmp_path: Path, caplog: pytest
     caplog.set_level(logging.INFO)
     first = make(tmp_path, test=bars(seed=1))
     assert [r.getMessage().split(":")[0] for r in caplog.records] == [
-        "the classifier of 60 images in 3 classes is trained once, some seconds",
+        "training the classifier of 60 images in 3 classes once, some seconds",
         "the classifier is trained",
     ]
     again = make(tmp_path, test=bars(seed=1))

@@ -325,7 +325,7 @@ DATA: dict[str, tuple[Harm, int]] = {
     "os.system": (config("dataset", TOUCH), 77),
     "within": (config("dataset", {"_target_": DIGITS, "image_size": TOUCH}), 77),
     "another's function": (config("dataset", {"_target_": "gan_cli.data.npz.np.load", "file": "x"}), 77),
-    "a helper of ours": (config("dataset", {"_target_": "gan_cli.data.download.ensure_files", "root": "pwned"}), 77),
+    "a helper of ours": (config("dataset", {"_target_": "gan_cli.data.download.ensure", "root": "pwned"}), 77),
     "an environment variable": (config("dataset", {"_target_": DIGITS, "split": "${oc.env:HOME}"}), 77),
     "a size": (config("dataset", {"_target_": DIGITS, "image_size": 10**6}), 76),
     "a pipe": (config("dataset", {"_target_": "gan_cli.data.npz.npz", "path": "outside/pipe"}), 66),

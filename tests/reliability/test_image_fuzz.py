@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_cli.data.image_files import BadFile, ImageFiles, decode_image, quiet, read_images
+from gan_cli.data.first_look import read_images
+from gan_cli.data.image_files import BadFile, ImageFiles, decode_image, quiet
 
 from .strangers import fresh_peak, peak  # type: ignore[import-not-found]
 
