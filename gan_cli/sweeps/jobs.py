@@ -42,10 +42,9 @@ from gan_cli.system.errors import (
 )
 from gan_cli.system.files import read_file
 from gan_cli.system.locks import is_locked
-from gan_cli.system.text import first_line, job_name
+from gan_cli.system.text import first_line, job_name, override
 
 log = logging.getLogger("gan_cli")
-SLOW_JOBS = 30  # jobs whose configs take seconds to compose
 UNSAVED = (CheckpointError, DiskError, MemoryFullError, OutputError)  # errors of a job that cannot save its state
 LOSSES = {"BrokenExecutor", "UncompletedJobError"}  # errors of joblib and submitit when a process is gone
 
@@ -137,8 +136,7 @@ class Jobs:
         self.directory = Path(chosen).expanduser()
         with read_write(self.config), open_dict(self.config):
             self.config.hydra.sweep.dir = str(self.directory)
-            if self.launcher_is("joblib") and self.config.hydra.launcher.n_jobs == -1:
-                self.config.hydra.launcher.n_jobs = self._workers()
+        self.set_workers()
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task_function, config=self.config
         )
@@ -156,19 +154,25 @@ class Jobs:
     def _refuse(self, overrides: Sequence[Override]) -> None:
         if self.config.hydra.sweep.dir == "":
             raise ConfigError("a directory is needed", "hydra.sweep.dir", "Set hydra.sweep.dir=DIR, or leave it out")
-        for override in overrides:
-            key, text = override.key_or_group, str(override.input_line)
+        for given in overrides:
+            key, text = given.key_or_group, str(given.input_line)
             if key == "run_dir":
                 raise ConfigError("each job has its own directory", text, "Set hydra.sweep.dir=DIR for all of them")
-            if key in ("sweep", "launcher") and override.is_sweep_override():
+            if key in ("sweep", "launcher") and given.is_sweep_override():
                 raise ConfigError(f"a sweep has one {key}", text, f"Choose one: {key}=NAME")
 
-    def _workers(self) -> int:
-        """The number of joblib's workers: one for each GPU that the jobs may use, or -1, one for each core."""
-        count = gpus() if self.config.device in ("auto", "cuda") else 0
-        if count:
+    def set_workers(self) -> None:
+        """Give joblib a worker for each GPU that the jobs may use, unless a number was set; else it has one for each core."""
+        launcher = self.config.hydra.launcher
+        if (
+            self.launcher_is("joblib")
+            and launcher.n_jobs == -1
+            and self.config.device in ("auto", "cuda")
+            and (count := gpus())
+        ):
+            with read_write(self.config), open_dict(self.config):
+                launcher.n_jobs = count
             log.info("jobs at a time: %d, one for each GPU (hydra.launcher.n_jobs)", count)
-        return count or -1
 
     def launcher_is(self, kind: str) -> bool:
         """``kind``: ``basic``, ``joblib`` or ``submitit``."""
@@ -186,8 +190,8 @@ class Jobs:
         """Compose the config of a job, to know its name and whether there is anything to do."""
         everything = [
             *overrides,
-            f"hydra.sweep.dir={_quoted(str(self.directory))}",
-            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(_quoted, self.fixed))}]",
+            override("hydra.sweep.dir", self.directory),
+            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(repr, self.fixed))}]",
         ]
         cfg = self.compose(everything)
         name = job_name(str(cfg.hydra.job.override_dirname))
@@ -204,8 +208,6 @@ class Jobs:
             PreemptedError: a signal ended the sweep; what ran has saved its state. GanError: or could not save it.
             ConfigError: the launcher cannot run jobs.
         """
-        if len(jobs) > SLOW_JOBS:
-            log.info("composing the configs of %d jobs", len(jobs))
         planned = [self.plan(overrides) for overrides in jobs]
         self.names += [job.name for job in planned if job.name not in self.names]
         directory.write_plan(self.directory, self.names, self.chosen)
@@ -326,8 +328,3 @@ def _stopped(sweep_dir: Path, returns: Iterable[JobReturn], is_lost: bool) -> Ga
     if is_lost:
         return PeerError(f"{what}, and one of its processes was killed", str(sweep_dir), todo)
     return PreemptedError(f"{what}, its jobs have saved their state", str(sweep_dir), todo)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
