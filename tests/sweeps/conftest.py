@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 
 @pytest.fixture
-def storages(monkeypatch: pytest.MonkeyPatch) -> dict[Path, Any]:
+def storages() -> Iterator[dict[Path, Any]]:
     """The storages of all searches of this process, by the absolute directory of the sweep."""
     from optuna.storages import InMemoryStorage
 
     made: dict[Path, Any] = {}
-    monkeypatch.setattr(
-        "gan_cli.sweeps.study.open_storage",
-        lambda options, sweep_dir: made.setdefault(sweep_dir.absolute(), InMemoryStorage()),
-    )
-    return made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "gan_cli.sweeps.study.open_storage",
+            lambda options, sweep_dir: made.setdefault(sweep_dir.absolute(), InMemoryStorage()),
+        )
+        yield made
