@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +66,28 @@ def test_a_search_that_is_repeated(trials: Any, train: Any, tmp_path: Path) -> N
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*") if path.name == "status.json"}
 
 
+def test_a_stopped_search_continues(trials: Any, train: Any, stop_at: Any, tmp_path: Path) -> None:
+    args = [*BASE, *LOSS, RATES, "model=mlp", "hydra.sweeper.n_trials=2", "hydra.sweeper.pruner_startup_trials=1"]
+    stop_at(3, signal.SIGINT)
+    stopped = train(*args, tiny="mlp", code=75)
+    assert "Traceback" not in stopped.err
+    first = trials(tmp_path / "s")
+    assert [(t.state.name, list(t.intermediate_values)) for t in first] == [("RUNNING", [2])]
+    train(*args, tiny="mlp")
+    ended = trials(tmp_path / "s")
+    assert ended[0].params == first[0].params and ended[0].state.name == "COMPLETE" and ended[1].state.name != "RUNNING"
+
+
+@pytest.mark.slow
 def test_stopped_and_continued_it_is_the_search_that_was_never_stopped(
     trials: Any, train: Any, read: Any, stop_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Down to the bits of every run, pruned ones too."""
-    args = [*BASE[:-1], *LOSS, RATES, "hydra.sweeper.n_trials=4", "hydra.sweeper.pruner_startup_trials=1"]
+    args = [*BASE[:-1], *LOSS, RATES, "model=mlp", "hydra.sweeper.n_trials=3", "hydra.sweeper.pruner_startup_trials=1"]
+    train = partial(train, tiny="mlp")
     train(*args, "hydra.sweep.dir=whole")
-    with monkeypatch.context():
-        stop_at(3, signal.SIGINT)
-        stopped = train(*args, "hydra.sweep.dir=parts", code=75)
+    stop_at(3, signal.SIGINT)
+    stopped = train(*args, "hydra.sweep.dir=parts", code=75)
     assert "Traceback" not in stopped.err
     assert [t.state.name for t in trials(tmp_path / "parts")] == ["RUNNING"]
     monkeypatch.undo()
