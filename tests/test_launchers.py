@@ -48,7 +48,7 @@ def on_a_terminal(command: list[str], cwd: Path, environment: dict[str, str]) ->
     process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=its, stdout=its, stderr=its)
     os.close(its)
     said = b""
-    with contextlib.suppress(OSError):  # nobody writes any more
+    with contextlib.suppress(OSError):  # the command has ended
         while part := os.read(ours, 65536):
             said += part
     os.close(ours)

@@ -303,7 +303,7 @@ def outcome(job: Planned, returned: JobReturn | None) -> Outcome:
             return Outcome(job.name, job.path, "complete", result, None)
         states = {DivergedError: "diverged", PreemptedError: "preempted", PrunedError: "pruned"}
         return Outcome(job.name, job.path, states.get(type(result), "failed"), None, result)
-    job = replace(job)  # as it is now
+    job = replace(job)  # read its files again
     error: GanError | None = None
     value, state = None, job.ended or "failed"
     if state == "complete" and job.config is not None:

@@ -337,7 +337,7 @@ def test_a_study_of_something_else(change: dict[str, Any], named: list[str], tmp
 
 
 def test_a_shared_storage_has_a_study_for_each_sweep(tmp_path: Path) -> None:
-    """Called like the directory, or as it is told."""
+    """Its name is that of the directory, or hydra.sweeper.study_name."""
     storage = f"sqlite:///{tmp_path}/shared.db"
     run = Objective(bowl)
     found = search(tmp_path / "a", run, storage=storage, n_trials=2)
@@ -411,7 +411,7 @@ def logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) ->
 
 @in_memory
 def test_the_best_trial_is_confirmed(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
-    """With other seeds than the trials', and beside it the default."""
+    """With other seeds than those of trials, and the default with the same seeds."""
 
     def noisy(values: dict[str, str]) -> Outcome:
         return ended(value=(9.0 if "x" not in values else float(values["x"])) + float(values.get("seed", 5)) / 100)

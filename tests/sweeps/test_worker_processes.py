@@ -46,7 +46,7 @@ def sweep_of(launcher: str, *args: str) -> list[str]:
 
 @contextmanager
 def started(cwd: Path, args: list[str], *python: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The command in a process group of its own, of which nothing is left afterwards."""
+    """The command in a new process group, all of which has ended afterwards."""
     command = [sys.executable, *(python or ("-m", "gan_cli.train")), *args]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with open(cwd / "said.txt", "w") as said:
@@ -76,7 +76,7 @@ def states(sweep: Path) -> dict[str, tuple[str, int]]:
 
 
 def alive(sweep: Path) -> list[str]:
-    """Command lines of processes in whose environment this sweep's directory is the current one."""
+    """Command lines of processes whose current directory is that of this test."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
