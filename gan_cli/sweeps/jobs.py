@@ -217,7 +217,7 @@ class Jobs:
         while todo:
             self.watch.start()
             began = time.time()
-            returns |= self._launch(todo)
+            returns |= self._launch(todo, began)
             rest = [job for job in todo if job.name not in returns and not job.has_begun(began)]
             todo = rest if self.launcher_is("joblib") and len(rest) < len(todo) else []  # after a worker was killed
         outcomes = [outcome(job, returns.get(job.name)) for job in planned]
@@ -228,7 +228,7 @@ class Jobs:
                     log.info("%s: %s", one.name, one.error)
         return outcomes
 
-    def _launch(self, batch: Sequence[Planned]) -> dict[str, JobReturn]:
+    def _launch(self, batch: Sequence[Planned], began: float) -> dict[str, JobReturn]:
         """The launcher's results by name of the job. They are missing if a process of the launcher was killed."""
         jobs, number = [job.overrides for job in batch], self.launched
         self.launched += len(batch)
@@ -248,7 +248,8 @@ class Jobs:
                 while any(is_locked(job.path) for job in batch):  # submitit's other jobs run on
                     time.sleep(0.1)
         if signals.received:
-            raise _stopped(self.directory, returns.values(), len(returns) < len(batch))
+            is_lost = any(job.has_begun(began) for job in batch if job.name not in returns)
+            raise _stopped(self.directory, returns.values(), is_lost)
         return returns
 
     @contextmanager

@@ -19,6 +19,7 @@ from gan_cli.system.locks import locked
 STOP = ".stop"  # file in the directory of a sweep: its jobs, on any machine, save and end
 POLL_S = 0.3  # seconds between two looks for it
 watched: set[Path] = set()  # directories of sweeps that this process watches
+working = threading.Event()  # set while a job runs, until its state is saved
 launcher_handler = signal.getsignal(signal.SIGTERM)  # the handler of SIGTERM while no job trains
 
 
@@ -70,7 +71,7 @@ def _watch(directory: Path) -> None:
         training = callable(handler) and handler is not launcher_handler
         if ((directory / STOP).exists() or orphaned) and training and not signals.received:
             os.kill(os.getpid(), signal.SIGTERM)
-        elif orphaned and not training:  # nothing to save
+        elif orphaned and not working.is_set():  # nothing to save
             os._exit(PreemptedError.exit_code)
 
 
@@ -85,9 +86,9 @@ def gpus() -> int:
 
 @contextmanager
 def own_gpu(directory: Path, device: str, number: int) -> Iterator[None]:
-    """Let ``cuda`` mean a GPU on which no other job of the sweep trains; if all are taken, job ``number`` shares one.
+    """Run a job within this block, with ``cuda`` a GPU on which no other job of the sweep trains.
 
-    ``device``: of the config.
+    If all are taken, job ``number`` shares one. ``device``: of the config.
     """
     count = gpus() if device in ("auto", "cuda") and signals.is_elsewhere() else 0
     with ExitStack() as held:
@@ -103,4 +104,6 @@ def own_gpu(directory: Path, device: str, number: int) -> Iterator[None]:
             else:
                 k = number % count
             torch.cuda.set_device(k)
+        working.set()
+        held.callback(working.clear)
         yield
