@@ -99,7 +99,7 @@ def reporter_of(hydra: Any, run_dir: Path) -> Callable[[int, float], bool] | Non
     """A function that reports the values of a job to its search; None outside a search."""
     if not str(hydra.sweeper._target_).endswith(".OptunaSweeper"):
         return None
-    from gan_cli.sweeps.search import Options, reporter
+    from gan_cli.sweeps.study import Options, reporter
 
     options = Options.checked(OmegaConf.to_container(hydra.sweeper))  # type: ignore[arg-type]
     return reporter(options, run_dir.parent, run_dir.name)

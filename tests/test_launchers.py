@@ -15,26 +15,28 @@ import pytest
 
 from .conftest import TINY, quick  # type: ignore[import-not-found]
 
-SWEEP = ["-m", *TINY["dcgan"], "seed=0,1", "total_steps=2"]
+LAUNCHER = {"joblib": ["launcher=joblib", "hydra.launcher.n_jobs=2"], "submitit": ["launcher=submitit_local"]}
 
 
-@pytest.mark.parametrize("name", quick(["joblib", "submitit"], "joblib"))
-def test_the_same_as_one_job_after_the_other(name: str, train: Any, read: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "seeds"), quick([("joblib", "0"), ("joblib", "0,1"), ("submitit", "0,1")], ("joblib", "0")))
+def test_the_same_as_one_job_after_the_other(name: str, seeds: str, train: Any, read: Any, tmp_path: Path) -> None:
+    """A process for each job imports torch, so the quick case has one job."""
     if (
         importlib.util.find_spec("hydra_plugins") is None
         or importlib.util.find_spec(f"hydra_plugins.hydra_{name}_launcher") is None
     ):
         pytest.skip(f"hydra-{name}-launcher is not installed")
-    launcher = {"joblib": ["launcher=joblib", "hydra.launcher.n_jobs=2"], "submitit": ["launcher=submitit_local"]}
-    rest = [argument for argument in SWEEP if argument != "threads=1"]  # which the presets set
-    command = [sys.executable, "-m", "gan_cli.train", *rest, *launcher[name], "hydra.sweep.dir=launched"]
+    sweep = ["-m", *TINY["dcgan"], f"seed=choice({seeds})", "loss=hinge", "total_steps=2"]
+    rest = [argument for argument in sweep if argument != "threads=1"]  # which the presets set
+    command = [sys.executable, "-m", "gan_cli.train", *rest, *LAUNCHER[name], "hydra.sweep.dir=launched"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     code, said = on_a_terminal(command, tmp_path, environment)
     assert code == 0, said
-    assert "2 of 2 complete" in said and "generator:" not in said, "the table, and not what each job says for itself"
-    train(*SWEEP, "hydra.sweep.dir=one_by_one")
+    jobs = len(seeds.split(","))
+    assert f"{jobs} of {jobs} complete" in said and "generator:" not in said, "the table, and not the log of each job"
+    train(*sweep, "hydra.sweep.dir=one_by_one")
     names = sorted(path.name for path in (tmp_path / "one_by_one").iterdir() if path.is_dir())
-    assert len(names) == 2
+    assert len(names) == jobs
     for job in names:
         read.assert_same(tmp_path / "one_by_one" / job, tmp_path / "launched" / job)
         assert "To continue it: " in (tmp_path / "launched" / job / "train.log").read_text()
@@ -46,15 +48,15 @@ def on_a_terminal(command: list[str], cwd: Path, environment: dict[str, str]) ->
     process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=its, stdout=its, stderr=its)
     os.close(its)
     said = b""
-    with contextlib.suppress(OSError):  # nobody writes any more
+    with contextlib.suppress(OSError):  # the command has ended
         while part := os.read(ours, 65536):
             said += part
     os.close(ours)
     return process.wait(300), said.decode()
 
 
-def test_a_failure_is_said_in_one_line(tmp_path: Path) -> None:
-    """It comes from another process, as an exception."""
+def test_an_error_from_another_process_is_the_same() -> None:
+    """It comes as a pickled exception."""
     import pickle
 
     from gan_cli.system.errors import ConfigError

@@ -25,6 +25,9 @@ from gan_cli.system.errors import (
 from gan_cli.system.text import first_line
 
 CONFIG_PACKAGE = "gan_cli.conf"
+REMOVED_KEYS = {  # key -> what to do instead
+    "hydra.sweeper.retry_failed": "Move optuna.db away: the same command draws the values again and keeps finished runs"
+}
 
 
 def compose(config_name: str, overrides: list[str], config_dir: str | None) -> DictConfig:
@@ -118,6 +121,8 @@ def _missing_option(error: MissingConfigException) -> ConfigError:
 
 def _unknown_key(key: str, config_name: str) -> ConfigError:
     """The error for an unknown key, with the nearest key of its section, else of the config, else all keys of its section."""
+    if key in REMOVED_KEYS:
+        return ConfigError("this key was removed", key, REMOVED_KEYS[key])
     keys = _all_keys(config_name, key)
     parent = key.rpartition(".")[0]
     beside = [k for k in keys if k.rpartition(".")[0] == parent]
@@ -130,12 +135,13 @@ def _all_keys(config_name: str, unknown: str) -> list[str]:
     """All keys and groups of the config, composed with the group options of the command line but without ``unknown``."""
     from gan_cli.config.plain import flatten
 
-    choices = [a for a in sys.argv[1:] if re.fullmatch(r"\w+=[\w-]+", a) and not a.startswith(f"{unknown}=")]
+    choices = [a for a in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w-]+", a) and not a.startswith(f"{unknown}=")]
     config_dir = next((b for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")), None)
     for overrides in (choices, []):
         try:
             plain = OmegaConf.to_container(compose(config_name, overrides, config_dir), resolve=False)
-            keys = [k for k in flatten(plain) if not k.startswith("hydra.") and not k.endswith("_target_")]
+            inside = [k for k in flatten(plain) if k.startswith("hydra.") == unknown.startswith("hydra.")]
+            keys = [k for k in inside if not k.endswith("_target_")]
             return list(dict.fromkeys([*(k.split(".")[0] for k in keys), *keys]))
         except Exception as problem:
             logging.getLogger("gan_cli").debug("the config cannot be composed with %s: %s", overrides, problem)

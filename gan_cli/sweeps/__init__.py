@@ -1,1 +1,1 @@
-"""Sweeps: many runs from one command, found again by the same command."""
+"""``gan-train -m``: grids of jobs and searches."""

@@ -1,21 +1,14 @@
-"""What all sweeps share: jobs that are finished stay as they are, broken ones go on, and it is said.
-
-Hydra finds the sweepers in ``hydra_plugins/gan_cli_sweepers``.
-"""
+"""The jobs of a sweep: finished ones are skipped, interrupted ones resume, and one that fails stops no other."""
 
 from __future__ import annotations
 
 import logging
-import math
-import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import yaml
@@ -25,15 +18,14 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
 from gan_cli.config.plain import differences, is_among
 from gan_cli.config.training import MAY_CHANGE, TrainConfig, check
 from gan_cli.rundir import status
 from gan_cli.rundir.best import final_metric
 from gan_cli.sweeps import directory
-from gan_cli.sweeps.lost_jobs import LOST, LostError, as_failed, as_failures, is_loss
-from gan_cli.sweeps.progress_table import Watch, look
+from gan_cli.sweeps.progress_table import Watch
 from gan_cli.sweeps.worker_processes import STOP, gpus
 from gan_cli.system import signals
 from gan_cli.system.errors import (
@@ -50,14 +42,11 @@ from gan_cli.system.errors import (
 )
 from gan_cli.system.files import read_file
 from gan_cli.system.locks import is_locked
-from gan_cli.system.text import first_line, job_name
+from gan_cli.system.text import first_line, job_name, override
 
 log = logging.getLogger("gan_cli")
-MANY = 30  # jobs: to compose their configs takes a while
-MOST_LOSSES = 2  # times that a job may be lost beside others; after that it is launched alone, for the last time
-PATIENCE = 30.0  # seconds for jobs to save
-UNSAVED = (CheckpointError, DiskError, MemoryFullError, OutputError)  # what ends a job that cannot save
-EVALUATION = {"eval_every", "metrics", "num_samples", "features"}
+UNSAVED = (CheckpointError, DiskError, MemoryFullError, OutputError)  # errors of a job that cannot save its state
+LOSSES = {"BrokenExecutor", "UncompletedJobError"}  # errors of joblib and submitit when a process is gone
 
 
 @dataclass
@@ -65,7 +54,7 @@ class Planned:
     """A job before it is launched.
 
     Attributes:
-        overrides: all that Hydra gets. name, path: of its directory. config: None if it is not valid, which the job will say.
+        overrides: all of Hydra's. name, path: of its directory. config: None if it is invalid, which the job will report.
     """
 
     overrides: list[str]
@@ -75,50 +64,38 @@ class Planned:
 
     @cached_property
     def changed(self) -> list[str]:
-        """Keys in which the run that is there differs."""
+        """Keys in which the existing run differs."""
         try:
-            there = yaml.load(read_file(self.path / "config.yaml"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            saved = yaml.load(read_file(self.path / "config.yaml"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             return ["config.yaml"]
-        if self.config is None or not isinstance(there, dict):
-            return ["config.yaml"]
-        return list(differences(there, self.config.as_dict()))
+        return list(differences(saved, self.config.as_dict())) if self.config and isinstance(saved, dict) else ["config.yaml"]
 
     @cached_property
     def ended(self) -> str:
-        """``complete``, ``diverged`` or ``pruned`` if there is nothing to do as the run that is there ended so; else ""."""
-        told = status.read(self.path)
-        state, step = (told["state"], told.get("step")) if told is not None else ("", None)
+        """``complete``, ``diverged`` or ``pruned`` if the existing run ended so and needs no launch; else ""."""
+        found = status.read(self.path) or {}
+        state, step = found.get("state"), found.get("step")
         if self.config is None or not isinstance(step, int):
             return ""
         if state == "complete" and step >= self.config.total_steps:
             return "complete" if all(is_among(key, MAY_CHANGE - {"gif"}) for key in self.changed) else ""
-        # As it would again.
-        return state if state in ("diverged", "pruned") and not self.changed else ""
+        return state if state in ("diverged", "pruned") and not self.changed else ""  # it would end so again
 
-    @property
-    def message(self) -> str:
-        """What the run that is there ended with."""
-        return str((status.read(self.path) or {}).get("message") or "")
-
-    def is_lost(self, since: float) -> bool:
-        """Whether it began after ``since`` (``time.time()``) and its process is gone, with what it had not saved."""
-        return look(self.path.parent, self.path.name).state == "stopped" and self.told_at() > since
-
-    def told_at(self) -> float:
-        """When its state last changed, with a second for clocks that are not the same."""
+    def has_begun(self, since: float) -> bool:
+        """Whether its state changed after ``since`` (``time.time()``), give or take a second between clocks."""
         try:
-            return (self.path / "status.json").stat().st_mtime + 1
+            return (self.path / "status.json").stat().st_mtime + 1 > since
         except OSError:
-            return -math.inf
+            return False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """The end of a job.
 
     Attributes:
-        state: complete, diverged, pruned, preempted or failed. value: of ``optimized_metric``, where it has one.
+        state: complete, diverged, pruned, preempted or failed. value: of ``optimized_metric``, if there is one.
     """
 
     name: str
@@ -129,230 +106,163 @@ class Outcome:
 
 
 class Jobs:
-    """What all sweeps share.
+    """What a grid and a search need: the directory of the sweep, the launcher and the jobs so far. Arguments are Hydra's."""
 
-    Args:
-        params: what is swept, by key, as a config says it; the command line comes after it.
-    """
-
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        self.params = dict(params or {})
+    def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task_function, self.config = context, task_function, config
         self.names: list[str] = []
-        self.chosen: list[str] = []  # of them, the best of a search, which others train again with other seeds
-        self.launched = 0
-        self.losses: Counter[str] = Counter()  # of a job: how many times it was running when a worker was killed
-        self.signalled = math.inf  # time.time() of the first signal
+        self.chosen: list[str] = []  # names of the best trials of a search, which are trained again with other seeds
+        self.fixed: list[str] = []  # keys that all jobs share, which are in no job's name
+        self.launched = 0  # number of jobs launched so far
 
-    def setup(self, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra."""
-        self.context, self.task_function, self.config = hydra_context, task_function, config
-
-    def parse(self, arguments: Sequence[str]) -> list[Override]:
-        """The overrides of ``params`` and, in their place, those of the command line."""
+    def parse(self, params: Mapping[str, str], arguments: Sequence[str]) -> list[Override]:
+        """The overrides of ``params``, of which those of the command line replace some."""
         parser = OverridesParser.create(config_loader=self.context.config_loader)
-        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        given = [*(f"{key}={value}" for key, value in params.items()), *arguments]
         return list({override.get_key_element(): override for override in parser.parse_overrides(given)}.values())
 
     @contextmanager
-    def opened(self, arguments: Sequence[str]) -> Iterator[list[Override]]:
-        """Hold the directory of the sweep and show its jobs. Gives what :meth:`parse` does.
+    def opened(self, overrides: Sequence[Override]) -> Iterator[None]:
+        """Hold the directory of the sweep and show the state of its jobs.
 
         Raises:
-            OutputError: another process sweeps here, or it cannot be written.
+            ConfigError: an override does not go with a sweep. OutputError: the directory is in use or cannot be written.
         """
-        if self.config.hydra.sweep.dir == "":
-            raise ConfigError("a directory is needed", "hydra.sweep.dir", "Set hydra.sweep.dir=DIR, or leave it out")
-        overrides = self.parse(arguments)
-        for override in overrides:
-            if override.key_or_group == "run_dir":
-                todo = "Set hydra.sweep.dir=DIR for all of them"
-                raise ConfigError("each job has a directory of its own", str(override.input_line), todo)
-            if override.key_or_group in ("sweep", "launcher") and override.is_sweep_override():
-                raise ConfigError("one at a time", str(override.input_line), f"Choose one: {override.key_or_group}=NAME")
-        if self.config.hydra.sweep.dir == directory.AUTO:
+        self._refuse(overrides)
+        chosen = self.config.hydra.sweep.dir
+        if chosen == directory.AUTO:
             typed = OverridesParser.create().parse_overrides(list(self.config.hydra.overrides.hydra))
-            with read_write(self.config), open_dict(self.config):
-                self.config.hydra.sweep.dir = directory.default_dir([*overrides, *typed])
-        self.directory = Path(self.config.hydra.sweep.dir).expanduser()
+            chosen = directory.default_dir([*overrides, *typed])
+        self.directory = Path(chosen).expanduser()
         with read_write(self.config), open_dict(self.config):
             self.config.hydra.sweep.dir = str(self.directory)
-        self._one_job_a_gpu()
+        self.set_workers()
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task_function, config=self.config
         )
-        # A job is called after what is swept: the rest is the same for all of them.
         fixed = sorted({override.key_or_group for override in overrides if not override.is_sweep_override()})
         self.fixed = fixed if len(fixed) < len(overrides) else []
         with directory.held(self.directory):
             log.info("sweep directory: %s", self.directory)
-            log.info("to go on with the sweep, whatever ends it, repeat the command: %s", directory.continue_sweep())
-            apart = not self.launcher_is("basic") and not self._is_here()
-            self.watch = Watch(self.directory, self.names, apart=apart, says=apart and not self.launcher_is("joblib"))
+            log.info("to continue the sweep after any end, repeat the command: %s", directory.continue_sweep())
+            self.watch = Watch(self.directory, self.names)
             try:
-                yield overrides
+                yield
             finally:
                 self.watch.stop()
 
-    def plan(self, overrides: Sequence[str]) -> Planned:
-        """Compose a job's config to see what it is called and whether there is anything to do.
+    def _refuse(self, overrides: Sequence[Override]) -> None:
+        if self.config.hydra.sweep.dir == "":
+            raise ConfigError("a directory is needed", "hydra.sweep.dir", "Set hydra.sweep.dir=DIR, or leave it out")
+        for given in overrides:
+            key, text = given.key_or_group, str(given.input_line)
+            if key == "run_dir":
+                raise ConfigError("each job has its own directory", text, "Set hydra.sweep.dir=DIR for all of them")
+            if key in ("sweep", "launcher") and given.is_sweep_override():
+                raise ConfigError(f"a sweep has one {key}", text, f"Choose one: {key}=NAME")
+
+    def set_workers(self) -> None:
+        """Give joblib a worker for each GPU that the jobs may use, unless a number was set; else it has one for each core."""
+        launcher = self.config.hydra.launcher
+        if (
+            self.launcher_is("joblib")
+            and launcher.n_jobs == -1
+            and self.config.device in ("auto", "cuda")
+            and (count := gpus())
+        ):
+            with read_write(self.config), open_dict(self.config):
+                launcher.n_jobs = count
+            log.info("jobs at a time: %d, one for each GPU (hydra.launcher.n_jobs)", count)
+
+    def launcher_is(self, kind: str) -> bool:
+        """``kind``: ``basic``, ``joblib`` or ``submitit``."""
+        return kind in str(self.config.hydra.launcher._target_).lower()
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The config of a job, with Hydra's own section.
 
         Raises:
-            Hydra's errors, if it cannot be composed.
+            Hydra's errors: it cannot be composed.
         """
-        own = [
-            f"hydra.sweep.dir={_quoted(str(self.directory))}",
-            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(_quoted, self.fixed))}]",
+        return self.context.config_loader.load_sweep_config(self.config, list(overrides))
+
+    def plan(self, overrides: Sequence[str]) -> Planned:
+        """Compose the config of a job, to know its name and whether there is anything to do."""
+        everything = [
+            *overrides,
+            override("hydra.sweep.dir", self.directory),
+            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(repr, self.fixed))}]",
         ]
-        everything = [*overrides, *own]
-        cfg = self.context.config_loader.load_sweep_config(self.config, everything)
+        cfg = self.compose(everything)
         name = job_name(str(cfg.hydra.job.override_dirname))
-        with open_dict(cfg):
-            del cfg["hydra"]
-        chosen = OmegaConf.select(cfg, "run_dir")
-        path = Path(str(chosen)).expanduser() if chosen else self.directory / name
         try:
-            return Planned(everything, name, path, _config(cfg, overrides))
+            config = config_of(cfg, overrides)
         except GanError:
-            return Planned(everything, name, path, None)
+            config = None
+        return Planned(everything, name, self.directory / name, config)
 
     def run(self, jobs: Sequence[Sequence[str]]) -> list[Outcome]:
-        """Launch a batch, without the jobs that are finished; those of a launcher with several workers run side by side.
+        """Launch the jobs that are not finished; a launcher with several workers runs as many at a time.
 
         Raises:
             PreemptedError: a signal ended the sweep; what ran has saved its state. GanError: or could not save it.
             ConfigError: the launcher cannot run jobs.
         """
-        if len(jobs) > MANY:
-            log.info("looking at %d jobs", len(jobs))
         planned = [self.plan(overrides) for overrides in jobs]
         self.names += [job.name for job in planned if job.name not in self.names]
         directory.write_plan(self.directory, self.names, self.chosen)
-        done, diverged = ([job for job in planned if job.ended == state] for state in ("complete", "diverged"))
-        if done:
-            log.info("%d of %d jobs are finished and stay as they are", len(done), len(planned))
-        if diverged:
-            text = "diverged before, would again, and stay as they are (to try one all the same, move its directory away): %s"
-            log.info(text, "; ".join(job.name for job in diverged))
-        other = sorted({key for job in done for key in job.changed if is_among(key, EVALUATION)})
-        if other:
-            log.info("note: nor are they evaluated anew, though %s differ: gan-eval run_dir=DIR does that", ", ".join(other))
+        _log_finished(planned)
         returns: dict[str, JobReturn] = {}
-        while todo := [job for job in planned if not job.ended and job.name not in returns]:
+        todo = [job for job in planned if not job.ended]
+        while todo:
             self.watch.start()
-            batch = [job for job in todo if self.losses[job.name] < MOST_LOSSES] or todo[:1]
-            batch.sort(key=lambda job: self.losses[job.name])
             began = time.time()
-            try:
-                returns |= zip((job.name for job in batch), self._launch(batch), strict=True)
-            except LostError as error:
-                gone = [job.name for job in batch if job.is_lost(began)] or [job.name for job in batch]
-                for name in gone:
-                    self.losses[name] += 1
-                    if self.losses[name] > MOST_LOSSES:
-                        returns[name] = as_failed(error)
-                log.warning("warning: %s; all that are not complete go on from their checkpoints", error.what)
-                planned = [self.plan(overrides) for overrides in jobs]  # as they are now
+            returns |= self._launch(todo, began)
+            rest = [job for job in todo if job.name not in returns and not job.has_begun(began)]
+            todo = rest if self.launcher_is("joblib") and len(rest) < len(todo) else []  # after a worker was killed
         outcomes = [outcome(job, returns.get(job.name)) for job in planned]
         for one in outcomes:
             if one.error is not None:
-                self.watch.failed[one.name] = str(one.error)
-                if (self.watch.says and one.name not in self.watch.said) or isinstance(one.error, LostError):
+                self.watch.failed.add(one.name)
+                if self.launcher_is("submitit") or one.name not in returns:  # the job could not print it here
                     log.info("%s: %s", one.name, one.error)
         return outcomes
 
-    def _one_job_a_gpu(self) -> None:
-        """``launcher=joblib`` has as many workers as cores; where there are GPUs, as many as those, unless told otherwise."""
-        launcher = self.config.hydra.launcher
-        if not self.launcher_is("joblib") or launcher.n_jobs != -1 or self.config.device not in ("auto", "cuda"):
-            return
-        if count := gpus():
-            with read_write(self.config), open_dict(self.config):
-                launcher.n_jobs = count
-            log.info("jobs side by side: %d, one for each GPU (hydra.launcher.n_jobs)", count)
-
-    def _is_here(self) -> bool:
-        """Whether joblib has a single worker, which is this process."""
-        if not self.launcher_is("joblib") or self.config.hydra.launcher.n_jobs == 0:  # which joblib refuses
-            return False
-        from joblib import effective_n_jobs
-
-        return bool(effective_n_jobs(self.config.hydra.launcher.n_jobs) == 1)
-
-    def launcher_is(self, *kinds: str) -> bool:
-        """Whether it is one of these: ``basic``, ``joblib``, ``submitit``."""
-        return any(kind in str(self.config.hydra.launcher._target_).lower() for kind in kinds)
-
-    def _launch(self, batch: Sequence[Planned]) -> Sequence[JobReturn]:
-        """What the launcher says of each job.
-
-        Raises:
-            LostError: a worker was killed, and all others with it.
-        """
+    def _launch(self, batch: Sequence[Planned], began: float) -> dict[str, JobReturn]:
+        """The launcher's results by name of the job. They are missing if a process of the launcher was killed."""
+        jobs, number = [job.overrides for job in batch], self.launched
         self.launched += len(batch)
-        began = time.time()
-        try:
-            with self._signals_to_jobs(), as_failures() if self.launcher_is("submitit") else nullcontext():
-                jobs = [job.overrides for job in batch]
-                returns: Sequence[JobReturn] = self.launcher.launch(jobs, initial_job_idx=self.launched - len(batch))
-        except (Exception, KeyboardInterrupt) as error:
-            if signals.received and not isinstance(error, signals.Interrupted):
-                raise self._stopped(batch, [], began) from error
-            if not isinstance(error, Exception) or isinstance(error, GanError) or self.launcher_is("basic"):
-                raise
-            if not is_loss(error):
-                what = f"the launcher cannot run the jobs: {first_line(str(error))[:200]}"
-                raise ConfigError(what, "hydra.launcher", "Set it up for this machine, or choose another launcher=") from error
-            (self.directory / STOP).touch()  # what still runs saves and ends
-            self._wait_for_jobs()
-            (self.directory / STOP).unlink(missing_ok=True)
-            what = "a process of the launcher was killed, for lack of memory perhaps"
-            raise LostError(what, str(self.directory), "Repeat the command, which goes on") from error
+        if self.launcher_is("basic"):  # the job itself answers signals
+            return dict(zip((job.name for job in batch), self.launcher.launch(jobs, number), strict=True))
+        returns: dict[str, JobReturn] = {}
+        with self._passing_signals_on():
+            try:
+                returns = dict(zip((job.name for job in batch), self.launcher.launch(jobs, number), strict=True))
+            except (Exception, KeyboardInterrupt) as error:
+                if not signals.received and not LOSSES & {kind.__name__ for kind in type(error).__mro__}:
+                    what = f"the launcher cannot run the jobs: {first_line(str(error))[:200]}"
+                    todo = "Set it up for this machine, or choose another launcher="
+                    raise ConfigError(what, "hydra.launcher", todo) from error
+                if not signals.received:
+                    log.warning("warning: a process of the launcher was killed, often for lack of memory")
+                while any(is_locked(job.path) for job in batch):  # submitit's other jobs run on
+                    time.sleep(0.1)
         if signals.received:
-            raise self._stopped(batch, returns, began)
+            is_lost = any(job.has_begun(began) for job in batch if job.name not in returns)
+            raise _stopped(self.directory, returns.values(), is_lost)
         return returns
 
-    def _wait_for_jobs(self) -> None:
-        until = time.monotonic() + PATIENCE
-        while any(is_locked(self.directory / name) for name in self.names) and time.monotonic() < until:
-            time.sleep(0.1)
-
-    def _stopped(self, batch: Sequence[Planned], returns: Sequence[JobReturn], began: float) -> GanError:
-        """What a signal ended. ``began``: when the batch did, in ``time.time()``."""
-        self._wait_for_jobs()
-        errors = {job.name: end._return_value for job, end in zip(batch, returns, strict=False)}
-        unsaved: dict[str, GanError] = {}
-        for job in batch:
-            error = errors.get(job.name)
-            if job.is_lost(began):
-                known = isinstance(error, GanError) and not isinstance(error, PreemptedError)
-                unsaved[job.name] = error if known else PeerError(LOST, str(job.path), "")  # type: ignore[assignment]
-            elif isinstance(error, UNSAVED) and job.told_at() > self.signalled:
-                unsaved[job.name] = error
-        stopped, todo = f"the sweep was stopped by {signals.received[0]}", f"Continue with: {directory.continue_sweep()}"
-        if unsaved:
-            first = next(iter(unsaved.values()))
-            kind = PeerError if isinstance(first, LostError) else type(first)  # the sweep itself does not try again
-            return kind(f"{stopped}, and these jobs could not save: {'; '.join(unsaved)}", str(self.directory), todo)
-        return PreemptedError(f"{stopped}, its jobs have saved their state", str(self.directory), todo)
-
     @contextmanager
-    def _signals_to_jobs(self) -> Iterator[None]:
-        """Where jobs run in other processes, the first signal lets them save and end. The second acts at once."""
-        if self.launcher_is("basic"):  # the job itself listens
-            yield
-            return
+    def _passing_signals_on(self) -> Iterator[None]:
+        """Within this block the first signal lets jobs in other processes save and end. The second acts at once."""
 
         def pass_on(number: int, frame: object) -> None:
             signals.note(number, None)
-            self.signalled = min(self.signalled, time.time())
             (self.directory / STOP).touch()
             log.info("%s: the jobs save and end; once more to end at once", signal.Signals(number).name)
 
-        if self.launcher_is("joblib"):
-            with patched("PYTHONWARNINGS", "ignore:resource_tracker"):  # it complains of what killed workers leave
-                resource_tracker.ensure_running()  # joblib would start it later, and that unblocks SIGINT
         before = {each: signal.signal(each, pass_on) for each in signals.SIGNALS}
-        # Processes begin with what is blocked here: Ctrl-C is for this one alone, which hears it in the thread that watches.
+        # Processes inherit the mask, so Ctrl-C ends none of them while it starts. Here the thread of Watch gets it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield
@@ -362,40 +272,14 @@ class Jobs:
                 signal.signal(each, handler)
 
 
-@contextmanager
-def patched(variable: str, value: str) -> Iterator[None]:
-    """Within this block an environment variable has another value, unless the user set it."""
-    set_here = variable not in os.environ
-    os.environ.setdefault(variable, value)
-    try:
-        yield
-    finally:
-        if set_here:
-            del os.environ[variable]
+def config_of(cfg: DictConfig, overrides: Sequence[str]) -> TrainConfig:
+    """The checked config of a job; with ``from_run`` that of the run it names.
 
-
-def outcome(job: Planned, ended: JobReturn | None) -> Outcome:
-    """``ended``: what the launcher says; None for a job that was not begun, as it has ended before."""
-    if ended is None and job.ended != "complete":
-        error = DivergedError(job.message, str(job.path), "Leave it out") if job.ended == "diverged" else None
-        return Outcome(job.name, job.path, job.ended, None, error)
-    if ended is None:
-        config = job.config
-        assert config is not None
-        try:
-            value = final_metric(job.path, config.optimized_metric, evaluated=config.eval_every is not None)
-            return Outcome(job.name, job.path, "complete", value, None)
-        except ConfigError as error:  # no such metric
-            return Outcome(job.name, job.path, "failed", None, error)
-    result = ended._return_value
-    if ended.status == JobStatus.COMPLETED:
-        return Outcome(job.name, job.path, "complete", result, None)
-    states = {DivergedError: "diverged", PreemptedError: "preempted", PrunedError: "pruned"}
-    return Outcome(job.name, job.path, states.get(type(result), "failed"), None, result)
-
-
-def _config(cfg: DictConfig, overrides: Sequence[str]) -> TrainConfig:
-    """Of a job; beside ``from_run`` that of the run it names."""
+    Raises:
+        GanError: it is invalid.
+    """
+    with open_dict(cfg):
+        del cfg["hydra"]
     if cfg.from_run is None:
         return check(cfg)
     from gan_cli.rundir.from_run import Original
@@ -403,6 +287,45 @@ def _config(cfg: DictConfig, overrides: Sequence[str]) -> TrainConfig:
     return Original.read(cfg).changed(cfg, [override.removeprefix("++") for override in overrides])
 
 
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def _log_finished(planned: Sequence[Planned]) -> None:
+    done, diverged = ([job for job in planned if job.ended == state] for state in ("complete", "diverged"))
+    if done:
+        log.info("%d of %d jobs are finished and stay as they are", len(done), len(planned))
+    if diverged:
+        text = "diverged before and stay as they are (to try one again, move its directory away): %s"
+        log.info(text, "; ".join(job.name for job in diverged))
+
+
+def outcome(job: Planned, returned: JobReturn | None) -> Outcome:
+    """``returned``: of the launcher; None for a job that ended before, or whose process is gone."""
+    if returned is not None:
+        result = returned._return_value
+        if returned.status == JobStatus.COMPLETED:
+            return Outcome(job.name, job.path, "complete", result, None)
+        states = {DivergedError: "diverged", PreemptedError: "preempted", PrunedError: "pruned"}
+        return Outcome(job.name, job.path, states.get(type(result), "failed"), None, result)
+    job = replace(job)  # read its files again
+    error: GanError | None = None
+    value, state = None, job.ended or "failed"
+    if state == "complete" and job.config is not None:
+        try:
+            value = final_metric(job.path, job.config.optimized_metric, evaluated=job.config.eval_every is not None)
+        except ConfigError as unknown:
+            state, error = "failed", unknown
+    elif state == "diverged":
+        message = str((status.read(job.path) or {}).get("message") or "training diverged")
+        error = DivergedError(message, str(job.path), "Leave it out")
+    elif state == "failed":
+        error = PeerError("its process was killed, often for lack of memory", str(job.path), "Repeat the command")
+    return Outcome(job.name, job.path, state, value, error)
+
+
+def _stopped(sweep_dir: Path, returns: Iterable[JobReturn], is_lost: bool) -> GanError:
+    """The error of a sweep that a signal ended. ``is_lost``: whether a process of the launcher was killed."""
+    what, todo = f"the sweep was stopped by {signals.received[0]}", f"Continue with: {directory.continue_sweep()}"
+    for error in (returned._return_value for returned in returns):
+        if isinstance(error, UNSAVED):
+            return type(error)(f"{what}, and a job could not save: {error.what}", error.where, todo)
+    if is_lost:
+        return PeerError(f"{what}, and one of its processes was killed", str(sweep_dir), todo)
+    return PreemptedError(f"{what}, its jobs have saved their state", str(sweep_dir), todo)

@@ -1,4 +1,4 @@
-"""What a search may choose from, said in Hydra's own words. Optuna is imported when it is asked for.
+"""The space of a search, written in Hydra's words. Optuna is imported when a space is read.
 
 ``a,b`` and ``choice(a,b)``, ``range(0,10,2)``, ``interval(0,1)``, ``int(interval(1,9))``, ``tag(log,interval(1e-5,1e-2))``.
 """
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override, RangeSweep
     from optuna.distributions import BaseDistribution
 
-DIGITS = 6  # of a number that was drawn, as it is written into the override and the name of the directory
+DIGITS = 6  # significant digits of a drawn number in overrides and names of directories
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched and what is not.
+    """The searched keys and the fixed overrides.
 
     Attributes:
-        searched: key -> distribution, sorted by key. Choices are kept as the text that is typed for them.
-        said: key -> how the user wrote it. fixed: overrides that all trials share.
+        searched: key -> distribution, sorted by key. A choice is kept as the text that is typed for it.
+        said: key -> the user's text. fixed: overrides that all trials share.
     """
 
     searched: dict[str, BaseDistribution]
@@ -33,11 +33,15 @@ class Space:
     fixed: list[str]
 
     def overrides(self, values: Mapping[str, Any]) -> list[str]:
-        """Those of a job with these values of what is searched."""
-        return [*self.fixed, *(f"{key}={written(values[key], self.searched[key])}" for key in self.searched)]
+        """The overrides of a job with these values of the searched keys."""
+        return [*self.fixed, *self.drawn(values)]
+
+    def drawn(self, values: Mapping[str, Any]) -> list[str]:
+        """The overrides of the searched keys alone."""
+        return [f"{key}={written(values[key], self.searched[key])}" for key in self.searched]
 
     def choices(self) -> list[dict[str, Any]]:
-        """Few points in which each choice occurs: the first of everything, then each other choice by itself."""
+        """Few points with each choice in one of them: the first of every key, then every other choice by itself."""
         from optuna.distributions import CategoricalDistribution
 
         first: dict[str, Any] = {}
@@ -50,30 +54,28 @@ class Space:
 
 
 def read_space(overrides: Sequence[Override]) -> Space:
-    """What is searched, and what is not, of the overrides of a command.
+    """Read the space of a search from the overrides of a command.
 
     Raises:
-        ConfigError: nothing to search, or something that cannot be searched.
+        ConfigError: nothing to search, or a key or value that cannot be searched.
     """
     swept = {o.get_key_element(): o for o in overrides if o.is_sweep_override()}
     if not swept:
         todo = "Give a key several values: 'optimizer.lr=tag(log,interval(1e-5,1e-2))' or loss=hinge,wgan_gp"
         raise ConfigError("there is nothing to search", "command line", todo)
     if "seed" in swept:
-        todo = "Set one seed; hydra.sweeper.confirm=3 tries the best trial with three others"
-        raise ConfigError("the best seed is no finding", "seed", todo)
-    if any(o.key_or_group == "run_dir" for o in overrides):
-        raise ConfigError("each trial has a directory of its own", "run_dir", "Set hydra.sweep.dir=DIR for all of them")
+        todo = "Set one seed; hydra.sweeper.confirm=3 trains the best trial with three others"
+        raise ConfigError("seed cannot be searched", "seed", todo)
     fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     said = {key: str(swept[key].input_line).partition("=")[2] for key in sorted(swept)}
     return Space({key: distribution(swept[key]) for key in said}, said, fixed)
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What Optuna calls the values of a sweep.
+    """The distribution of a searched key.
 
     Raises:
-        ConfigError: it has none, or they cannot be drawn.
+        ConfigError: it has no values, or they cannot be drawn.
     """
     from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep, Sweep
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -130,7 +132,7 @@ def _stepwise(sweep: RangeSweep, log: bool, where: str) -> BaseDistribution:
 
 
 def written(value: Any, distribution: BaseDistribution) -> str:
-    """A drawn value as it is typed: numbers with few digits, within their bounds."""
+    """The text of a drawn value: numbers with few digits, within their bounds."""
     if not isinstance(value, float):
         return str(value)
     short = f"{value:.{DIGITS}g}"

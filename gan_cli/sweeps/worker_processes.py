@@ -1,7 +1,4 @@
-"""Jobs that a launcher runs in other processes: they end when the sweep does, each on a GPU of its own where there are several.
-
-torch is imported only where there is a GPU.
-"""
+"""Jobs that a launcher runs in other processes: they end when the sweep does, and take a GPU each if there are several."""
 
 from __future__ import annotations
 
@@ -19,35 +16,36 @@ from gan_cli.system import signals
 from gan_cli.system.errors import OutputError, PreemptedError
 from gan_cli.system.locks import locked
 
-STOP = ".stop"  # in the directory of a sweep: its jobs, wherever they run, save and end
-PAUSE = 0.3  # seconds between looks
-watched: list[Path] = []  # by this process
-before = signal.getsignal(signal.SIGTERM)  # a launcher's own handler, if it has one
+STOP = ".stop"  # file in the directory of a sweep: its jobs, on any machine, save and end
+POLL_S = 0.3  # seconds between two looks for it
+watched: set[Path] = set()  # directories of sweeps that this process watches
+working = threading.Event()  # set while a job runs, until its state is saved
+launcher_handler = signal.getsignal(signal.SIGTERM)  # the handler of SIGTERM while no job trains
 
 
 def own_mark() -> str:
-    """What :data:`gan_cli.system.signals.SWEEP` holds of this process: ``HOST:PID``."""
+    """``HOST:PID`` of this process, the value of :data:`gan_cli.system.signals.SWEEP`."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def obey(directory: Path) -> None:
-    """End the job as a signal would when the sweep stops or, on the same machine, is killed.
+    """From now on end this job, as a signal would, when the sweep stops or its process on this machine is gone.
 
-    Ctrl-C goes to all processes of a terminal; the one that sweeps answers it for all.
+    Ctrl-C, which all processes of a terminal get, is left to the process that sweeps.
 
     Raises:
-        PreemptedError: it is stopping already.
+        PreemptedError: the sweep is stopping already.
     """
     if not signals.is_elsewhere():
         return
-    signals.received.clear()  # of the job before
+    signals.received.clear()  # those of the job before
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if is_orphaned():  # nobody reads the pipe into which an exception would be written
+    if is_orphaned():  # an exception would be written into a pipe without a reader
         os._exit(PreemptedError.exit_code)
     if (directory / STOP).exists():
         raise PreemptedError("the sweep is stopping, the job was not begun", str(directory), "Repeat the command of the sweep")
     if directory not in watched:
-        watched.append(directory)
+        watched.add(directory)
         threading.Thread(target=_watch, args=(directory,), daemon=True).start()
 
 
@@ -58,26 +56,27 @@ def is_orphaned() -> bool:
         return False
     try:
         os.kill(int(number), 0)
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"  # killed, and nobody has asked
+        # "Z": killed, but its parent has not collected the exit code, as in many containers.
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except ProcessLookupError:
         return True
-    except (OSError, ValueError, IndexError):  # another user's process; a system without /proc
+    except (OSError, ValueError, IndexError):  # another user's process, or a system without /proc
         return False
 
 
 def _watch(directory: Path) -> None:
     while True:
-        time.sleep(PAUSE)
-        orphaned = is_orphaned()
-        training = callable(signal.getsignal(signal.SIGTERM)) and signal.getsignal(signal.SIGTERM) is not before
+        time.sleep(POLL_S)
+        orphaned, handler = is_orphaned(), signal.getsignal(signal.SIGTERM)
+        training = callable(handler) and handler is not launcher_handler
         if ((directory / STOP).exists() or orphaned) and training and not signals.received:
             os.kill(os.getpid(), signal.SIGTERM)
-        elif orphaned and not training:  # there is nobody to tell, and nothing to save
+        elif orphaned and not working.is_set():  # nothing to save
             os._exit(PreemptedError.exit_code)
 
 
 def gpus() -> int:
-    """How many GPUs of this machine a job can use."""
+    """The number of GPUs of this machine. torch is imported only if there may be one."""
     if shutil.which("nvidia-smi") is None and shutil.which("rocm-smi") is None:
         return 0
     import torch
@@ -87,9 +86,9 @@ def gpus() -> int:
 
 @contextmanager
 def own_gpu(directory: Path, device: str, number: int) -> Iterator[None]:
-    """Let ``cuda`` mean a GPU on which no other job of the sweep trains; if there is none, job ``number`` shares one.
+    """Run a job within this block, with ``cuda`` a GPU on which no other job of the sweep trains.
 
-    ``device``: of the config.
+    If all are taken, job ``number`` shares one. ``device``: of the config.
     """
     count = gpus() if device in ("auto", "cuda") and signals.is_elsewhere() else 0
     with ExitStack() as held:
@@ -105,4 +104,6 @@ def own_gpu(directory: Path, device: str, number: int) -> Iterator[None]:
             else:
                 k = number % count
             torch.cuda.set_device(k)
+        working.set()
+        held.callback(working.clear)
         yield

@@ -1,48 +1,48 @@
-"""Where Hydra looks for sweepers. Imported at every start, so it loads what they are made of only when one is built."""
+"""The sweepers, where Hydra finds them. Imported at every start, so it imports their modules only when they run."""
 
-# No `from __future__ import annotations`: Hydra runs this before it is among the modules.
-from abc import abstractmethod
-from typing import Any
+# No `from __future__ import annotations`: Hydra executes this file before it is in sys.modules.
+from typing import TYPE_CHECKING, Any
 
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+if TYPE_CHECKING:
+    from gan_cli.sweeps.jobs import Jobs
 
-class Late(Sweeper):
-    """Hands everything on to a sweeper of :mod:`gan_cli.sweeps`."""
+
+class Configured(Sweeper):
+    """Keeps what Hydra hands over. ``options``: of the config, by key."""
 
     def __init__(self, **options: Any) -> None:
-        self.sweeper = self.made(options)
-
-    @abstractmethod
-    def made(self, options: dict[str, Any]) -> Any:
-        """That sweeper."""
+        self.options = options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra."""
-        self.sweeper.setup(hydra_context, task_function, config)
+        """Keep Hydra's arguments."""
+        self.hydra = hydra_context, task_function, config
+
+    def jobs(self) -> "Jobs":
+        """The jobs of the sweep, none of them planned yet."""
+        from gan_cli.sweeps.jobs import Jobs
+
+        return Jobs(*self.hydra)
+
+
+class GridSweeper(Configured):
+    """Every combination of values. ``params``: values by key, as in conf/sweep/."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Called by Hydra with the overrides of the command line."""
-        return self.sweeper.sweep(arguments)
+        """See :func:`gan_cli.sweeps.grid.sweep`."""
+        from gan_cli.sweeps import grid
+
+        return grid.sweep(self.jobs(), self.options.get("params") or {}, arguments)
 
 
-class GridSweeper(Late):
-    """See :class:`gan_cli.sweeps.grid.Grid`."""
+class OptunaSweeper(Configured):
+    """A search by Optuna; the options are those of conf/hydra/sweeper/optuna.yaml."""
 
-    def made(self, options: dict[str, Any]) -> Any:
-        """That sweeper."""
-        from gan_cli.sweeps.grid import Grid
+    def sweep(self, arguments: list[str]) -> Any:
+        """See :func:`gan_cli.sweeps.search.sweep`."""
+        from gan_cli.sweeps import search
 
-        return Grid(**options)
-
-
-class OptunaSweeper(Late):
-    """See :class:`gan_cli.sweeps.search.OptunaSearch`."""
-
-    def made(self, options: dict[str, Any]) -> Any:
-        """That sweeper."""
-        from gan_cli.sweeps.search import OptunaSearch
-
-        return OptunaSearch(**options)
+        return search.sweep(self.jobs(), self.options, arguments)

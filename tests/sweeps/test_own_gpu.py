@@ -1,4 +1,4 @@
-"""Jobs side by side on a machine with several GPUs: the choice of one, with a driver that is made up."""
+"""Several jobs at a time on a machine with several GPUs: the choice of one, with a simulated driver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gan_cli.sweeps import jobs, worker_processes
 
 @pytest.fixture
 def chosen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What CUDA is told to use, one after the other, on a machine with two GPUs."""
+    """The numbers that CUDA gets, on a machine with two GPUs."""
     found: list[int] = []
     monkeypatch.setenv("GAN_CLI_SWEEP", "elsewhere:1")
     monkeypatch.setattr(worker_processes.shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -50,8 +50,8 @@ def test_as_many_jobs_as_gpus(given: int, device: str, count: int, expected: int
     from omegaconf import OmegaConf
 
     launcher = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": given}
-    grid: Any = jobs.Jobs()
-    grid.config = OmegaConf.create({"hydra": {"launcher": launcher}, "device": device})
+    hydra: Any = None
+    config = OmegaConf.create({"hydra": {"launcher": launcher}, "device": device})
     monkeypatch.setattr(jobs, "gpus", lambda: count)
-    grid._one_job_a_gpu()
-    assert grid.config.hydra.launcher.n_jobs == expected
+    jobs.Jobs(hydra, hydra, config).set_workers()
+    assert config.hydra.launcher.n_jobs == expected
