@@ -110,6 +110,7 @@ def _ensure(
             f"{name} is missing {', '.join(missing)} {reason}",
             str(folder.absolute()),
             f"Put them there, or set dataset.root to where they are, or use dataset={instead}, which needs no files",
+            "dataset.root",
         )
 
 

@@ -70,6 +70,7 @@ class Run:
     class_names: list[str]
     weights_hash: str = ""
     data: str = ""
+    ema: bool = True
 
     @property
     def translates(self) -> bool:
@@ -184,7 +185,7 @@ def load_run(
     task = build(nodes["task"], "model.task", **nobody)
     run = Run(
         run_dir, saved.info["config"], saved.step, saved.info["images"], task, generator, where, saved.info["class_names"],
-        saved.hashes[f"{weights}.safetensors"], saved.info["data"],
+        saved.hashes[f"{weights}.safetensors"], saved.info["data"], ema,
     )  # fmt: skip
     load_state(generator, saved.tensors[weights], str(run_dir))
     to_device(generator, where).eval().requires_grad_(False)

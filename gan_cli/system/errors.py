@@ -25,21 +25,22 @@ class GanError(Exception):
         what: what is wrong, without a full stop: ``'abc' is not a whole number``.
         where: the key, file or value it is about.
         todo: what the user can do, without a full stop.
+        key: the key of gan-train's config that ``todo`` names, where another command has another key for it.
     """
 
     exit_code = 1
     stop = "."  # after the advice
     heard = False  # said by other processes of a training than the first
 
-    def __init__(self, what: str, where: str, todo: str) -> None:
-        self.what, self.where, self.todo = what, where, todo
+    def __init__(self, what: str, where: str, todo: str, key: str = "") -> None:
+        self.what, self.where, self.todo, self.key = what, where, todo, key
         # One line always, whatever a file name or a value holds.
         text = f"{what} ({where}). {todo}{self.stop if todo[-1:] not in '?.' else ''}"
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
-    def __reduce__(self) -> tuple[type[GanError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[GanError], tuple[str, str, str, str]]:
         """To another process, as the launchers of sweeps send it."""
-        return type(self), (self.what, self.where, self.todo)
+        return type(self), (self.what, self.where, self.todo, self.key)
 
 
 class ConfigError(GanError):
