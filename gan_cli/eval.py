@@ -30,7 +30,7 @@ def app(cfg: DictConfig) -> None:
     import torch
 
     from gan_cli.compute.device import choose_device, default_threads
-    from gan_cli.evaluation.case import Usage, of_files, of_run
+    from gan_cli.evaluation.case import of_files, of_run, sampler_of
     from gan_cli.evaluation.references import Reference
     from gan_cli.evaluation.rule import Rule
     from gan_cli.rundir.reload import load_run
@@ -46,8 +46,8 @@ def app(cfg: DictConfig) -> None:
             total = run.config["total_steps"]
             if run.step < total and config.step == "last":
                 log.info("the run is not finished: this is step %d of %d", run.step, total)
-            usage = Usage(config.num_samples, config.seed, config.batch_size, config.direction, config.mode, config.truncation)
-            case, device = of_run(run, usage, reference, trust=config.trust), run.device
+            use = config.seed, config.batch_size, config.direction, config.mode, config.truncation
+            case, device = of_run(run, sampler_of(run, *use), config.num_samples, reference, trust=config.trust), run.device
         report(case, rule, device, config.protocol, config.output)
     except (RuntimeError, MemoryError) as error:
         if of_system(error, "") is None:

@@ -30,18 +30,6 @@ log = logging.getLogger("gan_cli")
 
 
 @dataclass(frozen=True)
-class Usage:
-    """How the generator of a run is used: see the keys of the same names in conf/eval.yaml."""
-
-    num_samples: int
-    seed: int
-    batch_size: int
-    direction: str | None
-    mode: str | None
-    truncation: float | None
-
-
-@dataclass(frozen=True)
 class Case:
     """Images and reference, with their names for people.
 
@@ -61,17 +49,13 @@ class Case:
     owner: str = ""
 
 
-def of_run(run: Run, usage: Usage, reference: Reference, *, trust: bool) -> Case:
-    """Samples of a run, or its translations of held-out images.
+def of_run(run: Run, sampler: Sampler, n: int, reference: Reference, *, trust: bool) -> Case:
+    """``n`` samples of a run, or translations of held-out images.
 
     Raises:
-        GanError: the run cannot be used so, or the reference does not fit.
+        GanError: the reference does not fit.
     """
-    if isinstance(run.task, DrawsPoints):
-        todo = "Its distance from the data is logged while it trains: metric/... in metrics.jsonl"
-        raise ConfigError("the run makes points, not images", str(run.run_dir), todo)
-    sampler = sampler_of(run, usage)
-    images = compared(run, sampler, usage.num_samples, reference, node_of_run(run.config, reference, trust))
+    images = compared(run, sampler, n, reference, node_of_run(run.config, reference, trust))
     return Case(
         images,
         title=f"{run.run_dir}, step {run.step:,} ({run.images:,} images), {'EMA' if run.ema else 'raw'} weights",
@@ -88,28 +72,27 @@ def of_run(run: Run, usage: Usage, reference: Reference, *, trust: bool) -> Case
     )
 
 
-def sampler_of(run: Run, usage: Usage) -> Sampler:
-    """The generator of a run, used as a user asks.
+def sampler_of(
+    run: Run, seed: int, batch_size: int, direction: str | None, mode: str | None, truncation: float | None
+) -> Sampler:
+    """The generator of a run, used as the keys of the same names in conf/eval.yaml tell.
 
     Raises:
-        ConfigError: ``direction``, ``mode`` or ``truncation`` is for another kind of run.
+        ConfigError: the run makes points, or ``direction``, ``mode`` or ``truncation`` is for another kind of run.
     """
+    if isinstance(run.task, DrawsPoints):
+        todo = "Its distance from the data is logged while it trains: metric/... in metrics.jsonl"
+        raise ConfigError("the run makes points, not images", str(run.run_dir), todo)
     directions = run.task.directions if run.translates else ()
-    if usage.direction is not None and not directions:
+    if direction is not None and not directions:
         raise ConfigError("the run does not translate two ways", "direction", "Leave direction out")
-    if usage.mode is not None:
+    if mode is not None:
         if not isinstance(run.task, HasModes):
             raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
-        run.task.sample_mode = usage.mode
-    return Sampler(
-        run.task,
-        run.generator,
-        run.device,
-        seed=usage.seed,
-        batch_size=usage.batch_size,
-        direction=usage.direction or next(iter(directions), None),
-        options=draw_options(run.generator, truncation=usage.truncation),
-    )
+        run.task.sample_mode = mode
+    direction = direction or next(iter(directions), None)
+    options = draw_options(run.generator, truncation=truncation)
+    return Sampler(run.task, run.generator, run.device, seed, batch_size, direction, options)
 
 
 def compared(run: Run, sampler: Sampler, n: int, reference: Reference, node: Node) -> Comparison:

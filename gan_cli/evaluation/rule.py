@@ -61,6 +61,14 @@ class Comparison:
         }
 
 
+@dataclass(frozen=True)
+class Network:
+    """Whether the network that gives features has class logits, and whether they are of the classes of the data set."""
+
+    has_logits: bool
+    knows_classes: bool
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """The part of a protocol that tells of the machine."""
     return {"device": str(device), "threads": torch.get_num_threads(), "versions": versions()}
@@ -82,13 +90,11 @@ def prepare(images: Comparison, rule: Rule, device: torch.device) -> Evaluation:
         extractor = build_extractor(features, labelled=labelled_sets(node, real), folder=folder, device=device)
         if extractor.dim == 0:  # a user's own network shows its dimension when it is used
             extractor(next(real.batches())[:2].to(device))
-    has_logits = extractor is not None and bool(extractor.num_classes)
-    own_classes = extractor is not None and extractor.name == "classifier" and extractor.num_classes == len(real.class_names)
-    metrics = wanted or default_metrics(images, has_logits, own_classes)
-    refuse_without_classes(metrics, images.fake, own_classes)
-    refuse_too_few(metrics, images)
-    if "is" in metrics and not has_logits:
-        raise ConfigError("IS needs features with class logits", "metrics", "Leave is out")
+    classes = extractor.num_classes if extractor is not None else None
+    is_classifier = extractor is not None and extractor.name == "classifier"
+    network = Network(bool(classes), is_classifier and classes == len(real.class_names))
+    metrics = wanted or default_metrics(images, network)
+    refuse_misfits(metrics, images, network)
     held_out = None
     unseen = {"train": "test", "test": "train"}.get(node.get("split", "all"))
     if "memorisation" in metrics and unseen is not None:
@@ -102,69 +108,54 @@ def prepare(images: Comparison, rule: Rule, device: torch.device) -> Evaluation:
         folder,
         crop=rule.crop,
         paired=paired,
-        own_classes=own_classes,
+        own_classes=network.knows_classes,
         perceptual=Perceptual(rule.lpips, folder, device, paired=paired) if "lpips" in metrics else None,
         training=images.training() if "memorisation" in metrics and images.training is not None else None,
         held_out=held_out,
     )
 
 
-def default_metrics(images: Comparison, has_logits: bool, own_classes: bool) -> list[str]:
+def default_metrics(images: Comparison, network: Network) -> list[str]:
     """The metrics of a comparison for which none are chosen."""
     if images.kind != "single":
         return ["psnr", "ssim", "kid", "fid"] if images.kind == "pairs" else ["kid", "fid"]
-    metrics = ["fid", "kid", *(["is"] if has_logits else []), "prdc"]
-    if own_classes and images.real.labels is not None:
+    metrics = ["fid", "kid", *(["is"] if network.has_logits else []), "prdc"]
+    if network.knows_classes and images.real.labels is not None:
         metrics += ["classes"] if images.fake.labels is None else ["classes", "accuracy"]
-    return [metric for metric in metrics if metric not in ("is", "prdc") or fewest(images)[0] >= MIN_IMAGES[metric]]
+    n = min(images.fake.n, images.real.n)
+    return [metric for metric in metrics if metric not in ("is", "prdc") or n >= MIN_IMAGES[metric]]
 
 
-def fewest(images: Comparison) -> tuple[int, str]:
-    """The number of images in the smaller set, and a word for that set."""
-    return min((images.fake.n, images.fake.what), (images.real.n, images.real.what), key=lambda pair: pair[0])
-
-
-def refuse_misfits(metrics: Sequence[str], images: Comparison) -> None:
-    """Refuse metrics that need something else of the images.
+def refuse_misfits(metrics: Sequence[str], images: Comparison, network: Network | None = None) -> None:
+    """Refuse metrics that need other images, or another network than ``network``.
 
     Raises:
         ConfigError: naming the metric.
     """
     fake, real, kind = images.fake, images.real, images.kind
+    few = min(fake, real, key=lambda some: some.n)
     for metric in metrics:
-        labelled = metric in LABELS_NEEDED
-        for misfit, problem in (
-            (metric in TARGETS_NEEDED and kind != "pairs", "compares images with their targets, and these have none"),
-            (metric == "ssim" and min(fake.shape[1:]) < SMALLEST_IMAGE, f"needs images of at least {SMALLEST_IMAGE} pixels"),
-            (metric == "lpips" and kind == "domains", "needs targets, or several samples of one condition"),
-            (metric == "memorisation" and images.training is None, "needs samples from noise and their own training images"),
-            (labelled and real.labels is None, "needs the classes of the real images, and the data set is unlabelled"),
-            (metric == "accuracy" and fake.labels is None, "needs samples of given classes, and these have none"),
+        labelled, least = metric in LABELS_NEEDED, MIN_IMAGES.get(metric, 1)
+        predicted = labelled and (metric != "fid_per_class" or fake.labels is None)  # classes of samples
+        too_few = f"needs at least {least} images, and there are {few.n} {few.what} ones"
+        for misfit, problem, key in (
+            (
+                metric in TARGETS_NEEDED and kind != "pairs",
+                "compares images with their targets, and these have none",
+                "metrics",
+            ),
+            (metric == "ssim" and min(fake.shape[1:]) < SMALLEST_IMAGE, f"needs images of {SMALLEST_IMAGE} pixels", "metrics"),
+            (metric == "lpips" and kind == "domains", "needs targets, or several samples of one condition", "metrics"),
+            (
+                metric == "memorisation" and images.training is None,
+                "needs samples from noise and their training images",
+                "metrics",
+            ),
+            (labelled and real.labels is None, "needs the classes of the real images, and they are unlabelled", "metrics"),
+            (metric == "accuracy" and fake.labels is None, "needs samples of given classes, and these have none", "metrics"),
+            (few.n < least, too_few, "num_samples or the reference"),
+            (network and predicted and not network.knows_classes, "needs features=classifier, of the same classes", "features"),
+            (network and metric == "is" and not network.has_logits, "needs features with class logits", "metrics"),
         ):
             if misfit:
-                raise ConfigError(f"{metric} {problem}", "metrics", f"Leave {metric} out of metrics=")
-
-
-def refuse_without_classes(metrics: Sequence[str], fake: Images, own_classes: bool) -> None:
-    """Refuse metrics that need the classifier of the data set to tell the class of a sample.
-
-    Raises:
-        ConfigError: another extractor is used.
-    """
-    for metric in LABELS_NEEDED & set(metrics):
-        if not own_classes and (metric != "fid_per_class" or fake.labels is None):
-            todo = f"Set features=classifier, or leave {metric} out of metrics="
-            raise ConfigError(f"{metric} needs a network that knows the classes of the data set", "features", todo)
-
-
-def refuse_too_few(metrics: Sequence[str], images: Comparison) -> None:
-    """Refuse metrics that are not defined for so few images.
-
-    Raises:
-        ConfigError: naming the metric and the numbers.
-    """
-    n, what = fewest(images)
-    for metric in metrics:
-        if n < MIN_IMAGES.get(metric, 1):
-            problem = f"{metric} needs at least {MIN_IMAGES[metric]} images, and there are {n} {what} ones"
-            raise ConfigError(problem, "num_samples or the reference", "Take more, or leave this metric out of metrics=")
+                raise ConfigError(f"{metric} {problem}", key, f"Correct that, or leave {metric} out of metrics=")
