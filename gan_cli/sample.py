@@ -33,6 +33,9 @@ def app(cfg: DictConfig) -> None:
         if run.translates:
             if config.label is not None:
                 raise ConfigError("the run translates images and has no labels", "label", "Leave label out")
+            if "gif" in (config.formats or []):
+                todo = "Choose from png, grid and npz"
+                raise ConfigError("gif is a walk between latents, and this run translates images", "formats", todo)
             direction = chosen_direction(run, config.direction, config.mode)
             key = batch_key(run, direction)
             if config.input is not None:

@@ -463,7 +463,7 @@ REFUSED: dict[str, tuple[Harm, str, list[str], int, str, list[object]]] = {
     "mode, cyclegan": (nothing, "cyc", ["mode=eval"], 2, "mode", []),
     "truncation": (nothing, "pix", ["truncation=0.5"], 2, "truncation=0.5", []),
     "a domain is gone": (without("domains/trainB"), "cyc_rgb", [], 66, "domains", ["input="]),
-    "output is a file": (text, "pix_rgb", ["output=notes.txt"], 73, "notes.txt", []),
+    "output is a file": (text, "pix_rgb", ["output=notes.txt", "num_samples=3"], 73, "notes.txt", []),
     "output is the input": (corrupt, "cyc", ["input=mine/00.png", "output=mine"], 2, "output", ["00.png"]),
     "output is the input folder": (photos, "cyc_rgb", ["input=mine", "output=mine/../mine"], 2, "output", ["00.png"]),
 }  # fmt: skip

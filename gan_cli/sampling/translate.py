@@ -46,9 +46,6 @@ def translate(run: Run, sources: Sources, formats: Sequence[str], output: Path, 
     Raises:
         GanError: a source cannot be read, or a result would replace a file that is not ours.
     """
-    if "gif" in formats:
-        todo = "Choose from png, grid and npz"
-        raise ConfigError("gif is a walk between latents, and this run translates images", "formats", todo)
     n = len(sources.names)
     files = {"png": [f"{name}.png" for name in sources.names], "npz": ["samples.npz"]}
     files["grid"] = [f"sheets/{number:03d}.png" for number in range(-(-n // SHEET_ROWS))]
