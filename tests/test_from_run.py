@@ -182,7 +182,7 @@ def test_where_the_data_is_may_be_said(gan: Any, train: Any, read: Any, data_roo
     assert gan(*result.continue_command).code == 0
 
 
-@pytest.mark.parametrize("given", ["loss=hinge", "optimizer.lr=1", "++model.generator.blocks=3", "~dataset", "batch_size=8"])
+@pytest.mark.parametrize("given", ["loss=hinge", "optimizer.lr=1", "++model.generator.blocks=3", "batch_size=8"])
 def test_what_makes_another_run_is_refused(given: str, original: Path, copied: Callable[..., TrainConfig]) -> None:
     with pytest.raises(ConfigError) as raised:
         copied(given)
