@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gan_cli.config.build import build
-from gan_cli.evaluation.case import Rule, prepare
-from gan_cli.evaluation.image_sets import Images, of_dataset, of_noise
+from gan_cli.evaluation.image_sets import Images, Sampler, of_dataset
+from gan_cli.evaluation.rule import Comparison, Rule, prepare
 from gan_cli.rundir.reload import load_run
 from gan_cli.system.text import number
 
@@ -40,18 +40,16 @@ def main() -> None:
     train, test = (build({**node, "split": split}, "dataset") for split in ("train", "test"))
     real = of_dataset(train, "reference")
     images = test.batch(torch.arange(len(test)))
-    rule = Rule(METRICS, {"_target_": "gan_cli.metrics.classifier.Classifier"}, {}, None, None)
-    clean = of_tensor(images)
-    evaluation = prepare(real, clean, rule, node={**node, "split": "train"}, device=torch.device("cpu"), training=train)
+    rule = Rule(METRICS, {"_target_": "gan_cli.metrics.classifier.Classifier"}, {})
+    clean = Comparison(of_tensor(images), real, {**node, "split": "train"}, "train", training=lambda: train)
+    evaluation = prepare(clean, rule, torch.device("cpu"))
 
     print(f"| {arguments.dataset} | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
     copies = train.batch(torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: len(images)])
     rows = {name: of_tensor(spoiled) for name, spoiled in damaged(images, test.labels, copies)}
     for run_dir in arguments.run_dir:
         run = load_run(run_dir, device="cpu")
-        rows[f"{run_dir.name}, {run.images:,} images"] = of_noise(
-            run.task, run.generator, 10_000, seed=0, batch_size=64, device=run.device
-        )
+        rows[f"{run_dir.name}, {run.images:,} images"] = Sampler(run.task, run.generator, run.device).from_noise(10_000)
     for name, fake in rows.items():
         values = evaluation.measure(fake)
         print(f"| {name} | {' | '.join(number(values[key]) for key in COLUMNS)} |", flush=True)

@@ -1,4 +1,4 @@
-"""``gan-eval``: measure a trained generator, or anybody's images, and say exactly how."""
+"""``gan-eval``: measure a trained generator, or any images, and record exactly how."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from omegaconf import DictConfig
 
 from gan_cli.app import entry
 from gan_cli.config.plain import to_plain
-from gan_cli.evaluation.config import EvalConfig, check, chosen_protocol
+from gan_cli.evaluation.config import check, chosen_protocol
 from gan_cli.rundir import evaluations
-from gan_cli.system.errors import MemoryFullError, of_system
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from gan_cli.evaluation.case import Case
+    from gan_cli.evaluation.rule import Rule
 
 log = logging.getLogger("gan_cli")
 
@@ -27,35 +28,49 @@ def app(cfg: DictConfig) -> None:
     config = check(to_plain(cfg), *chosen_protocol())
     import torch
 
-    from gan_cli.compute.device import default_threads
-    from gan_cli.evaluation.case import of_files, of_run
+    from gan_cli.compute.device import choose_device, default_threads
+    from gan_cli.evaluation.case import of_files, of_run, sampler_of
+    from gan_cli.evaluation.references import Reference
+    from gan_cli.evaluation.rule import Rule
+    from gan_cli.rundir.reload import load_run
 
     torch.set_num_threads(config.threads or default_threads())
-    try:
-        case = of_run(config) if config.run_dir is not None else of_files(config)
-        report(config, case)
-    except (RuntimeError, MemoryError) as error:
-        if of_system(error, "") is None:
-            raise
-        raise MemoryFullError("the images do not fit in memory", config.device, "Lower num_samples or batch_size") from error
+    reference = Reference(config.real, config.dataset, config.root, config.split, config.num_real)
+    rule = Rule(config.metrics, config.features, config.lpips, config.cache, config.crop)
+    if config.fake is not None:
+        case, device = of_files(config.fake, config.num_samples, config.image_size, reference), choose_device(config.device)
+    else:
+        run = load_run(str(config.run_dir), step=config.step, ema=config.ema, device=config.device, trust=config.trust)
+        total = run.config["total_steps"]
+        if run.step < total and config.step == "last":
+            log.info("the run is not finished: this is step %d of %d", run.step, total)
+        use = config.seed, config.batch_size, config.direction, config.mode, config.truncation
+        case, device = of_run(run, sampler_of(run, *use), config.num_samples, reference, trust=config.trust), run.device
+    report(case, rule, device, config.protocol, config.output)
 
 
-def report(config: EvalConfig, case: Case) -> None:
-    """Measure, print the table, write JSON, picture and TensorBoard scalars."""
+def report(case: Case, rule: Rule, device: torch.device, protocol_name: str, output: str | None) -> None:
+    """Measure, print the table, write JSON, picture and TensorBoard scalars.
+
+    ``output``: folder of the result; None for the default one.
+    """
+    from gan_cli.evaluation.image_sets import cropped
     from gan_cli.evaluation.measure import advice
+    from gan_cli.evaluation.rule import machine, prepare
     from gan_cli.images import enlarge, write_png
 
-    evaluation, fake = case.evaluation, case.fake
-    protocol = {"protocol": config.protocol, **evaluation.facts(fake), **case.protocol}
+    evaluation, fake = prepare(case.images, rule, device), cropped(case.images.fake, rule.crop)
+    protocol = {"protocol": protocol_name, **evaluation.facts(fake), **case.images.facts(), **case.protocol, **machine(device)}
     identity = evaluations.protocol_id(protocol)
-    path = case.path.with_name(f"{case.path.name}-{identity}.json")
+    folder = case.folder if output is None else Path(output).expanduser()
+    path = folder / f"{case.owner if output is not None else ''}{case.name}-{identity}.json"
     picture = path.with_suffix(".png")
 
     pictures: list[Tensor] = []
     values = evaluation.measure(fake, pictures.append)
     extractor = evaluation.extractor
     notes = advice(evaluation.metrics, fake, evaluation.real, extractor.dim) if extractor is not None else []
-    if notes:  # what can be relied on comes first
+    if notes:  # the FID of so few images is not reliable: KID comes first
         values = {k: values[k] for k in sorted(values, key=lambda key: not key.startswith("kid"))}
     print(case.title)
     print("\n".join(evaluations.metric_lines(values, translates=evaluation.paired)))
@@ -64,12 +79,12 @@ def report(config: EvalConfig, case: Case) -> None:
         right = f", right on {100 * accuracy:.1f} % of the test images" if accuracy is not None else ""
         print(f"features: {extractor.facts['features']}{right}; comparable {extractor.facts['comparable']}")
     print(f"samples: {fake.n:,}; reference: {case.reference}, {evaluation.real.n:,} images")
-    print(f"rule: {evaluations.rule_id(protocol)}; numbers of anybody's images by the same rule can be put beside these")
+    print(f"rule: {evaluations.rule_id(protocol)}; results of other images by the same rule can be compared with these")
     everything = evaluations.write(path, values, protocol)
     for pixels in pictures:
         write_png(picture, enlarge(pixels))
-    if config.run_dir is not None and config.output is None:
-        to_tensorboard(Path(config.run_dir).expanduser(), f"eval_{identity}", values, protocol["step"])
+    if "checkpoint_hash" in protocol and output is None:
+        to_tensorboard(case.folder.parent, f"eval_{identity}", values, protocol["step"])
     for note in [*notes, *evaluations.others(protocol, path)]:
         print(f"note: {note}")
     if pictures:
@@ -79,7 +94,7 @@ def report(config: EvalConfig, case: Case) -> None:
 
 
 def to_tensorboard(run_dir: Path, tag: str, values: dict[str, float], step: int) -> None:
-    """Scalars of one protocol under one tag, so that no curve mixes two."""
+    """Write scalars of one protocol under one tag, so that no curve mixes two."""
     from torch.utils.tensorboard import SummaryWriter
 
     try:

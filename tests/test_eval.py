@@ -1,4 +1,4 @@
-"""gan-eval: what it writes, that the numbers are those of the definitions, and what it refuses."""
+"""gan-eval as a command: the files it writes, its numbers against the definitions, and its refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch import nn
 from gan_cli import load_run
 from gan_cli.data.digits import digits
 from gan_cli.data.idx import mnist
-from gan_cli.evaluation import case
+from gan_cli.evaluation import perceptual
 from gan_cli.images import to_uint8
 from gan_cli.metrics import inception
 from gan_cli.metrics.features import build_extractor
@@ -51,7 +51,7 @@ class Pixels(nn.Module):
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was printed, and the file that was written."""
+    """The output of a command, and the file that it wrote."""
 
     said: Result
     path: Path
@@ -176,35 +176,36 @@ def test_a_run(run: Path, evaluate: Any, read: Any) -> None:
     assert all(scalars[key] == [(4, pytest.approx(value, rel=1e-6))] for key, value in found.metrics.items())
 
 
-def test_the_table_says_which_direction_is_better(run: Path, evaluate: Any) -> None:
+def test_the_table(run: Path, evaluate: Any) -> None:
     found = evaluate("run_dir=run")
-    assert found.said.out.splitlines()[0] == "run, step 4 (32 images), EMA weights"
-    rows = {
-        line.split()[0]: line
-        for line in found.said.out.splitlines()
-        if re.search(r"(lower|higher)$", line) and "note" not in line
-    }
-    assert {key: row.split()[-1] for key, row in rows.items()} == {
+    lines = found.said.out.splitlines()
+    assert lines[0].startswith("run, step 4 ")
+    rows = {line.split()[0]: line.split() for line in lines if re.search(r"(lower|higher)$", line) and "note" not in line}
+    assert {key: row[-1] for key, row in rows.items()} == {
         **dict.fromkeys(["fid", "kid"], "lower"),
         **dict.fromkeys(["is", "precision", "recall", "density", "coverage", "classes"], "higher"),
     }
-    assert next(iter(rows)) == "kid", "of 60 images the FID is not to be relied on"
-    assert float(rows["fid"].split()[1]) == pytest.approx(found.metrics["fid"], rel=1e-3)
-    assert re.search(r"kid +\S+ \+- \S+ +lower", rows["kid"])
-    assert "features: classifier, right on 9" in found.said.out
-    assert "samples: 60; reference: digits train, 1,442 images" in found.said.out
-    assert any("FID of 60 images is not reliable" in note for note in found.notes)
+    assert next(iter(rows)) == "kid", "the FID of 60 images is not reliable"
+    assert float(rows["fid"][1]) == pytest.approx(found.metrics["fid"], rel=1e-3)
+    assert rows["kid"][2] == "+-" and float(rows["kid"][3]) == pytest.approx(found.metrics["kid_std"], rel=1e-3)
+    assert any(line.startswith("features: classifier") and "9" in line for line in lines)
+    assert any(line.startswith("samples: 60") and "digits train" in line and "1,442" in line for line in lines)
+    assert any("FID" in note and "60" in note for note in found.notes)
 
 
-def test_other_metrics_are_added(run: Path, evaluate: Any) -> None:
-    first = evaluate("run_dir=run", "metrics=[fid]")
+def test_other_metrics_are_added(run: Path, evaluate: Any, pixels: list[str]) -> None:
+    first = evaluate(*pixels, "run_dir=run", "metrics=[fid]")
     assert set(first.metrics) == {"fid"}
     fid = first.metrics["fid"]
-    second = evaluate("run_dir=run", "metrics=kid")
+    second = evaluate(*pixels, "run_dir=run", "metrics=kid")
     assert second.path == first.path and second.metrics["fid"] == fid and set(second.metrics) == {"fid", "kid", "kid_std"}
-    assert "with 1 values measured before" in second.said.out
     assert [p.name for p in (run / "evaluations").iterdir()] == [first.path.name]
-    assert second.notes == [note for note in second.notes if "not to be compared" not in note]
+    assert other_rules(second) == []
+
+
+def other_rules(found: Evaluated) -> list[str]:
+    """Notes of results by another rule, which name their files."""
+    return [note for note in found.notes if ".json" in note]
 
 
 @pytest.mark.slow
@@ -241,15 +242,15 @@ def test_another_protocol_is_another_file(arg: str, key: str, run: Path, evaluat
     other = evaluate("run_dir=run", "metrics=[fid]", arg)
     assert other.path != first.path and first.path.read_bytes() == content
     assert other.metrics != first.metrics
-    (note,) = (note for note in other.notes if "not to be compared" in note)
-    assert note.startswith(f"note: not to be compared with {first.path.name}: ") and key in note
+    (note,) = other_rules(other)
+    assert first.path.name in note and key in note
 
 
-def test_another_step_is_measured_in_the_same_way(run: Path, evaluate: Any) -> None:
-    last, second = evaluate("run_dir=run", "metrics=[fid]"), evaluate("run_dir=run", "metrics=[fid]", "step=2")
+def test_another_step_is_measured_by_the_same_rule(run: Path, evaluate: Any, pixels: list[str]) -> None:
+    last, second = (evaluate(*pixels, "run_dir=run", "metrics=[fid]", f"step={step}") for step in (4, 2))
     assert second.path.name == last.path.name.replace("4-", "2-", 1)
     assert second.protocol["checkpoint_hash"] != last.protocol["checkpoint_hash"]
-    assert not any("not to be compared" in note for note in second.notes)
+    assert other_rules(second) == []
 
 
 @pytest.mark.slow
@@ -262,16 +263,15 @@ def test_another_checkpoint_of_the_same_step_replaces_its_values(run: Path, trai
     assert set(evaluate("run_dir=run", "metrics=[fid]").metrics) == {"fid"}
 
 
-def test_into_another_folder(run: Path, evaluate: Any) -> None:
+def test_into_another_folder(run: Path, evaluate: Any, pixels: list[str]) -> None:
     before = sorted(run.rglob("*"))
-    found = evaluate("run_dir=run", "metrics=[fid]", "output=deep/er")
-    assert found.path.parent == run.parent / "deep" / "er" and re.fullmatch(
-        r"run-[0-9a-f]{8}-step-00000004-[0-9a-f]{8}.json", found.path.name
-    )
-    assert sorted(run.rglob("*")) == before, "the run may be somebody else's"
+    found = evaluate(*pixels, "run_dir=run", "metrics=[fid]", "output=deep/er")
+    assert found.path.parent == run.parent / "deep" / "er"
+    assert re.fullmatch(r"run-[0-9a-f]{8}-step-00000004-[0-9a-f]{8}.json", found.path.name)
+    assert sorted(run.rglob("*")) == before, "the run may be read-only"
     shutil.rmtree(run / "tensorboard")
     (run / "tensorboard").write_text("cannot be written")
-    assert "no TensorBoard scalars" in evaluate("run_dir=run", "metrics=[fid]").said.err
+    assert "TensorBoard" in evaluate(*pixels, "run_dir=run", "metrics=[fid]").said.err
 
 
 @pytest.mark.slow
@@ -347,41 +347,52 @@ def test_a_run_and_its_samples_are_worth_the_same(run: Path, gan: Any, evaluate:
     assert of_npz.protocol["samples_hash"] and "seed" not in of_npz.protocol
 
 
-def test_two_files_of_one_name_have_a_result_each(evaluate: Any, tmp_path: Path) -> None:
+def test_two_files_of_one_name_have_a_result_each(evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     for name, keep in (("a", slice(0, 40)), ("b", slice(40, 80))):
         (tmp_path / name).mkdir()
         save_npz(tmp_path / name / "samples.npz", "test", keep)
-    one, two = (evaluate(f"fake={name}/samples.npz", "dataset=digits", "metrics=[fid]") for name in "ab")
+    one, two = (evaluate(*pixels, f"fake={name}/samples.npz", "dataset=digits", "metrics=[fid]") for name in "ab")
     assert one.path != two.path and one.metrics != two.metrics
-    assert not any("not to be compared" in note for note in two.notes)
+    assert other_rules(two) == []
+
+
+def save_folder(folder: Path, n: int) -> None:
+    """The first training digits as pictures in a folder per class."""
+    part = digits()
+    assert part.labels is not None
+    for k in range(n):
+        (folder / str(int(part.labels[k]))).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(part.images[k, 0].numpy()).save(folder / str(int(part.labels[k])) / f"{k}.png")
 
 
 def test_a_reference_is_a_data_set_a_file_or_a_folder(evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     save_npz(tmp_path / "fake.npz", "test")
     save_npz(tmp_path / "real.npz", "train", slice(0, 300))
-    part = digits()
-    assert part.labels is not None
-    for k in range(300):
-        (tmp_path / "real" / str(int(part.labels[k]))).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(part.images[k, 0].numpy()).save(tmp_path / "real" / str(int(part.labels[k])) / f"{k}.png")
-    args = [*pixels, "fake=fake.npz", "metrics=[fid,prdc]", "num_samples=300"]
-    of_npz, of_folder = evaluate(*args, "real=real.npz"), evaluate(*args, "real=real")
+    save_folder(tmp_path / "real", 300)
+    args = [*pixels, "fake=fake.npz", "num_samples=300"]
+    of_npz, of_folder = (evaluate(*args, "metrics=[fid,prdc]", f"real={real}") for real in ("real.npz", "real"))
     assert of_npz.metrics == pytest.approx(of_folder.metrics, rel=1e-6)
     assert (of_folder.protocol["reference"], of_folder.protocol["reference_size"]) == ("image_folder", 300)
     assert of_folder.protocol["reference_split"] == "all"
-    assert evaluate(*args, "dataset=digits").metrics["fid"] != of_npz.metrics["fid"]
+    assert evaluate(*args, "metrics=[fid]", "dataset=digits").metrics["fid"] != of_npz.metrics["fid"]
+
+
+@pytest.mark.slow
+def test_folders_of_a_reference_are_classes(evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
+    save_npz(tmp_path / "fake.npz", "test")
+    save_folder(tmp_path / "real", 300)
+    part, ours = digits(), digits(split="test")
+    assert part.labels is not None and ours.labels is not None
     classes = evaluate("fake=fake.npz", "real=real", "num_samples=300", "features.epochs=24")
-    assert classes.metrics["accuracy"] > 0.8 and classes.metrics["classes"] > 0.9, "the folders are the classes"
+    assert classes.metrics["accuracy"] > 0.8 and classes.metrics["classes"] > 0.9
     assert classes.protocol["classifier_images"] == 300 - sum(int((part.labels[:300] == k).sum()) // 10 for k in range(10))
-    named = evaluate(*args, "real=real", "metrics=[fid_per_class]", "output=classes").metrics
-    ours = digits(split="test")
-    assert ours.labels is not None
+    found = evaluate(*pixels, "fake=fake.npz", "real=real", "num_samples=1000", "metrics=[fid_per_class]").metrics
 
     def features(images: torch.Tensor) -> np.ndarray:
         return torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 4).flatten(1).numpy()
 
-    assert len(named) == 11 and named["fid_per_class"] == pytest.approx(np.mean([named[f"fid/{k}"] for k in range(10)]))
-    assert evaluate(*args, "num_samples=1000", "real=real", "metrics=[fid_per_class]").metrics["fid/3"] == pytest.approx(
+    assert len(found) == 11 and found["fid_per_class"] == pytest.approx(np.mean([found[f"fid/{k}"] for k in range(10)]))
+    assert found["fid/3"] == pytest.approx(
         frechet(features(part.images[:300][part.labels[:300] == 3]), features(ours.images[ours.labels == 3])), rel=1e-3
     )
 
@@ -394,7 +405,7 @@ def test_images_of_a_few_classes_only(evaluate: Any, tmp_path: Path) -> None:
     found = evaluate("fake=some.npz", "dataset=digits", "metrics=[accuracy,classes,fid_per_class]")
     assert found.metrics["accuracy"] > 0.9 and found.metrics["classes"] == pytest.approx(0.2, abs=0.02)
     assert {key for key in found.metrics if key.startswith("fid/")} == {"fid/0", "fid/1"}
-    assert "without the classes of fewer than two samples: 2, 3, 4, 5, 6, 7, 8, 9" in found.said.err
+    assert "2, 3, 4, 5, 6, 7, 8, 9" in found.said.err, "classes without two samples"
 
 
 @pytest.mark.slow
@@ -412,7 +423,7 @@ def test_images_of_another_size_are_scaled_if_that_is_said(evaluate: Any, gan: A
     np.savez(tmp_path / "large.npz", images=colours.repeat(2, 1).repeat(2, 2))
     args = ["fake=small.npz", "real=large.npz", "metrics=[fid]", "threads=1"]
     result = gan("gan-eval", *pixels, *args)
-    assert result.code == 65 and "24 x 24 with 3 channels" in result.errors[0] and "Set image_size=" in result.errors[0]
+    assert result.code == 65 and result.error.names("24 x 24", 3, "48 x 48") and "image_size=" in result.error.todo
     found = evaluate(*pixels, *args, "image_size=24")
     assert found.protocol["image_size"] == 24 and found.metrics["fid"] < 0.01
 
@@ -424,27 +435,30 @@ def test_grey_and_colour(evaluate: Any, gan: Any, pixels: list[str], tmp_path: P
         np.savez(tmp_path / "colour.npz", images=file["images"].repeat(3, 3))
     assert evaluate(*pixels, "fake=grey.npz", "real=colour.npz", "num_samples=1000", "metrics=[fid]").metrics["fid"] < 1e-6
     result = gan("gan-eval", *pixels, "fake=colour.npz", "dataset=digits", "metrics=[fid]")
-    assert result.code == 65 and "3 channels" in result.errors[0] and "dataset.channels" in result.errors[0]
+    assert result.code == 65 and result.error.names("32 x 32", 3, 1) and "dataset.channels" in result.error.todo
     evaluate(*pixels, "fake=colour.npz", "dataset=digits", "dataset.channels=3", "metrics=[fid]")
 
 
 # Metrics of their own kind
 
 
-def test_memorisation(run: Path, evaluate: Any, tmp_path: Path) -> None:
+def test_memorisation(evaluate: Any, pixels: list[str], tmp_path: Path) -> None:
     save_npz(tmp_path / "copies.npz", "train", slice(0, 100))
-    save_npz(tmp_path / "new.npz", "test", slice(0, 200))
-    args = ["dataset=digits", "metrics=[memorisation]", "num_samples=200"]
-    assert evaluate("fake=copies.npz", *args).metrics["memorisation"] == 1
-    found = evaluate("fake=new.npz", *args)
-    assert found.metrics["memorisation"] == pytest.approx(0.5, abs=0.06)
-    assert evaluate("fake=new.npz", *args, "split=test").metrics == found.metrics, (
-        "which part is the reference is another thing"
-    )
+    found = evaluate(*pixels, "fake=copies.npz", "dataset=digits", "metrics=[memorisation]", "num_samples=100")
+    assert found.metrics["memorisation"] == 1
     picture = found.path.with_suffix(".png")
     assert re.search(r"^neighbours: (\S+)", found.said.out, re.M)[1] == str(picture.relative_to(tmp_path))  # type: ignore[index]
     with Image.open(picture) as image:
         assert image.width * 8 == pytest.approx(image.height * 6, rel=0.03), "eight samples, each with five neighbours"
+
+
+@pytest.mark.slow
+def test_memorisation_of_new_images(run: Path, evaluate: Any, tmp_path: Path) -> None:
+    save_npz(tmp_path / "new.npz", "test", slice(0, 200))
+    args = ["fake=new.npz", "dataset=digits", "metrics=[memorisation]", "num_samples=200"]
+    found = evaluate(*args)
+    assert found.metrics["memorisation"] == pytest.approx(0.5, abs=0.06)
+    assert evaluate(*args, "split=test").metrics == found.metrics, "it does not depend on the reference"
     assert evaluate("run_dir=run", "metrics=[memorisation]").path.with_suffix(".png").exists()
 
 
@@ -479,7 +493,7 @@ def test_classes_that_were_asked_for(train: Any, gan: Any, evaluate: Any) -> Non
     assert {"accuracy", "classes"} < set(evaluate("run_dir=run").metrics)
 
 
-def test_a_classifier_sees_digits_and_says_which(evaluate: Any, tmp_path: Path) -> None:
+def test_a_classifier_knows_the_digits(evaluate: Any, tmp_path: Path) -> None:
     save_npz(tmp_path / "real.npz", "test")
     right = evaluate("fake=real.npz", "dataset=digits", "metrics=[accuracy,classes]", "num_samples=1000")
     assert right.metrics["accuracy"] == pytest.approx(right.protocol["classifier_accuracy"]) and right.metrics["accuracy"] > 0.9
@@ -531,7 +545,7 @@ def lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         torch.manual_seed(0)
         trunk = torchvision.models.squeezenet1_1(weights=None).state_dict()
         linear = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate(channels)}
-    for name, weights, table in (("trunk", trunk, case.TRUNKS), ("linear", linear, case.LINEAR)):
+    for name, weights, table in (("trunk", trunk, perceptual.TRUNKS), ("linear", linear, perceptual.LINEAR)):
         torch.save(weights, tmp_path / f"{name}.pth")
         found = hashlib.sha256((tmp_path / f"{name}.pth").read_bytes()).hexdigest()
         monkeypatch.setitem(table, "squeeze", WeightFile(f"{name}.pth", "https://example.org/x", found))
@@ -539,16 +553,14 @@ def lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_lpips_of_samples_is_their_diversity(run: Path, evaluate: Any, lpips: list[str]) -> None:
-    args = ["run_dir=run", "metrics=[lpips]", *lpips, "num_samples=13"]
-    found = evaluate(*args)
+    found = evaluate("run_dir=run", "metrics=[lpips]", *lpips, "num_samples=13")
     assert set(found.metrics) == {"lpips"} and found.metrics["lpips"] > 0
     assert re.search(r"^lpips +\S+ +higher$", found.said.out, re.M)
     assert found.protocol["lpips_net"] == "squeeze, v0.1" and "diversity" in found.protocol["lpips"]
     assert len(found.protocol["lpips_trunk_hash"]) == len(found.protocol["lpips_linear_hash"]) == 64
-    for size in (1, 5, 6):
-        assert evaluate(*args, f"batch_size={size}").metrics == pytest.approx(found.metrics, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_lpips_of_pairs_is_a_distance(paired: Path, evaluate: Any, lpips: list[str]) -> None:
     args = [f"run_dir={paired}", "output=out", "metrics=[lpips]", *lpips, "num_samples=6"]
     found = evaluate(*args)
@@ -564,7 +576,7 @@ def test_lpips_within_classes_only(train: Any, gan: Any, evaluate: Any, lpips: l
     train("model=cgan", "total_steps=1", "run_dir=run", tiny="cgan")
     assert evaluate("run_dir=run", "metrics=[lpips]", *lpips, "num_samples=20").metrics["lpips"] >= 0
     result = gan("gan-eval", "run_dir=run", "metrics=[lpips]", *lpips, "num_samples=10")
-    assert result.code == 2 and "lpips" in result.errors[0] and "num_samples" in result.errors[0]
+    assert result.code == 2 and result.error.where == "lpips" and "num_samples=" in result.error.todo
 
 
 def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -590,7 +602,7 @@ def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monke
     assert set(seen) == {(3, 28, 28)} and set(found.metrics) == {"fid"}
     expected = {"protocol": "lucic2018", "reference_split": "test", "crop": 28, "image_size": 28, "features": "inception"}
     assert {key: found.protocol[key] for key in expected} == expected
-    assert "comparable with published FIDs" in found.said.out
+    assert found.protocol["comparable"] == "with published FIDs"
     np.savez(tmp_path / "fake.npz", images=np.random.default_rng(0).integers(0, 256, (12, 28, 28), dtype=np.uint8))
     args = ["fake=fake.npz", "dataset=mnist", f"dataset.root={data_root}", "image_size=28", "dataset.fit=resize"]
     other = evaluate(*args, "protocol=lucic2018", fast=False)
@@ -600,8 +612,7 @@ def test_protocol_of_lucic(evaluate: Any, data_root: Path, tmp_path: Path, monke
 @pytest.mark.parametrize("arg", quick(["num_samples=12", "features=classifier", "split=train", "crop=30"], "crop=30"))
 def test_a_named_protocol_is_kept_or_not_named(arg: str, gan: Any, trained: Path, tmp_path: Path) -> None:
     result = gan("gan-eval", f"run_dir={trained}", "protocol=lucic2018", arg)
-    (line,) = result.errors
-    assert result.code == 2 and "protocol=lucic2018" in line and arg.split("=")[0] in line
+    assert result.code == 2 and result.error.names("protocol=lucic2018") and result.error.where == arg.split("=")[0]
 
 
 @pytest.mark.parametrize("size", quick([28, 32], 28))
@@ -629,20 +640,22 @@ def test_own_features(run: Path, evaluate: Any, pixels: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("return images.float().mean((2, 3)).flatten()", r"returned features \(\d+,\) for \d+ images"),
-        ("raise ValueError('too dark')", r"my_pixels\.Pixels fails on images .*too dark"),
-        ("return self.nothing", r"fails on images"),
-        ("return None", r"returned features NoneType"),
-        ("return images.float().flatten(1) / 0", r"features that are not finite"),
-    ],
+    ("body", "value"),
+    every(
+        2,
+        [
+            ("raise ValueError('too dark')", "too dark"),
+            ("return images.float().mean((2, 3)).flatten()", "for 20 images"),
+            ("return None", "NoneType"),
+            ("return self.nothing", "nothing"),
+            ("return images.float().flatten(1) / 0", "features"),
+        ],
+    ),
 )
-def test_own_features_that_are_wrong(body: str, message: str, run: Path, gan: Any, pixels: list[str], tmp_path: Path) -> None:
+def test_own_features_that_are_wrong(body: str, value: str, run: Path, gan: Any, pixels: list[str], tmp_path: Path) -> None:
     (tmp_path / "my_pixels.py").write_text(PIXELS.partition("        return nn")[0] + f"        {body}\n")
-    result = gan("gan-eval", *pixels, "run_dir=run", "num_samples=20", "metrics=[fid]", "threads=1")
-    (line,) = (x for x in result.err.splitlines() if not x.startswith("warning: "))
-    assert result.code in (2, 65) and line.startswith("gan-eval: error: ") and re.search(message, line), line
+    result = gan("gan-eval", *pixels, "run_dir=run", "num_samples=20", "num_real=20", "metrics=[fid]", "threads=1")
+    assert result.code in (2, 65) and result.error.names(value), result.err
     assert not (run / "evaluations").exists()
 
 
@@ -654,17 +667,20 @@ def test_own_features_depend_on_the_size_of_what_they_get(run: Path, evaluate: A
 
 
 @pytest.mark.parametrize(
-    ("arg", "message"),
-    [
-        ("features.sied=1", r"unknown key 'features\.sied'.*Did you mean: features\.side\?"),
-        ("features.side=two", r"features\.side"),
-        ("features=pixel", r"features has no option 'pixel'.*Did you mean: pixels\?"),
-        ("features._target_=my_pixels.Pixel", r"my_pixels\.Pixel' cannot be imported.*\(features\._target_\)"),
-    ],
+    ("arg", "names"),
+    every(
+        2,
+        [
+            ("features.sied=1", ["features.sied", "features.side?"]),
+            ("features.side=two", ["features.side", "two"]),
+            ("features._target_=my_pixels.Pixel", ["my_pixels.Pixel", "(features._target_)"]),
+            ("features=pixel", ["features", "'pixel'", "pixels?"]),
+        ],
+    ),
 )
-def test_own_features_that_are_not_there(arg: str, message: str, run: Path, gan: Any, pixels: list[str]) -> None:
+def test_own_features_that_are_not_there(arg: str, names: list[str], run: Path, gan: Any, pixels: list[str]) -> None:
     result = gan("gan-eval", *pixels, "run_dir=run", "num_samples=20", "metrics=[fid]", "threads=1", arg)
-    assert result.code == 2 and re.search(message, *result.errors), result
+    assert result.code == 2 and result.error.names(*names), result
 
 
 @pytest.mark.slow
@@ -698,10 +714,10 @@ def test_folders_of_files_of_the_same_names_and_sizes(evaluate: Any, pixels: lis
 # Runs that are not as they should be
 
 
-def test_a_run_that_is_not_finished(train: Any, evaluate: Any, gan: Any) -> None:
+def test_a_run_that_is_not_finished(train: Any, evaluate: Any, pixels: list[str]) -> None:
     train("total_steps=40", "max_hours=1e-9", "run_dir=run", code=75)
-    assert "step 1 of 40" in evaluate("run_dir=run", "metrics=[fid]").said.err
-    assert "step 1 of 40" not in evaluate("run_dir=run", "metrics=[fid]", "step=1").said.err
+    assert "1 of 40" in evaluate(*pixels, "run_dir=run", "metrics=[fid]").said.err
+    assert "1 of 40" not in evaluate(*pixels, "run_dir=run", "metrics=[fid]", "step=1").said.err
 
 
 @pytest.mark.slow
@@ -713,7 +729,7 @@ def test_data_that_lies_elsewhere_now(train: Any, evaluate: Any, gan: Any, data_
     numbers = first.metrics
     (tmp_path / "here").rename(tmp_path / "there")
     result = gan("gan-eval", *FAST, *args)
-    assert result.code == 66 and "MNIST is missing" in result.errors[0]
+    assert result.code == 66 and result.error.names("MNIST") and "root=" in result.error.todo
     again = evaluate(*args, "root=there")
     assert again.path == first.path and again.metrics == numbers
     shutil.copy(data_root / "images.npz", tmp_path / "a.npz")
@@ -723,7 +739,7 @@ def test_data_that_lies_elsewhere_now(train: Any, evaluate: Any, gan: Any, data_
 
 
 def rewrite(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """A run directory as a stranger may have made it: the hashes are right."""
+    """Change the state of an untrusted run; the hashes are right."""
     for folder in (run / "checkpoints").iterdir():
         state = json.loads((folder / "state.json").read_text())
         change(state)
@@ -737,7 +753,7 @@ def rewrite(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
 @pytest.mark.parametrize(
     "node",
     every(
-        3,
+        5,
         [
             {"_target_": "os.system", "command": "touch owned"},
             {"_target_": "gan_cli.data.npz.np.load", "file": "x"},
@@ -747,10 +763,10 @@ def rewrite(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
         ],
     ),
 )
-def test_the_run_of_a_stranger(node: dict[str, Any], run: Path, gan: Any, tmp_path: Path) -> None:
+def test_an_untrusted_run(node: dict[str, Any], run: Path, gan: Any, tmp_path: Path) -> None:
     rewrite(run, lambda state: state["config"].update(dataset=node))
     result = gan("gan-eval", "run_dir=run", *FAST)
-    assert result.code == 77 and len(result.errors) == 1
+    assert result.code == 77 and result.error.where.startswith("dataset")
     assert not (tmp_path / "owned").exists() and not (run / "evaluations").exists()
     assert gan("gan-eval", "run_dir=run", *FAST, "metrics=[fid]", "dataset=digits").code == 0, "its data set is not used"
 
@@ -767,68 +783,69 @@ def test_weights_that_make_no_numbers(run: Path, gan: Any) -> None:
         manifest["files"]["generator_ema.safetensors"] = [len(data), hashlib.sha256(data).hexdigest()]
         (folder / "manifest.json").write_text(json.dumps(manifest))
     result = gan("gan-eval", "run_dir=run", *FAST)
-    assert result.code == 76 and "not finite" in result.errors[0]
+    assert result.code == 76 and result.error.where == "run"
     assert not (run / "evaluations").exists()
 
 
-# Refusals: (arguments, exit code, message)
+# Refusals: (arguments, exit code, the key, value or file that it is about, what else the line names)
 
-REFUSED = {
-    "nothing": ([], 2, r"\(run_dir and fake\)"),
-    "two things": (["run_dir=run", "fake=fake.npz"], 2, r"a run and other images"),
-    "no reference": (["fake=fake.npz"], 2, r"real=.*dataset="),
-    "two references": (["fake=fake.npz", "real=fake.npz", "dataset=digits"], 2, r"two references"),
-    "no metrics": (["run_dir=run", "metrics=[]"], 2, r"\(metrics\)"),
-    "unknown metric": (["run_dir=run", "metrics=[fdi]"], 2, r"'fdi'.*\(metrics\[0\]\).*fid"),
-    "unknown key": (["run_dir=run", "metric=fid"], 2, r"'metric'.*metrics"),
-    "psnr of noise": (["run_dir=run", "metrics=[psnr]"], 2, r"psnr compares images with their targets"),
-    "accuracy without classes": (["run_dir=run", "metrics=[accuracy]"], 2, r"accuracy .*no class is"),
-    "unlabelled": (["fake=fake.npz", "real=unlabelled.npz", "metrics=[classes]"], 2, r"unlabelled"),
-    "classifier of unlabelled": (["fake=fake.npz", "real=unlabelled.npz"], 2, r"no labels to train a classifier on"),
-    "classes by inception": (
-        ["run_dir=run", "features=inception", "metrics=[classes]"], 66, r"weights-inception.*cannot",
-    ),
-    "no inception": (["run_dir=run", "features=inception"], 66, r"set features\.weights=PATH,"),
+SEVERAL = ["fake=fake.npz", "real=unlabelled.npz"]
+REFUSED: dict[str, tuple[list[str], int, str, list[object]]] = {
+    "nothing": ([], 2, "run_dir and fake", []),
+    "two things": (["run_dir=run", "fake=fake.npz"], 2, "run_dir and fake", []),
+    "no reference": (["fake=fake.npz"], 2, "real", ["real=", "dataset="]),
+    "two references": (["fake=fake.npz", "real=fake.npz", "dataset=digits"], 2, "real and dataset", []),
+    "no metrics": (["run_dir=run", "metrics=[]"], 2, "metrics", []),
+    "unknown metric": (["run_dir=run", "metrics=[fdi]"], 2, "metrics[0]", ["'fdi'", "fid"]),
+    "unknown key": (["run_dir=run", "metric=fid"], 2, "metric", ["metrics?"]),
+    "psnr of noise": (["run_dir=run", "metrics=[psnr]"], 2, "metrics", ["psnr"]),
+    "accuracy without classes": (["run_dir=run", "metrics=[accuracy]"], 2, "metrics", ["accuracy"]),
+    "unlabelled": ([*SEVERAL, "metrics=[classes]"], 2, "metrics", ["classes"]),
+    "classifier of unlabelled": (SEVERAL, 2, "features", []),
+    "classes by inception": (["run_dir=run", "features=inception", "metrics=[classes]"], 66, "", ["weights-inception"]),
+    "no inception": (["run_dir=run", "features=inception"], 66, "", ["features.weights=PATH"]),
     "no inception there": (
-        ["run_dir=run", "features=inception", "features.weights=no.pth"], 66, r"\(features\.weights=no\.pth\)",
+        ["run_dir=run", "features=inception", "features.weights=no.pth"], 66, "features.weights=no.pth", [],
     ),
     "wrong inception": (
-        ["run_dir=run", "features=inception", "features.weights=fake.npz"], 65, r"sha256.*not 6726825d",
+        ["run_dir=run", "features=inception", "features.weights=fake.npz"], 65, "", ["fake.npz", "6726825d"],
     ),
-    "no lpips": (
-        ["run_dir=run", "metrics=[lpips]"], 66, r"alexnet.*cannot.*lpips\.weights=PATH,",
+    "no lpips": (["run_dir=run", "metrics=[lpips]"], 66, "", ["alexnet", "lpips.weights=PATH"]),
+    "wrong lpips": (["run_dir=run", "metrics=[lpips]", "lpips.weights=fake.npz"], 65, "", ["lpips.weights", "fake.npz"]),
+    "one sample": (["run_dir=run", "num_samples=1"], 2, "num_samples or the reference", ["fid", 2, 1]),
+    "few for prdc": (["run_dir=run", "num_samples=6", "metrics=[prdc]"], 2, "num_samples or the reference", ["prdc", 7, 6]),
+    "few real": (["run_dir=run", "num_real=1"], 2, "num_samples or the reference", ["fid", "1 reference"]),
+    "few in a folder": (
+        ["fake=three", "dataset=digits", "metrics=[prdc]"], 2, "num_samples or the reference", ["prdc", "3 generated"],
     ),
-    "wrong lpips": (
-        ["run_dir=run", "metrics=[lpips]", "lpips.weights=fake.npz"], 65, r"lpips\.weights expects",
+    "more than memory": (["run_dir=run", "num_samples=4000000000000"], 71, "memory", ["num_samples"]),
+    "nan": (["fake=nan.npz", "dataset=digits"], 65, "nan.npz", ["image 7"]),
+    "not npz": (["fake=run/config.yaml", "dataset=digits"], 65, "run/config.yaml", ["fake="]),
+    "no such file": (["fake=no.npz", "dataset=digits"], 66, "no.npz", ["fake="]),
+    "empty folder": (["fake=empty", "dataset=digits"], 65, "empty", ["fake="]),
+    "damaged": (["fake=damaged", "dataset=digits", "metrics=[fid]"], 65, "damaged", ["1.png", "fake="]),
+    "several sizes": (
+        ["fake=sizes", "dataset=digits"], 65, "sizes", ["0.png (32 x 32)", "1.png (16 x 16)", "image_size="],
     ),
-    "one sample": (["run_dir=run", "num_samples=1"], 2, r"fid needs at least 2 images, and there are 1 generated ones"),
-    "few for prdc": (["run_dir=run", "num_samples=6", "metrics=[prdc]"], 2, r"prdc needs at least 7"),
-    "few real": (["run_dir=run", "num_real=1"], 2, r"1 reference ones"),
-    "few in a folder": (["fake=three", "dataset=digits", "metrics=[prdc]"], 2, r"prdc needs.* 3 generated ones"),
-    "more than memory": (["run_dir=run", "num_samples=4000000000000"], 71, r"num_samples"),
-    "nan": (["fake=nan.npz", "dataset=digits"], 65, r"image 7.*nan\.npz"),
-    "not npz": (["fake=run/config.yaml", "dataset=digits"], 65, r"config\.yaml"),
-    "no such file": (["fake=no.npz", "dataset=digits"], 66, r"\(.*no\.npz\)\..*fake="),
-    "empty folder": (["fake=empty", "dataset=digits"], 65, r"empty.*Set fake="),
-    "damaged": (["fake=damaged", "dataset=digits", "metrics=[fid]"], 65, r"damaged.*1\.png|1\.png.*damaged"),
-    "several sizes": (["fake=sizes", "dataset=digits"], 65, r"of 2.*0\.png \(32 x 32\) and 1\.png.*image_size="),
-    "oblong": (["fake=oblong", "dataset=digits"], 65, r"32 x 16,.*image_size="),
-    "another size": (["fake=small", "dataset=digits"], 65, r"16 x 16 with 1.*32 x 32.*image_size="),
-    "points": (["fake=fake.npz", "dataset=ring"], 2, r"not a set of single images"),
-    "pairs": (["fake=fake.npz", "dataset=digits_paired"], 2, r"not a set of single images"),
-    "crop": (["run_dir=run", "crop=64", "metrics=[fid]"], 2, r"64.*32 x 32"),
-    "size of a run": (["run_dir=run", "image_size=16"], 2, r"an image size of its own"),
-    "root of files": (["fake=fake.npz", "dataset=digits", "root=x"], 2, r"root"),
-    "root of another set": (["run_dir=run", "dataset=digits", "root=x"], 2, r"root is of the run's own data set"),
-    "direction": (["run_dir=run", "direction=a2b"], 2, r"does not translate two ways"),
-    "pairs for noise": (["run_dir=run", "dataset=digits_paired"], 2, r"makes images from noise"),
-    "split": (["run_dir=run", "real=fake.npz", "split=test"], 2, r"no test part"),
-    "other memories": (["run_dir=run", "real=fake.npz", "metrics=[memorisation]"], 2, r"images that the run was trained on"),
-    "no run": (["run_dir=no"], 66, r"no such run directory \(no\)"),
-    "not a run": (["run_dir=empty"], 66, r"the run has no checkpoint"),
-    "no step": (["run_dir=run", "step=3"], 66, r"3.*There are: 2, 4"),
-    "no best": (["run_dir=run", "step=best"], 66, r"eval_every"),
-    "output is a file": (["run_dir=run", "metrics=[fid]", "output=run/train.log"], 73, r"run/train\.log.*Set output="),
+    "oblong": (["fake=oblong", "dataset=digits"], 65, "oblong", ["32 x 16", "image_size="]),
+    "another size": (["fake=small", "dataset=digits"], 65, "fake and the reference", ["16 x 16", "32 x 32", "image_size="]),
+    "points": (["fake=fake.npz", "dataset=ring"], 2, "dataset", []),
+    "pairs": (["fake=fake.npz", "dataset=digits_paired"], 2, "dataset", []),
+    "crop": (["run_dir=run", "crop=64", "metrics=[fid]"], 2, "crop", [64, "32 x 32"]),
+    "size of a run": (["run_dir=run", "image_size=16"], 2, "image_size", ["fake="]),
+    "root of files": (["fake=fake.npz", "dataset=digits", "root=x"], 2, "root", []),
+    "root of another set": (["run_dir=run", "dataset=digits", "root=x"], 2, "root", []),
+    "root of a set without files": (["run_dir=run", "root=x"], 2, "root", []),
+    "mode": (["run_dir=run", "mode=eval"], 2, "mode", []),
+    "direction": (["run_dir=run", "direction=a2b"], 2, "direction", []),
+    "pairs for noise": (["run_dir=run", "dataset=digits_paired"], 2, "dataset", []),
+    "split": (["run_dir=run", "real=fake.npz", "split=test"], 2, "split", ["test"]),
+    "other memories": (["run_dir=run", "real=fake.npz", "metrics=[memorisation]"], 2, "metrics", ["memorisation"]),
+    "no run": (["run_dir=no"], 66, "no", []),
+    "not a run": (["run_dir=empty"], 66, "empty", []),
+    "no step": (["run_dir=run", "step=3"], 66, "run", [3, "2, 4"]),
+    "no best": (["run_dir=run", "step=best"], 66, "run", ["eval_every"]),
+    "output is a file": (["run_dir=run", "metrics=[fid]", "output=run/train.log"], 73, "run/train.log", ["output="]),
 }  # fmt: skip
 
 
@@ -851,8 +868,8 @@ def bad(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bad", "run")
-@pytest.mark.parametrize(("args", "code", "message"), quick(REFUSED, *list(REFUSED)[::3]))
-def test_refused(args: list[str], code: int, message: str, gan: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("args", "code", "where", "names"), quick(REFUSED, *list(REFUSED)[::4]))
+def test_refused(args: list[str], code: int, where: str, names: list[object], gan: Any, tmp_path: Path) -> None:
     keys = {arg.partition("=")[0] for arg in args}
     fast = [arg for arg in FAST if arg.partition("=")[0] not in keys]
     if "features" in keys:
@@ -860,38 +877,35 @@ def test_refused(args: list[str], code: int, message: str, gan: Any, tmp_path: P
     before = sorted(tmp_path.rglob("*"))
     result = gan("gan-eval", *fast, *args)
     assert result.code == code, result
-    (line,) = result.errors
-    assert line.startswith("gan-eval: error: ") and re.search(message, line), line
-    assert line.endswith((".", "?")) and not line.endswith("..")
+    assert result.error.names(*names) and result.error.where.endswith(where), result.err
     assert "Traceback" not in result.err and (result.out == "" or "output=run/train.log" in args), "the table is not lost"
     assert sorted(tmp_path.rglob("*")) == before, "nothing was written"
 
 
 @pytest.mark.parametrize(
-    ("kind", "args", "message"),
-    every(
-        3,
-        [
-            ("paired", ["metrics=[memorisation]"], r"memorisation is measured of samples from noise"),
-            ("paired", ["metrics=[accuracy]"], r"accuracy needs the classes"),
-            ("paired", ["dataset=digits"], r"\(dataset\)"),
-            ("paired", ["real=."], r"\(real\)|no images|no.*image"),
-            ("paired", ["num_real=3"], r"\(num_real\)"),
-            ("paired", ["direction=a2b"], r"does not translate two ways"),
-            ("unpaired", ["metrics=[psnr]"], r"psnr compares images with their targets"),
-            ("unpaired", ["metrics=[lpips]"], r"lpips needs targets, or several samples"),
-            ("unpaired", ["metrics=[memorisation]"], r"samples from noise"),
-            ("unpaired", ["mode=eval"], r"one mode only"),
-            ("unpaired", ["direction=c2d"], r"'c2d'.*\(direction\)"),
-        ],
-    ),
+    ("kind", "args", "where", "value"),
+    [
+        ("paired", ["metrics=[memorisation]"], "metrics", "memorisation"),
+        ("paired", ["metrics=[accuracy]"], "metrics", "accuracy"),
+        ("paired", ["dataset=digits"], "dataset", "dataset"),
+        ("paired", ["real=."], ".", "real="),
+        ("paired", ["num_real=3"], "num_real", "num_real"),
+        ("paired", ["split=test"], "split", "split"),
+        ("paired", ["direction=a2b"], "direction", "direction"),
+        ("unpaired", ["metrics=[psnr]"], "metrics", "psnr"),
+        ("unpaired", ["metrics=[lpips]"], "metrics", "lpips"),
+        ("unpaired", ["metrics=[memorisation]"], "metrics", "memorisation"),
+        ("unpaired", ["mode=eval"], "mode", "mode"),
+        ("unpaired", ["direction=c2d"], "direction", "'c2d'"),
+    ],
 )
+@pytest.mark.slow
 def test_refused_for_translations(
-    kind: str, args: list[str], message: str, gan: Any, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, args: list[str], where: str, value: str, gan: Any, request: pytest.FixtureRequest
 ) -> None:
     run = request.getfixturevalue(kind)
     result = gan("gan-eval", f"run_dir={run}", *FAST, *args)
-    assert result.code in (2, 65) and re.search(message, *result.errors), result
+    assert result.code in (2, 65) and result.error.where == where and result.error.names(value), result
     assert not (run / "evaluations").exists()
 
 
@@ -899,7 +913,7 @@ def test_refused_for_translations(
 def test_points_are_not_images(train: Any, gan: Any) -> None:
     train("model=points", "dataset=mixture_1d", "dataset.n=50", "total_steps=1", "run_dir=run", tiny="points")
     result = gan("gan-eval", "run_dir=run")
-    assert result.code == 2 and "metrics.jsonl" in result.errors[0]
+    assert result.code == 2 and result.error.where == "run" and "metrics.jsonl" in result.error.todo
 
 
 def test_help_lists_the_keys(gan: Any) -> None:

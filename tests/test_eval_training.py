@@ -365,7 +365,7 @@ def test_the_best_value_goes_to_the_sweeper(train: Any, tmp_path: Path, monkeypa
         (["eval_every=2", "metrics=[kid]", "optimized_metric=metric/fid"], r"'fid' \(optimized_metric\).*metric/kid"),
         (["eval_every=2", "metrics=[prdc]", "optimized_metric=metric/lpips"], r"'lpips'.*metric/coverage"),
         (["eval_every=2", "metrics=[psnr]"], r"psnr compares images with their targets"),
-        (["eval_every=2", "metrics=[accuracy]"], r"no class is"),
+        (["eval_every=2", "metrics=[accuracy]"], r"accuracy"),
         (["eval_every=2", "metrics=[fdi]"], r"'fdi'.*\(metrics\[0\]\).*fid"),
         (["eval_every=2", "num_samples=1"], r"2 images|kid.*2 images"),
         (["eval_every=2", "features=own"], r"'own'"),

@@ -16,7 +16,9 @@ from gan_cli.config.metrics import VALUES, is_better
 from gan_cli.data.dataset import ArrayDataset
 from gan_cli.evaluation import measure
 from gan_cli.evaluation.image_sets import Images, centre, cropped, of_dataset
-from gan_cli.evaluation.measure import LPIPS_PAIRS, advice, effective_classes, some, some_pairs
+from gan_cli.evaluation.measure import Evaluation, advice, effective_classes, some, some_pairs
+from gan_cli.evaluation.perceptual import MAX_PAIRS
+from gan_cli.evaluation.rule import Comparison, Network, refuse_misfits
 from gan_cli.rundir import evaluations
 from gan_cli.system.errors import ConfigError, DiskError, OutputError, of_system
 from gan_cli.system.text import number
@@ -57,7 +59,7 @@ def test_the_centre(side: int, rows: slice) -> None:
 
 
 def test_nothing_can_be_cut_from_less() -> None:
-    with pytest.raises(ConfigError, match="9 pixels cannot be cut from images of 8 x 8"):
+    with pytest.raises(ConfigError, match=r"9 .*8 x 8 \(crop\)"):
         cropped(of_dataset(dataset(3), "x"), 9)
 
 
@@ -71,14 +73,14 @@ def test_some_rows_are_the_same_every_time() -> None:
 # Pairs
 
 
-@pytest.mark.parametrize("n", [2, 3, 21, 2 * LPIPS_PAIRS, 5001])
+@pytest.mark.parametrize("n", [2, 3, 21, 2 * MAX_PAIRS, 5001])
 def test_pairs_do_not_depend_on_the_batches(n: int) -> None:
     values = torch.arange(n)
     labels = values * 3 // n
     one, other = some_pairs(values, labels, 0, n // 2)
     assert torch.equal(other, one + 1) and (one % 2 == 0).all()
     assert (labels[one] == labels[other]).all()
-    assert min(n // 2, LPIPS_PAIRS) - 2 <= len(one) <= LPIPS_PAIRS
+    assert min(n // 2, MAX_PAIRS) - 2 <= len(one) <= MAX_PAIRS
     for size in (2, 14, 64):
         parts = [some_pairs(values[k : k + size], labels[k : k + size], k // 2, n // 2) for k in range(0, n, size)]
         assert torch.equal(torch.cat([part[0] for part in parts]), one)
@@ -107,8 +109,8 @@ def test_advice() -> None:
         fake = replace(real, n=n)
         return advice(metrics, fake, replace(real, n=100_000), dim)
 
-    assert "rank 49 at most" in notes(50, 128, "fid")[0]
-    assert "its bias depends" in notes(500, 128, "fid")[0]
+    assert "49" in notes(50, 128, "fid")[0] and "128" in notes(50, 128, "fid")[0]
+    assert "500" in notes(500, 128, "fid")[0]
     assert notes(1000, 128, "fid") == [] and len(notes(1000, 2048, "fid")) == 1 and notes(2049, 2048, "fid") == []
     assert notes(50, 128, "kid", "prdc") == []
 
@@ -125,6 +127,77 @@ def test_what_is_better(key: str, better: float, worse: float) -> None:
 def test_diversity_is_better_if_higher() -> None:
     assert is_better("lpips", 2, 1, translates=False)
     assert not is_better("lpips", 2, 1, translates=True)
+
+
+class Distance:
+    """Stands for LPIPS: the mean absolute difference of two images."""
+
+    facts: dict[str, Any] = {}
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a.float() - b.float()).abs().mean((1, 2, 3))
+
+
+def measured(real: Images, fake: Images, *metrics: str, paired: bool = False) -> dict[str, float]:
+    distance: Any = Distance() if "lpips" in metrics else None
+    rule = Evaluation(metrics, real, None, torch.device("cpu"), Path(), paired=paired, perceptual=distance)
+    return rule.measure(fake)
+
+
+def in_batches(images: Images, size: int) -> Images:
+    whole = torch.cat(list(images.batches()))
+    return replace(images, batches=lambda: iter(whole.split(size)))
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 64])
+def test_diversity_does_not_depend_on_the_batches(size: int) -> None:
+    """Image k is k everywhere, so neighbours differ by 1."""
+    fake = in_batches(of_dataset(dataset(13), "x"), size)
+    assert measured(fake, fake, "lpips") == {"lpips": 1.0}
+    labelled = replace(fake, labels=torch.arange(13) // 2)
+    assert measured(fake, labelled, "lpips") == {"lpips": 1.0}
+    with pytest.raises(ConfigError, match=r"\(lpips\).*num_samples="):
+        measured(fake, replace(fake, labels=torch.arange(13)), "lpips")
+
+
+def test_pairs_are_compared_with_their_targets() -> None:
+    real = of_dataset(dataset(40, side=16), "x")
+    shifted = torch.cat(list(real.batches())) + 3
+    fake = replace(real, batches=lambda: iter(shifted.split(7)), again=lambda: iter((shifted + 2).split(7)))
+    values = measured(in_batches(real, 7), fake, "lpips", "psnr", "ssim", paired=True)
+    assert values["lpips"] == 3 and values["lpips_diversity"] == 2 and -1 <= values["ssim"] <= 1
+    assert values["psnr"] == pytest.approx(20 * torch.log10(torch.tensor(255 / 3)).item())
+    assert set(measured(in_batches(real, 7), replace(fake, again=None), "lpips", paired=True)) == {"lpips"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "changes"),
+    [
+        ("psnr", "single", {}),
+        ("psnr", "domains", {}),
+        ("ssim", "pairs", {}),
+        ("lpips", "domains", {}),
+        ("memorisation", "pairs", {}),
+        ("classes", "single", {"labels": None}),
+        ("accuracy", "single", {}),
+        ("prdc", "single", {"n": 6}),
+    ],
+)
+def test_a_metric_that_does_not_fit(metric: str, kind: Any, changes: dict[str, Any]) -> None:
+    real = of_dataset(dataset(40, torch.arange(40) % 2, side=4), "reference")
+    images = Comparison(replace(real, labels=None), replace(real, **changes), {}, "train", kind=kind)
+    with pytest.raises(ConfigError, match=rf"^{metric} .*\((metrics|num_samples or the reference)\).*{metric}"):
+        refuse_misfits([metric], images)
+
+
+def test_a_network_that_does_not_fit() -> None:
+    real = of_dataset(dataset(40, torch.arange(40) % 2), "reference")
+    images = Comparison(real, real, {}, "train")
+    refuse_misfits(["is", "accuracy"], images, Network(has_logits=True, knows_classes=True))
+    refuse_misfits(["fid_per_class"], images, Network(has_logits=False, knows_classes=False))
+    for metric, key in (("is", "metrics"), ("accuracy", "features")):
+        with pytest.raises(ConfigError, match=rf"^{metric} .*\({key}\)"):
+            refuse_misfits([metric], images, Network(has_logits=False, knows_classes=False))
 
 
 # Files and tables

@@ -1,10 +1,11 @@
-"""gan-sample with runs that translate images, or that draw chosen classes; and what is said of data that does not fit."""
+"""gan-sample with runs that translate images or draw chosen classes, and data that does not fit a translation model."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import torch
 from PIL import Image
 
 from gan_cli import load_run
+from gan_cli.sampling.noise import Source, chosen_classes
+from gan_cli.system.errors import ConfigError
 
 from .conftest import quick, save_photos, train_tiny  # type: ignore[import-not-found]
 
@@ -56,26 +59,42 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where runs were trained; the data of those that read files lies beside them. Read only."""
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder with one of ``RUNS`` and the data that runs read. A run is trained when it is first asked for."""
     home = tmp_path_factory.mktemp("translators")
     fill(home)
-    for name, args in RUNS.items():
-        train_tiny(home, *ONE, *args, f"run_dir={name}", tiny="own")
-    return home
+
+    @cache
+    def trained_run(name: str) -> Path:
+        train_tiny(home, *ONE, *RUNS[name], f"run_dir={name}", tiny="own")
+        return home
+
+    return trained_run
 
 
 @pytest.fixture
-def here(home: Path, tmp_path: Path) -> Path:
-    """A copy of ``home`` to work in: files may be added and removed, not changed."""
-    unused = shutil.ignore_patterns("tensorboard", "samples")
-    shutil.copytree(home, tmp_path, dirs_exist_ok=True, copy_function=os.link, ignore=unused)
+def here(tmp_path: Path) -> Path:
+    """The folder to work in, with the data of the runs that read files."""
+    fill(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def sample(gan: Any) -> Any:
+def copy_run(here: Path, trained_run: Callable[[str], Path]) -> Callable[[str], None]:
+    """Brings a run into the folder: its files may be added and removed, not changed."""
+    unused = shutil.ignore_patterns("tensorboard", "samples")
+
+    def copy_run(name: str) -> None:
+        if name in RUNS and not (here / name).exists():
+            shutil.copytree(trained_run(name) / name, here / name, copy_function=os.link, ignore=unused)
+
+    return copy_run
+
+
+@pytest.fixture
+def sample(gan: Any, copy_run: Any) -> Any:
     def sample(run: str, *args: object, code: int = 0) -> Any:
+        copy_run(run)
         result = gan("gan-sample", f"run_dir={run}", "threads=1", *args)
         assert result.code == code, result.err
         assert "Traceback" not in result.err + result.out
@@ -104,7 +123,7 @@ def picture(seed: int = 0, shape: tuple[int, ...] = (24, 40, 3)) -> np.ndarray:
     ("run", "count", "columns", "mode"),
     quick(
         [("pix", 64, 3, "L"), ("pix_rgb", 5, 3, "RGB"), ("cyc", 64, 3, "L"), ("cyc_rgb", 4, 3, "RGB")],
-        *[("pix_rgb", 5, 3, "RGB"), ("cyc", 64, 3, "L")],
+        *[("pix_rgb", 5, 3, "RGB"), ("cyc_rgb", 4, 3, "RGB")],
     ),
 )
 def test_by_default_the_runs_own_held_out_images(
@@ -113,7 +132,7 @@ def test_by_default_the_runs_own_held_out_images(
     result = sample(run)
     output = here / run / "generated" / "step-00000004-seed0"
     assert files(output) == [*[f"{k:05d}.png" for k in range(count)], *[f"sheets/{k:03d}.png" for k in range(-(-count // 8))]]
-    assert f"{count} images translated" in result.err and str(output.relative_to(here)) in result.err
+    assert f"{count} images" in result.err and str(output.relative_to(here)) in result.err
     for k in range(count):
         with Image.open(output / f"{k:05d}.png") as image:
             assert (image.size, image.mode) == ((SIZE, SIZE), mode)
@@ -215,7 +234,7 @@ def test_a_folder_of_all_kinds(sample: Any, here: Path) -> None:
     ]  # fmt: skip
     for run, mode in (("pix_rgb", "RGB"), ("cyc_rgb", "RGB"), ("pix", "L"), ("cyc", "L")):
         result = sample(run, "input=mine", f"output=out/{run}")
-        assert f"{len(results)} images translated" in result.err
+        assert f"{len(results)} images" in result.err
         assert files(here / "out" / run) == sorted([*results, "sheets/000.png", "sheets/001.png"])
         for name in results:
             with Image.open(here / "out" / run / name) as image:
@@ -259,13 +278,12 @@ def test_a_result_does_not_depend_on_its_neighbours(run: str, sample: Any, here:
     save_photos(here / "mine", names, (20, 20))
     sample(run, "input=mine", "output=all", "formats=[png]")
     sample(run, "input=mine/00.png", "output=alone", "formats=[png]")
-    sample(run, "input=mine", "output=again", "formats=[png]", "batch_size=3")
     for name in names:
         (here / "mine" / name).unlink() if name > "01.png" else None
     save_photos(here / "mine", ["05.png"], (50, 30), seed=9)
     sample(run, "input=mine", "output=few", "formats=[png]")
     assert files(here / "alone") == ["00.png"]
-    for other, name in (("alone", "00.png"), ("again", "09.png"), ("few", "00.png"), ("few", "01.png")):
+    for other, name in (("alone", "00.png"), ("few", "00.png"), ("few", "01.png")):
         assert pixels(here / "all" / name).tobytes() == pixels(here / other / name).tobytes()
 
 
@@ -287,7 +305,7 @@ def test_sample_mode(sample: Any, here: Path) -> None:
     assert result("pix_rgb") != result("pix_rgb", "step=2")
 
 
-def test_the_same_from_python(sample: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_from_python(sample: Any, here: Path) -> None:
     save_photos(here / "mine", ["0.png", "1.png"], (SIZE, SIZE))
     images = torch.stack([torch.from_numpy(pixels(here / "mine" / f"{k}.png").copy()).permute(2, 0, 1) for k in range(2)])
     for run, direction in (("pix_rgb", None), ("cyc_rgb", "a2b"), ("cyc_rgb", "b2a")):
@@ -320,7 +338,7 @@ def test_what_gan_sample_did_not_write_it_does_not_write_over(sample: Any, here:
     before = {name: (here / "mine" / name).read_bytes() for name in ("cat.png", "dog.png")}
     for given, name in (("mine/cat.jpg", "cat.png"), ("mine/sub", "dog.png")):
         result = sample("cyc_rgb", f"input={given}", "output=mine", code=2)
-        assert f" {name} (output)" in result.errors[0]
+        assert result.error.where == "output" and result.error.names(name)
     assert {name: (here / "mine" / name).read_bytes() for name in before} == before
 
 
@@ -334,7 +352,7 @@ def test_no_file_of_another_is_written_over(sample: Any, here: Path) -> None:
             kind = {"png": "png", "npz": "npz", "gif": "gif"}[name[-3:]]
             kind = "grid" if name in ("grid.png", "sheets/000.png") else kind
             result = sample(run, "output=mine", f"formats={kind}", "num_samples=2", code=2)
-            assert f" {name} (output)" in result.errors[0]
+            assert result.error.where == "output" and result.error.names(name)
             assert (here / "mine" / name).read_bytes() == b"mine"
 
 
@@ -356,7 +374,7 @@ def test_mode_of_a_pix2pix_run(sample: Any, here: Path) -> None:
     paper, evaluated, own = (np.load(here / f"mode_{m}" / "samples.npz")["arr_0"] for m in ("paper", "eval", "null"))
     assert (paper == own).all() and (paper != evaluated).any()
     for run in ("cyc", "cgan"):
-        assert "mode" in sample(run, "mode=eval", code=2).errors[0]
+        assert sample(run, "mode=eval", code=2).error.where == "mode"
 
 
 @pytest.mark.slow
@@ -387,7 +405,7 @@ def test_classes_that_are_called_by_other_numbers(gan: Any, tmp_path: Path) -> N
             assert file["labels"].tolist() == [number, number]
 
 
-# Bad input to gan-sample: (what is done to the folder, run, arguments, exit code, message)
+# Bad input to gan-sample: (what is done to the folder, run, arguments, exit code, key or file, what else the line names)
 
 
 def corrupt(here: Path) -> None:
@@ -413,64 +431,57 @@ def nothing(here: Path) -> None:
     pass
 
 
-REFUSED = {
-    "no such input": (nothing, "pix", ["input=no/such"], 66, r"\(.*no/such\)\..*input="),
-    "empty folder": (text, "pix", ["input=empty"], 65, r"\(empty\)\..*input="),
-    "folder of texts": (text, "cyc", ["input=texts"], 65, r"\(texts\)\..*input="),
-    "text file": (text, "pix", ["input=notes.txt"], 65, r"\(notes\.txt\)"),
-    "text called png": (text, "cyc", ["input=notes.png"], 65, r"\(notes\.png\)"),
-    "corrupt file": (corrupt, "pix_rgb", ["input=mine"], 65, r"\(mine/sub/torn\.png\)"),
-    "one way": (nothing, "pix", ["direction=a2b"], 2, r"\(direction\)\."),
-    "sideways": (nothing, "cyc", ["direction=sideways"], 2, r"'sideways'.*\(direction\).*a2b, b2a"),
-    "label, pix2pix": (nothing, "pix", ["label=7"], 2, r"\(label\)\."),
-    "label, cyclegan": (nothing, "cyc", ["label=[1]"], 2, r"\(label\)"),
-    "input, noise": (corrupt, "noise", ["input=mine"], 2, r"\(input\)\..*pix2pix"),
-    "direction, noise": (nothing, "noise", ["direction=a2b"], 2, r"\(direction\)"),
-    "label, noise": (nothing, "noise", ["label=7"], 2, r"\(label\).*model=cgan"),
-    "label, too large": (nothing, "cgan", ["label=10"], 2, r"10.*\(label\)\..*0 to 9\."),
-    "label, negative": (nothing, "cgan", ["label=[3,-1]"], 2, r"-1 is not a class of this run"),
-    "label, broken": (nothing, "cgan", ["label=1.5"], 2, r"1\.5 is not a class of this run"),
-    "label, truth": (nothing, "cgan", ["label=true"], 2, r"True is not a class of this run"),
-    "label, unknown name": (nothing, "cdcgan", ["label=seven"], 2, r"'seven'.*0 to 9"),
-    "label, none": (nothing, "cdcgan", ["label=[]"], 2, r"\(label\)"),
-    "label, nested": (nothing, "cdcgan", ["label=[[1]]"], 2, r"\[1\]"),
-    "gif, pix2pix": (nothing, "pix", ["formats=[gif]"], 2, r"gif.*\(formats\)\."),
-    "gif, cyclegan": (nothing, "cyc", ["formats=[png,gif]"], 2, r"gif.*\(formats\)"),
-    "data is gone": (
-        lambda here: shutil.rmtree(here / "pairs"), "pix_rgb", [], 66, r"the run's own data set: .*pairs.*Set input=",
-    ),
-    "a domain is gone": (
-        lambda here: shutil.rmtree(here / "domains" / "trainB"), "cyc_rgb", [], 66, r"the run's own data set: .*Set input=",
-    ),
-    "output is a file": (text, "pix", ["output=notes.txt"], 73, r"notes\.txt"),
-    "output is the input": (corrupt, "cyc", ["input=mine/00.png", "output=mine"], 2, r"00\.png \(output\)"),
-    "output is the input folder": (photos, "cyc", ["input=mine", "output=mine/../mine"], 2, r"00\.png \(output\)"),
+def without(name: str) -> Callable[[Path], None]:
+    return lambda here: shutil.rmtree(here / name)
+
+
+Harm = Callable[[Path], None]
+REFUSED: dict[str, tuple[Harm, str, list[str], int, str, list[object]]] = {
+    "no such input": (nothing, "pix_rgb", ["input=no/such"], 66, "no/such", ["input="]),
+    "input, noise": (corrupt, "noise", ["input=mine"], 2, "input", ["pix2pix"]),
+    "empty folder": (text, "pix", ["input=empty"], 65, "empty", ["input="]),
+    "label, too large": (nothing, "cgan", ["label=10"], 2, "label", ["10 ", "0 to 9"]),
+    "folder of texts": (text, "cyc", ["input=texts"], 65, "texts", ["input="]),
+    "text file": (text, "pix", ["input=notes.txt"], 65, "notes.txt", []),
+    "data is gone": (without("pairs"), "pix_rgb", [], 66, "pairs", ["input="]),
+    "text called png": (text, "cyc", ["input=notes.png"], 65, "notes.png", []),
+    "corrupt file": (corrupt, "pix_rgb", ["input=mine"], 65, "mine/sub/torn.png", []),
+    "one way": (nothing, "pix_rgb", ["direction=a2b"], 2, "direction", []),
+    "label, negative": (nothing, "cgan", ["label=[3,-1]"], 2, "label", ["-1 "]),
+    "sideways": (nothing, "cyc", ["direction=sideways"], 2, "direction", ["'sideways'", "a2b, b2a"]),
+    "label, pix2pix": (nothing, "pix", ["label=7"], 2, "label", []),
+    "label, cyclegan": (nothing, "cyc", ["label=[1]"], 2, "label", []),
+    "direction, noise": (nothing, "noise", ["direction=a2b"], 2, "direction", []),
+    "label, noise": (nothing, "noise", ["label=7"], 2, "label", ["label=7", "model=cgan"]),
+    "label, broken": (nothing, "cgan", ["label=1.5"], 2, "label", ["1.5 "]),
+    "label, truth": (nothing, "cgan", ["label=true"], 2, "label", ["True "]),
+    "label, unknown name": (nothing, "cdcgan", ["label=seven"], 2, "label", ["'seven'", "0 to 9"]),
+    "label, none": (nothing, "cdcgan", ["label=[]"], 2, "label", []),
+    "label, nested": (nothing, "cdcgan", ["label=[[1]]"], 2, "label", ["[1]"]),
+    "gif, pix2pix": (nothing, "pix_rgb", ["formats=[gif]"], 2, "formats", ["gif"]),
+    "gif, cyclegan": (nothing, "cyc", ["formats=[png,gif]"], 2, "formats", ["gif"]),
+    "mode, cyclegan": (nothing, "cyc", ["mode=eval"], 2, "mode", []),
+    "truncation": (nothing, "pix", ["truncation=0.5"], 2, "truncation=0.5", []),
+    "a domain is gone": (without("domains/trainB"), "cyc_rgb", [], 66, "domains", ["input="]),
+    "output is a file": (text, "pix_rgb", ["output=notes.txt", "num_samples=3"], 73, "notes.txt", []),
+    "output is the input": (corrupt, "cyc", ["input=mine/00.png", "output=mine"], 2, "output", ["00.png"]),
+    "output is the input folder": (photos, "cyc_rgb", ["input=mine", "output=mine/../mine"], 2, "output", ["00.png"]),
 }  # fmt: skip
+QUICK_REFUSED = ["no such input", "label, too large", "data is gone", "corrupt file", "one way", "gif, pix2pix"]
+QUICK_REFUSED += ["output is a file", "output is the input folder"]
 
 
-QUICK_REFUSED = [
-    "no such input",
-    "empty folder",
-    "text called png",
-    "corrupt file",
-    "one way",
-    "label, pix2pix",
-    "input, noise",
-]
-QUICK_REFUSED += ["label, too large", "label, unknown name", "gif, pix2pix", "data is gone", "output is a file"]
-QUICK_REFUSED += ["output is the input"]
-
-
-@pytest.mark.parametrize(("harm", "run", "args", "code", "message"), quick(REFUSED, *QUICK_REFUSED[::2]))
-def test_refused(harm: Any, run: str, args: list[str], code: int, message: str, gan: Any, here: Path) -> None:
+@pytest.mark.parametrize(("harm", "run", "args", "code", "where", "names"), quick(REFUSED, *QUICK_REFUSED))
+def test_refused(
+    harm: Harm, run: str, args: list[str], code: int, where: str, names: list[object], gan: Any, here: Path, copy_run: Any
+) -> None:
+    copy_run(run)
     harm(here)
     before = {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()}
     result = gan("gan-sample", f"run_dir={run}", "threads=1", *args)
     assert result.code == code, result
-    (line,) = result.err.splitlines()
-    assert line.startswith("gan-sample: error: ") and re.search(message, line), line
-    assert line.endswith((".", "?")) and not line.endswith(("..", "?."))
-    assert result.out == ""
+    assert result.error.where.endswith(where) and result.error.names(*names), result.err
+    assert result.err.splitlines() == result.errors and result.out == ""
     assert {path: path.stat().st_mtime_ns for path in here.rglob("*") if path.is_file()} == before
     assert not (here / run / "generated").exists()
 
@@ -492,52 +503,51 @@ def data_for_training(root: Path) -> None:
     (root / "void" / "train").mkdir(parents=True)
 
 
-MISFITS = {
-    "unpaired folders": ([*PIX2PIX, "dataset=paired", "dataset.root=domains"], 65,
-                         r"trainA has 6 images, trainB has 5, and \S+.*model=cyclegan"),
-    "names that differ": ([*PIX2PIX, "dataset=paired", "dataset.root=names"], 65,
-                          r"trainA has 2 images, trainB has 2, and trainA/2\.png"),
-    "counts that differ": ([*PIX2PIX, "dataset=paired", "dataset.root=counts"], 65,
-                           r"trainA has 3 images, trainB has 2, and trainA/3\.png"),
-    "squares": ([*PIX2PIX, "dataset=paired", "dataset.root=squares"], 65,
-                r"2 of 2.*train/1\.png \(16x16 pixels are not two images side by side\)"),
-    "no folder": ([*PIX2PIX, "dataset=paired", "dataset.root=no"], 66, r"'train' \(.*no\)"),
-    "no images": ([*PIX2PIX, "dataset=paired", "dataset.root=void"], 65, r"\(void/train\)"),
-    "corrupt": ([*PIX2PIX, "dataset=paired", "dataset.root=torn"], 65, r"1 of 6.*train/3\.png"),
-    "load_size": ([*PIX2PIX, "dataset=paired", "dataset.root=pairs", "dataset.image_size=32", "dataset.load_size=30"],
-                  2, r"load_size=30.*image_size=32.*dataset\.load_size"),
-    "pix2pix on single images": ([*PIX2PIX, "dataset=digits"], 2,
-                                 r"digits_paired,"),
-    "pix2pix on two domains": ([*PIX2PIX, "dataset=digits_unpaired"], 2, r"for pairs of images.*images of two domains"),
-    "dcgan on pairs": ([*RUNS["noise"][1:], "dataset=digits_paired"], 2, r"for single images, the data set has pairs.*digits"),
-    "cyclegan on pairs": ([*CYCLEGAN, "dataset=digits_paired"], 2, r"images of two domains.*pairs.*digits_unpaired"),
-    "cyclegan on single images": ([*CYCLEGAN, "dataset=digits"], 2, r"images of two domains.*single images"),
-    "cgan on pairs": ([*CGAN, "dataset=digits_paired"], 2, r"class-conditional.*data set names no classes"),
-    "cdcgan without labels": ([*CDCGAN, "dataset=image_folder", "dataset.root=pairs/train"], 2, r"labels|num_classes"),
-    "one domain": ([*CYCLEGAN, "dataset=unpaired", "dataset.root=lonely"], 66,
-                   r"'train' \(.*lonely\)\..*trainB/"),
-    "held out": ([*CYCLEGAN, "dataset=unpaired", "dataset.root=domains", "dataset.held_out=val"], 66,
-                 r"'val'"),
-    "direction": ([*PIX2PIX, "dataset=paired", "dataset.root=pairs", "dataset.direction=a2c"], 2,
-                  r"'a2c'.*\(dataset\.direction\).*a2b, b2a"),
-    "U-Net size": ([*PIX2PIX, "dataset.image_size=48"], 2, r"48.*dataset\.image_size"),
-    "ResNet size": ([*CYCLEGAN, "dataset.image_size=30"], 2, r"30.*4.*dataset\.image_size"),
-    "batch": ([*CYCLEGAN, "dataset=unpaired", "dataset.root=domains", "batch_size=6"], 2,
-              r"batch_size=6.*'b' of 5 images"),
+# (arguments, exit code, key or file, what else the line names)
+PAIRS, DOMAINS = [*PIX2PIX, "dataset=paired"], [*CYCLEGAN, "dataset=unpaired"]
+MISFITS: dict[str, tuple[list[str], int, str, list[object]]] = {
+    "unpaired folders": (
+        [*PAIRS, "dataset.root=domains"], 65, "domains", ["trainA", 6, "trainB", 5, "model=cyclegan"],
+    ),
+    "names that differ": ([*PAIRS, "dataset.root=names"], 65, "names", ["trainA/2.png", 2]),
+    "counts that differ": ([*PAIRS, "dataset.root=counts"], 65, "counts", ["trainA", 3, "trainB", 2, "trainA/3.png"]),
+    "squares": ([*PAIRS, "dataset.root=squares"], 65, "squares", ["2 of 2", "train/1.png", "16x16"]),
+    "no folder": ([*PAIRS, "dataset.root=no"], 66, "no", ["'train'"]),
+    "no images": ([*PAIRS, "dataset.root=void"], 65, "void/train", []),
+    "corrupt": ([*PAIRS, "dataset.root=torn"], 65, "torn", ["1 of 6", "train/3.png"]),
+    "load_size": (
+        [*PAIRS, "dataset.root=pairs", "dataset.image_size=32", "dataset.load_size=30"], 2, "dataset.load_size",
+        ["load_size=30", "image_size=32"],
+    ),
+    "pix2pix on single images": ([*PIX2PIX, "dataset=digits"], 2, "", ["digits_paired"]),
+    "pix2pix on two domains": ([*PIX2PIX, "dataset=digits_unpaired"], 2, "", ["digits_paired"]),
+    "dcgan on pairs": ([*RUNS["noise"][1:], "dataset=digits_paired"], 2, "", ["dataset=digits"]),
+    "cyclegan on pairs": ([*CYCLEGAN, "dataset=digits_paired"], 2, "", ["digits_unpaired"]),
+    "cyclegan on single images": ([*CYCLEGAN, "dataset=digits"], 2, "", ["digits_unpaired"]),
+    "cgan on pairs": ([*CGAN, "dataset=digits_paired"], 2, "dataset.num_classes", []),
+    "cdcgan without labels": (
+        [*CDCGAN, "dataset=image_folder", "dataset.root=pairs/train"], 2, "dataset.num_classes", [],
+    ),
+    "one domain": ([*DOMAINS, "dataset.root=lonely"], 66, "lonely", ["'train'", "trainB/"]),
+    "held out": ([*DOMAINS, "dataset.root=domains", "dataset.held_out=val"], 66, "domains", ["'val'", "dataset.held_out"]),
+    "direction": (
+        [*PAIRS, "dataset.root=pairs", "dataset.direction=a2c"], 2, "dataset.direction", ["'a2c'", "a2b, b2a"],
+    ),
+    "U-Net size": ([*PIX2PIX, "dataset.image_size=48"], 2, "dataset.image_size", [48]),
+    "ResNet size": ([*CYCLEGAN, "dataset.image_size=30"], 2, "dataset.image_size", [30, 4]),
+    "batch": ([*DOMAINS, "dataset.root=domains", "batch_size=6"], 2, "", ["batch_size=6", "'b'", 5]),
 }  # fmt: skip
 
 
 QUICK_MISFITS = [
     "unpaired folders",
-    "counts that differ",
     "squares",
-    "no folder",
     "corrupt",
-    "load_size",
     "one domain",
-    "held out",
+    "pix2pix on two domains",
+    "cgan on pairs",
+    "U-Net size",
 ]
-QUICK_MISFITS += ["pix2pix on two domains", "cyclegan on pairs", "dcgan on pairs", "cgan on pairs", "U-Net size", "batch"]
 
 
 @pytest.fixture(scope="module")
@@ -547,19 +557,20 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shelf
 
 
-@pytest.mark.parametrize(("args", "code", "message"), quick(MISFITS, *QUICK_MISFITS[::2]))
-def test_data_that_does_not_fit(args: list[str], code: int, message: str, gan: Any, shelf: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("args", "code", "where", "names"), quick(MISFITS, *QUICK_MISFITS))
+def test_data_that_does_not_fit(
+    args: list[str], code: int, where: str, names: list[object], gan: Any, shelf: Path, tmp_path: Path
+) -> None:
     args = [arg.replace("dataset.root=", f"dataset.root={shelf}/") for arg in args]
     result = gan("gan-train", "threads=1", "total_steps=1", *args)
     assert result.code == code, result
-    (line,) = result.err.splitlines()
-    assert line.startswith("gan-train: error: ") and re.search(message, line.replace(f"{shelf}/", "")), line
-    assert line.endswith((".", "?")) and not line.endswith(("..", "?."))
-    assert result.out == "" and list(tmp_path.iterdir()) == []
+    assert result.error.where.endswith(where) and result.error.names(*names), result.err
+    assert result.err.splitlines() == result.errors and result.out == "" and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", quick(["pairs", "domains"], "domains"))
-def test_grey_images_among_colours_are_used_and_said(kind: str, train: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["pairs", "domains"])
+@pytest.mark.slow
+def test_grey_images_among_colours_are_used_and_logged(kind: str, train: Any, tmp_path: Path) -> None:
     fill(tmp_path)
     grey = {"pairs": ["train/2.png"], "domains": ["trainA/A1.jpg", "trainA/A3.jpg"]}[kind]
     for name in grey:
@@ -568,8 +579,8 @@ def test_grey_images_among_colours_are_used_and_said(kind: str, train: Any, tmp_
     model, dataset = (PIX2PIX, "paired") if kind == "pairs" else (CYCLEGAN, "unpaired")
     args = [*ONE, *model, f"dataset={dataset}", f"dataset.root={kind}", "dataset.load_size=18"]
     result = train(*args, "run_dir=r", tiny="own")
-    said = [line for line in result.err.splitlines() if "grey" in line]
-    assert said == [f"{len(grey)} of 6 images are grey, used as RGB: {', '.join(grey)}"]
+    (line,) = (line for line in result.err.splitlines() if "grey" in line)
+    assert f"{len(grey)} of 6" in line and ", ".join(grey) in line
 
 
 # Classes
@@ -582,23 +593,39 @@ def labels_of(folder: Path) -> list[int]:
         return list(arrays["labels"].tolist())
 
 
-@pytest.mark.parametrize("run", quick(["cgan", "cdcgan"], "cgan"))
+@pytest.mark.parametrize("run", ["cgan", "cdcgan"])
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["label=7", "num_samples=5"], [7] * 5),
-        (["label=[0,1,2]", "num_samples=6"], [0, 0, 1, 1, 2, 2]),
         (["label=[2,0]", "num_samples=5"], [2, 2, 0, 0, 2]),
-        (["label=[5,6,7]", "num_samples=2"], [5, 6]),
         (["label='7'", "num_samples=1"], [7]),
-        (["num_samples=20"], [k // 2 for k in range(20)]),
-        (["num_samples=4"], [0, 1, 2, 3]),
         (["num_samples=13"], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]),
     ],
 )
+@pytest.mark.slow
 def test_chosen_classes(run: str, args: list[str], expected: list[int], sample: Any, here: Path) -> None:
     sample(run, *args, "formats=[npz]", "output=out")
     assert labels_of(here / "out") == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "n", "expected"),
+    [
+        (7, 5, [7] * 5),
+        ([0, 1, 2], 6, [0, 0, 1, 1, 2, 2]),
+        ([2, 0], 5, [2, 2, 0, 0, 2]),
+        ([5, 6, 7], 2, [5, 6]),
+        ("7", 1, [7]),
+        (None, 20, [k // 2 for k in range(20)]),
+        (None, 4, [0, 1, 2, 3]),
+        (None, 13, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]),
+    ],
+)
+def test_labels_of_chosen_classes(label: Any, n: int, expected: list[int], trained_run: Callable[[str], Path]) -> None:
+    run = load_run(trained_run("cgan") / "cgan", device="cpu")
+    source = Source(run, 0, 64, chosen_classes(label, run.task.num_classes, run.class_names), {})
+    samples, labels = source.draw(n)
+    assert labels is not None and labels.tolist() == expected and len(samples) == n
 
 
 @pytest.mark.parametrize("run", quick(["cgan", "cdcgan"], "cgan"))
@@ -633,11 +660,7 @@ def test_the_label_reaches_the_generator(sample: Any, here: Path) -> None:
         assert (results[0] != results[1]).any(), "the same noise under another label"
 
 
-@pytest.fixture(scope="module")
-def clothes(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    home = tmp_path_factory.mktemp("clothes")
-    train_tiny(home, *ONE, *CDCGAN, "dataset=fashion_mnist", f"dataset.root={data_root}", "run_dir=run", tiny="own")
-    return home
+CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
 @pytest.mark.parametrize(
@@ -645,23 +668,30 @@ def clothes(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     [
         ("Sneaker", [7]),
         ("sneaker", [7]),
-        ("'Ankle boot'", [9]),
+        ("Ankle boot", [9]),
         ("ankle boot", [9]),
-        ("[Bag,'ankle BOOT',0]", [8, 9, 0]),
+        (["Bag", "ankle BOOT", 0], [8, 9, 0]),
         ("T-shirt/top", [0]),
     ],
 )
-def test_classes_by_name(label: str, expected: list[int], clothes: Path, gan: Any, tmp_path: Path) -> None:
-    args = [f"label={label}", f"num_samples={len(expected)}", "formats=[npz]", "output=out", "threads=1"]
-    result = gan("gan-sample", f"run_dir={clothes}/run", *args)
+def test_classes_by_name(label: Any, expected: list[int]) -> None:
+    assert chosen_classes(label, 10, CLOTHES) == expected
+
+
+@pytest.mark.parametrize("label", ["Sneeker", 10, -1, 1.5, True, [], [[1]]])
+def test_a_class_that_is_not_there(label: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        chosen_classes(label, 10, CLOTHES)
+    assert raised.value.where == "label" and (label == [] or "Ankle boot" in raised.value.todo)
+    assert ("Sneaker?" in raised.value.todo) == (label == "Sneeker")
+
+
+@pytest.mark.slow
+def test_classes_of_a_data_set_have_its_names(gan: Any, data_root: Path, tmp_path: Path) -> None:
+    train_tiny(tmp_path, *ONE, *CDCGAN, "dataset=fashion_mnist", f"dataset.root={data_root}", "run_dir=run", tiny="own")
+    args = ["label=[Bag,'ankle BOOT',0]", "num_samples=3", "formats=[npz]", "output=out", "threads=1"]
+    result = gan("gan-sample", "run_dir=run", *args)
     assert result.code == 0, result.err
-    assert labels_of(tmp_path / "out") == expected
-
-
-def test_a_name_that_is_misspelt(clothes: Path, gan: Any) -> None:
-    result = gan("gan-sample", f"run_dir={clothes}/run", "label=Sneeker")
-    assert result.code == 2
-    (line,) = result.err.splitlines()
-    assert line.startswith("gan-sample: error: 'Sneeker' ") and " (label). " in line
-    assert line.endswith("Sneaker?")
-    assert "Ankle boot" in line
+    assert labels_of(tmp_path / "out") == [8, 9, 0]
+    result = gan("gan-sample", "run_dir=run", "label=Sneeker")
+    assert result.code == 2 and result.error.where == "label" and result.error.names("'Sneeker'", "Sneaker?", "Ankle boot")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from gan_cli.system.errors import CheckpointError
 from gan_cli.training.guard import Guard
 from gan_cli.training.loop import Progress
-from gan_cli.training.writer import BLOCK, Sums, Writer
+from gan_cli.training.sums import BLOCK, Sums
+from gan_cli.training.writer import Options, Writer
 
 STEPS = 2 * BLOCK + 9
 
@@ -25,16 +26,9 @@ def values() -> Tensor:
     return table
 
 
-def writer(run_dir: Path, **changes: Any) -> Writer:
+def writer(run_dir: Path, waited: Callable[[], float] = lambda: 0.0) -> Writer:
     run_dir.mkdir(exist_ok=True)
-    given: dict[str, Any] = {
-        "total_steps": 1000,
-        "log_every": 1000,
-        "before": None,
-        "guard": Guard(run_dir, ""),
-        "waited": lambda: 0.0,
-    }
-    return Writer(run_dir, "", Progress(), **{**given, **changes})
+    return Writer.open(run_dir, Progress(), Options(1000, 1000), guard=Guard(run_dir, ""), waited=waited)
 
 
 def test_sums_leave_out_what_is_not_finite() -> None:

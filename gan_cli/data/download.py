@@ -64,6 +64,7 @@ def ensure(
         f"{name} is missing {', '.join(missing)} and {reason}",
         str(folder.absolute()),
         f"Put them there, or set dataset.root to where they are, or use dataset={instead}, which needs no files",
+        "dataset.root",
     )
 
 

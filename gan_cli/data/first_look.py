@@ -59,7 +59,7 @@ def read_images(
         count = len(files.samples)
         what = f"{len(bad)} of {count} images cannot be read: {_first(bad)}"
         if on_bad_image == "error" or not good:
-            raise DataError(what, str(files.where), SKIP_HINT if good else hint)
+            raise DataError(what, str(files.where), SKIP_HINT if good else hint, "dataset.on_bad_image")
         log.warning("%s. They are left out.", what)
     if grey and files.channels == 3:
         log.info("%d of %d images are grey, used as RGB: %s", len(grey), sum(map(len, good)), _first(grey))

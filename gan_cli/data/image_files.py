@@ -213,7 +213,9 @@ class StreamedImages:
             with quiet():
                 return torch.stack([self._files.load(self._files.samples[index])[0] for index in indices.tolist()])
         except BadFile as bad:
-            raise DataError(f"the image cannot be read: {bad.reason}", str(self._files.where / bad.name), SKIP_HINT) from bad
+            raise DataError(
+                f"the image cannot be read: {bad.reason}", str(self._files.where / bad.name), SKIP_HINT, "dataset.on_bad_image"
+            ) from bad
 
 
 @contextmanager
@@ -238,9 +240,9 @@ def find_images(folder: Path) -> list[str]:
     todo = "Set dataset.root to a folder of images"
     try:
         if not stat.S_ISDIR(folder.stat().st_mode):
-            raise DataError("not a folder", str(folder), todo)
+            raise DataError("not a folder", str(folder), todo, "dataset.root")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError("the folder does not exist", str(folder.absolute()), todo) from error
+        raise NotFoundError("the folder does not exist", str(folder.absolute()), todo, "dataset.root") from error
     except OSError as error:
         refuse(error)
 
@@ -256,7 +258,8 @@ def find_images(folder: Path) -> list[str]:
             (relative / name).as_posix() for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)
         ]
     if not names:
-        raise DataError("no images in it", str(folder), f"Set dataset.root to a folder with files in {' '.join(SUFFIXES)}")
+        todo = f"Set dataset.root to a folder with files in {' '.join(SUFFIXES)}"
+        raise DataError("no images in it", str(folder), todo, "dataset.root")
     return sorted(names)
 
 

@@ -82,7 +82,7 @@ def shape_in(path: str) -> tuple[int, int, int]:
 def _read(path: Path, images: str | None, labels: str | None) -> dict[str, np.ndarray]:
     """Read the needed arrays under the keys ``images``, ``labels`` and ``class_names``."""
     if not path.is_file():
-        raise NotFoundError("no such file", str(path.absolute()), "Set dataset.path to an .npz file")
+        raise NotFoundError("no such file", str(path.absolute()), "Set dataset.path to an .npz file", "dataset.path")
     try:
         with np.load(path, allow_pickle=False) as file:
             there = file.files

@@ -64,10 +64,10 @@ def chosen_protocol() -> tuple[str | None, list[str]]:
 
 
 def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequence[str] = ()) -> EvalConfig:
-    """Types, ranges and what goes together.
+    """The composed config with its types, ranges and combinations checked.
 
     Args:
-        plain: the composed config. protocol: the named protocol it follows, if any. overridden: keys set beside that.
+        plain: the composed config. protocol: the named protocol, if there is one. overridden: keys of the command line.
 
     Raises:
         ConfigError: naming the key, the value and what is allowed.
@@ -80,32 +80,37 @@ def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequen
     fields = schema.check_fields(plain, EvalConfig)
     for key in overridden if protocol is not None else ():
         if key.split(".")[0] in ("features", "num_samples", "num_real", "split", "crop") and key != "features.weights":
-            what = f"protocol={protocol} is a rule as it stands"
-            raise ConfigError(what, key, f"Leave {key} out, or protocol=")
+            raise ConfigError(f"protocol={protocol} fixes this key", key, f"Leave {key} out, or protocol=")
     fields["lpips"] = schema.check_fields(fields["lpips"], LPIPSConfig, "lpips.")
     fields["features"] = check_node(fields["features"], "features")
     if fields["dataset"] is not None:
         fields["dataset"] = schema.check(fields["dataset"], "dataset")
     config = EvalConfig(**fields)
+    refuse_combinations(config)
+    return config
+
+
+def refuse_combinations(config: EvalConfig) -> None:
+    """Refuse keys that do not go together.
+
+    Raises:
+        ConfigError: naming them.
+    """
     for key in ("run_dir", "fake", "real"):
         if getattr(config, key) == "":
             raise ConfigError("a path is needed", key, f"Set {key}=PATH, or leave it out")
-    if (config.run_dir is None) == (config.fake is None):
-        what = "there is nothing to measure" if config.run_dir is None else "a run and other images at a time"
-        raise ConfigError(what, "run_dir and fake", "Set one of them: run_dir=DIR, or fake=FOLDER_OR_NPZ")
-    if config.metrics == []:
-        raise ConfigError("there is nothing to measure", "metrics", "Set metrics=[fid,kid], or leave it out")
-    if config.real is not None and config.dataset is not None:
-        raise ConfigError("two references at a time", "real and dataset", "Leave one out")
-    if config.root is not None and (config.real is not None or config.dataset is not None):
-        raise ConfigError("root is of the run's own data set, and another one is the reference", "root", "Leave root out")
-    if config.fake is not None:
-        if config.real is None and config.dataset is None:
-            todo = "Set real=FOLDER_OR_NPZ or dataset=NAME"
-            raise ConfigError("there is nothing to compare the images with", "real", todo)
-        for key in ("direction", "mode", "truncation", "root"):
-            if getattr(config, key) is not None:
-                raise ConfigError("this is for runs", key, f"Leave {key} out with fake=")
-    elif config.image_size is not None:
-        raise ConfigError("a run has an image size of its own", "image_size", "Leave it out; it is for fake=")
-    return config
+    of_run, other = config.run_dir is not None, config.real is not None or config.dataset is not None
+    for wrong, what, where, todo in (
+        (not of_run and config.fake is None, "there is nothing to measure", "run_dir and fake", "Set run_dir= or fake="),
+        (of_run and config.fake is not None, "a run and other images at a time", "run_dir and fake", "Leave one out"),
+        (config.metrics == [], "there is nothing to measure", "metrics", "Set metrics=[fid,kid], or leave it out"),
+        (config.real and config.dataset, "two references at a time", "real and dataset", "Leave one out"),
+        (config.root is not None and (other or not of_run), "root is for the run's own data set", "root", "Leave root out"),
+        (not of_run and not other, "there is no reference", "real", "Set real=FOLDER_OR_NPZ or dataset=NAME"),
+        (of_run and config.image_size, "a run has its own image size", "image_size", "Leave it out; it is for fake="),
+    ):
+        if wrong:
+            raise ConfigError(what, where, todo)
+    for key in ("direction", "mode", "truncation"):
+        if not of_run and getattr(config, key) is not None:
+            raise ConfigError("this is for runs", key, f"Leave {key} out with fake=")

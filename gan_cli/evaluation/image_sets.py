@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gan_cli.compute.layers import dropouts
 from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.images import to_uint8
 from gan_cli.protocols import HasModes
@@ -18,20 +19,18 @@ from gan_cli.randomness import derive
 from gan_cli.system.errors import ConfigError, DivergedError
 
 log = logging.getLogger("gan_cli")
-
-
-REFERENCE_BATCH = 64
+REFERENCE_BATCH = 64  # images
 
 
 @dataclass(frozen=True)
 class Images:
-    """``n`` images of one shape that can be gone through more than once, always in the same order.
+    """``n`` images of one shape that can be read more than once, always in the same order.
 
     Attributes:
-        what: in words, for messages. n: how many. shape: (C, H, W).
+        what: a word for messages, such as ``generated``. n: their number. shape: (C, H, W).
         batches: gives them as uint8 (b, C, H, W) on any device.
-        labels: int64 (n,) on the CPU, or None. class_names: one for each class there is.
-        key: what determines them, for the cache; None for images that are seen once only.
+        labels: int64 (n,) on the CPU, or None. class_names: one for each class.
+        key: plain data that determines them, for the cache; None for images that are read once only.
         again: the same samples with other noise, where the condition alone does not decide them.
     """
 
@@ -57,90 +56,97 @@ def of_dataset(dataset: ImageDataset, what: str, n: int | None = None) -> Images
         for start in range(0, n, REFERENCE_BATCH):
             yield dataset.batch(order[start : start + REFERENCE_BATCH])
 
-    return Images(
-        what,
-        n,
-        tuple(dataset.shape),
-        batches,
-        None if dataset.labels is None else dataset.labels[order],
-        dataset.class_names,
-        {"data": dataset.fingerprint, "n": n, "of": size},
-    )
+    labels = None if dataset.labels is None else dataset.labels[order]
+    key = {"data": dataset.fingerprint, "n": n, "of": size}
+    return Images(what, n, tuple(dataset.shape), batches, labels, dataset.class_names, key)
 
 
-def of_noise(
-    task: Any, generator: nn.Module, n: int, *, seed: int, batch_size: int, device: torch.device, **options: Any
-) -> Images:
-    """What ``generator`` makes of latents. Image k depends on the seed and k only, and on its label: as many of each class.
+@dataclass(frozen=True)
+class Sampler:
+    """A trained generator and how it is used. Image k depends on ``seed``, k and its condition, not on ``batch_size``.
 
-    ``options``: keywords of the generator, such as ``truncation``.
+    Args:
+        direction: ``a2b`` or ``b2a`` for two-way translation, else None.
+        options: keywords of the generator, such as ``truncation``.
     """
-    labels = task.labels(n)
 
-    def batches() -> Iterator[Tensor]:
-        for start in range(0, n, batch_size):
-            stop = min(start + batch_size, n)
-            z = task.latents(seed, start, stop).to(device)
-            label = None if labels is None else labels[start:stop].to(device)
-            with quiet(device):
-                images = task.draw(generator, z, label, seed, start, **options)
-            yield finite_uint8(images)
+    task: Any
+    generator: nn.Module
+    device: torch.device
+    seed: int = 0
+    batch_size: int = 64
+    direction: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    shape = tuple(next(batches()).shape[1:])
-    return Images("generated", n, shape, batches, labels)
+    def from_noise(self, n: int) -> Images:
+        """``n`` samples; for a class-conditional generator as many of each class, class after class."""
+        labels = self.task.labels(n)
 
+        def batches() -> Iterator[Tensor]:
+            for start in range(0, n, self.batch_size):
+                stop = min(start + self.batch_size, n)
+                z = self.task.latents(self.seed, start, stop).to(self.device)
+                label = None if labels is None else labels[start:stop].to(self.device)
+                with quiet(self.device):
+                    images = self.task.draw(self.generator, z, label, self.seed, start, **self.options)
+                yield finite_uint8(images)
 
-def of_sources(
-    task: Any,
-    generator: nn.Module,
-    dataset: TranslationDataset,
-    n: int,
-    *,
-    direction: str | None,
-    seed: int,
-    batch_size: int,
-    device: torch.device,
-) -> tuple[Images, Images]:
-    """Translations of held-out images, and the real images of the domain they go to, which for pairs are the targets."""
-    part = dataset.held_out()
-    what = "held-out"
-    if part is None:
-        part, what = dataset, "training"
-        log.info("there are no held-out images: those of the training are translated")
-    size = dataset.image_size
-    streams = {name: (names, stream) for names, stream in part.streams for name in names}
-    source, target = ("source", "target") if direction is None else (direction[0], direction[-1])
+        return Images("generated", n, tuple(next(batches()).shape[1:]), batches, labels)
 
-    def real(name: str, count: int) -> Iterator[Tensor]:
-        names, stream = streams[name]
-        for start in range(0, count, batch_size):
-            pixels = stream.batch(torch.arange(start, min(start + batch_size, count)))
-            if pixels.shape[-1] != size:
-                pixels = torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
-            yield pixels.chunk(len(names), dim=1)[names.index(name)]
+    def translations(self, dataset: TranslationDataset, n: int) -> tuple[Images, Images]:
+        """Translations of at most ``n`` held-out images, and the real images of their domain, for pairs the targets."""
+        part, what = dataset.held_out(), "held-out"
+        if part is None:
+            part, what = dataset, "training"
+            log.info("there are no held-out images: training images are translated")
+        streams = {name: (names, stream) for names, stream in part.streams for name in names}
+        direction = self.direction
+        source, target = ("source", "target") if direction is None else (direction[0], direction[-1])
+        n, size = min(n, len(streams[source][1])), dataset.image_size
 
-    n = min(n, len(streams[source][1]))
+        def real(name: str, count: int) -> Iterator[Tensor]:
+            names, stream = streams[name]
+            for start in range(0, count, self.batch_size):
+                pixels = stream.batch(torch.arange(start, min(start + self.batch_size, count)))
+                if pixels.shape[-1] != size:
+                    pixels = torch.nn.functional.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+                yield pixels.chunk(len(names), dim=1)[names.index(name)]
 
-    def translated(noise: object) -> Iterator[Tensor]:
-        start = 0
-        for images in real(source, n):
-            with quiet(device):
-                results = task.translate(generator, images.to(device).float().div(127.5).sub(1), direction, noise, start)
-            yield finite_uint8(results)
-            start += len(images)
+        def translated(noise: object) -> Iterator[Tensor]:
+            start = 0
+            for pixels in real(source, n):
+                images = pixels.to(self.device).float().div(127.5).sub(1)
+                with quiet(self.device):
+                    results = self.task.translate(self.generator, images, direction, noise, start)
+                yield finite_uint8(results)
+                start += len(images)
 
-    reals = n if dataset.paired else len(streams[target][1])
-    shape = (dataset.channels, size, size)
-    noisy = dataset.paired and isinstance(task, HasModes) and task.sample_mode == "paper"
-    again = (lambda: translated((seed, "again"))) if noisy else None
-    fake = Images("generated", n, shape, lambda: translated(seed), again=again)
-    key = {"data": part.fingerprint, "of": target, "n": reals, "image_size": size}
-    return fake, Images(what, reals, shape, lambda: real(target, reals), key=key)
+        count = n if dataset.paired else len(streams[target][1])
+        shape = (dataset.channels, size, size)
+        noisy = dataset.paired and isinstance(self.task, HasModes) and self.task.sample_mode == "paper"
+        again = (lambda: translated((self.seed, "again"))) if noisy else None
+        key = {"data": part.fingerprint, "of": target, "n": count, "image_size": size}
+        fake = Images("generated", n, shape, lambda: translated(self.seed), again=again)
+        return fake, Images(what, count, shape, lambda: real(target, count), key=key)
+
+    def facts(self, ema: bool) -> dict[str, Any]:
+        """The part of a protocol that tells how the generator was used. ``ema``: it is the averaged one."""
+        mode = self.task.sample_mode if isinstance(self.task, HasModes) else None
+        drops = bool(dropouts(self.generator)) and mode in (None, "paper")
+        return {
+            "seed": self.seed,
+            "weights": "EMA" if ema else "raw",
+            "batch_norm": "statistics of each image" if mode == "paper" else "running statistics",
+            "dropout": "on" if drops else "off",
+            "precision": "fp32",
+            "direction": self.direction,
+            **self.options,
+        }
 
 
 @contextmanager
 def quiet(device: torch.device) -> Iterator[None]:
-    """Within this block there is no graph, no TF32, and the caller's random numbers are not touched."""
+    """Within this block there is no graph and no TF32, and the caller's random state is kept."""
     plain = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
     with plain, torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
@@ -158,7 +164,7 @@ def finite_uint8(images: Tensor) -> Tensor:
 
 
 def cropped(images: Images, side: int | None) -> Images:
-    """The centres of the images.
+    """The centres of the images; the same images if ``side`` is None.
 
     Raises:
         ConfigError: they are smaller than that.
@@ -182,7 +188,7 @@ def cropped(images: Images, side: int | None) -> Images:
 
 
 def centre(images: Tensor, side: int | None) -> Tensor:
-    """(N, C, H, W) to (N, C, side, side), or as they are if there is no side."""
+    """(N, C, H, W) to (N, C, side, side); the same images if ``side`` is None."""
     if side is None:
         return images
     top, left = (images.shape[-2] - side) // 2, (images.shape[-1] - side) // 2

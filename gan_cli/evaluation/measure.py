@@ -1,4 +1,4 @@
-"""How good generated images are, and exactly how that was found out: for ``gan-eval``, and for ``eval_every`` in training."""
+"""Measurements of images by a rule, for ``gan-eval`` and for ``eval_every`` in training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from gan_cli.data.dataset import ImageDataset
 from gan_cli.evaluation.image_sets import Images, centre, cropped, of_dataset
+from gan_cli.evaluation.perceptual import MAX_PAIRS, Perceptual
 from gan_cli.metrics.cache import cached
 from gan_cli.metrics.features import Extractor, Features, ProgressLine, extract
 from gan_cli.metrics.frechet import Gaussian, frechet_distance
 from gan_cli.metrics.inception_score import inception_score
 from gan_cli.metrics.kid import kernel_distance
-from gan_cli.metrics.lpips import LPIPS
 from gan_cli.metrics.neighbours import memorisation, nearest_neighbours, prdc
 from gan_cli.metrics.similarity import psnr, ssim
 from gan_cli.randomness import derive
@@ -33,24 +33,23 @@ from gan_cli.system.version import __version__
 log = logging.getLogger("gan_cli")
 KID_SUBSETS, KID_SUBSET_SIZE, SPLITS = 100, 1000, 10
 K_PRECISION, K_DENSITY = 3, 5
-LPIPS_PAIRS = 1000  # at most
-LPIPS_SIZE = 64  # smaller images are enlarged to this
-NEIGHBOUR_ROWS, NEIGHBOURS = 8, 5  # in the picture of memorisation
-LEAST = {"fid": 2, "kid": 4, "is": SPLITS, "prdc": max(K_PRECISION, K_DENSITY) + 2, "fid_per_class": 20, "memorisation": 20}
-FEW = 1000  # images; the FID of fewer is mostly bias
+NEIGHBOUR_ROWS, NEIGHBOURS = 8, 5  # images in the picture of memorisation: samples, and training images of each
+MIN_IMAGES = {"fid": 2, "kid": 4, "is": SPLITS, "prdc": max(K_PRECISION, K_DENSITY) + 2, "fid_per_class": 20}
+MIN_IMAGES["memorisation"] = 20
+MIN_FID_IMAGES = 1000  # the FID of fewer images is mostly bias
 
 
 @dataclass
 class Evaluation:
-    """A rule to measure images by. Made once, used for any number of generators.
+    """Metrics, features and a reference, used for any number of generators.
 
     Args:
-        metrics: names of :data:`gan_cli.config.metrics.Metric`, already known to fit.
+        metrics: names of :data:`gan_cli.config.metrics.Metric` that fit the images.
         real: the reference; for pairs the targets, in the order of the samples.
-        extractor: None if no metric needs features. cache: folder. crop: side that images were cut to, None if they were not.
+        extractor: None if no metric needs features. cache: folder. crop: side that images are cut to, or None.
         paired: sample k has the target k. own_classes: the extractor's logits are of the classes of the data.
-        lpips: None unless asked for; ``lpips_facts`` say which.
-        training, held_out: for memorisation; what the generator learned from, and real images it never saw, if there are any.
+        perceptual: LPIPS, or None if it is not measured.
+        training, held_out: for memorisation: what the generator learned from, and real images it never saw, if there are any.
     """
 
     metrics: Sequence[str]
@@ -61,14 +60,13 @@ class Evaluation:
     crop: int | None = None
     paired: bool = False
     own_classes: bool = False
-    lpips: LPIPS | None = None
-    lpips_facts: dict[str, Any] = field(default_factory=dict)
+    perceptual: Perceptual | None = None
     training: ImageDataset | None = None
     held_out: Images | None = None
     _reference: tuple[Features, Gaussian | None] | None = None
 
     def facts(self, fake: Images) -> dict[str, Any]:
-        """What the rule says about itself in a protocol."""
+        """The part of a protocol that tells how ``fake`` is measured."""
         n = min(fake.n, self.real.n)
         facts: dict[str, Any] = {
             "image_size": self.real.shape[-1],
@@ -90,7 +88,7 @@ class Evaluation:
                 "density_k": K_DENSITY,
                 "neighbours_of": n,
             }
-        return facts | self.lpips_facts
+        return facts | (self.perceptual.facts if self.perceptual is not None else {})
 
     def reference(self) -> tuple[Features, Gaussian | None]:
         """Features of the reference, and the Gaussian fitted to them for FID."""
@@ -208,20 +206,6 @@ class Evaluation:
             picture(make_grid(torch.cat(rows), 1 + NEIGHBOURS))
         return memorisation(train, fake, unseen)
 
-    def perceptual(self, a: Tensor, b: Tensor) -> Tensor:
-        """LPIPS between uint8 images (N, C, H, W): float32 (N,) on the CPU."""
-        assert self.lpips is not None
-
-        def prepared(images: Tensor) -> Tensor:
-            images = images.to(self.device).float().div(127.5).sub(1).expand(-1, 3, -1, -1)
-            if min(images.shape[-2:]) < LPIPS_SIZE:
-                images = torch.nn.functional.interpolate(images, size=(LPIPS_SIZE, LPIPS_SIZE), mode="bilinear")
-            return images
-
-        with torch.no_grad():
-            distances: Tensor = self.lpips(prepared(a), prepared(b))
-        return distances.cpu()
-
 
 class Comparisons:
     """Images compared one by one as they go by once: with their targets, or in pairs with each other.
@@ -236,7 +220,8 @@ class Comparisons:
         self._rows = {k * fake.n // NEIGHBOUR_ROWS for k in range(NEIGHBOUR_ROWS)}
         self._found: dict[str, list[Tensor]] = {}
         self._targets = rule.real.batches() if rule.paired else None
-        self._again = fake.again() if rule.lpips is not None and fake.again is not None else None
+        self._perceptual = rule.perceptual
+        self._again = fake.again() if rule.perceptual is not None and fake.again is not None else None
         self._alone: Tensor | None = None  # an image whose partner comes with the next batch
 
     def watch(self) -> Iterator[Tensor]:
@@ -246,10 +231,10 @@ class Comparisons:
             self.shown |= {k: images[k - start] for k in sorted(self._rows) if start <= k < start + len(images)}
             if self._targets is not None:
                 self._with_targets(images, next(self._targets).cpu())
-            elif self.rule.lpips is not None:
+            elif self._perceptual is not None:
                 self._in_pairs(images, start + len(images))
-            if self._again is not None:
-                self._add("lpips_diversity", self.rule.perceptual(images, next(self._again)))
+            if self._perceptual is not None and self._again is not None:
+                self._add("lpips_diversity", self._perceptual(images, next(self._again)))
             yield batch
 
     def means(self) -> dict[str, float]:
@@ -269,8 +254,8 @@ class Comparisons:
         for key, compare in (("psnr", psnr), ("ssim", ssim)):
             if key in self.rule.metrics:
                 self._add(key, compare(images, targets))
-        if self.rule.lpips is not None:
-            self._add("lpips", self.rule.perceptual(images, targets))
+        if self._perceptual is not None:
+            self._add("lpips", self._perceptual(images, targets))
 
     def _in_pairs(self, images: Tensor, stop: int) -> None:
         """Image 0 with 1, 2 with 3 and so on, whatever the batches are. ``stop``: images so far, with these."""
@@ -279,8 +264,8 @@ class Comparisons:
         labels = None if self.fake.labels is None else self.fake.labels[begin:stop]
         one, other = some_pairs(waiting, labels, begin // 2, self.fake.n // 2)
         self._alone = waiting[-1:] if len(waiting) % 2 else None
-        if len(one):
-            self._add("lpips", self.rule.perceptual(one, other))
+        if self._perceptual is not None and len(one):
+            self._add("lpips", self._perceptual(one, other))
 
 
 def counted(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:
@@ -294,11 +279,11 @@ def counted(batches: Iterator[Tensor]) -> Iterator[tuple[int, Tensor]]:
 def some_pairs(images: Tensor, labels: Tensor | None, first: int, total: int) -> tuple[Tensor, Tensor]:
     """Neighbours (0, 1), (2, 3), ... of a batch, those of one class only.
 
-    The batch begins with pair ``first`` of ``total``. Of more than LPIPS_PAIRS as many are taken, spread evenly, since
+    The batch begins with pair ``first`` of ``total``. Of more than MAX_PAIRS as many are taken, spread evenly, since
     samples come class after class.
     """
     even = len(images) // 2 * 2
-    pair, wanted = first + torch.arange(even // 2), min(LPIPS_PAIRS, total)
+    pair, wanted = first + torch.arange(even // 2), min(MAX_PAIRS, total)
     keep = (pair + 1) * wanted // max(total, 1) > pair * wanted // max(total, 1)
     if labels is not None:
         keep &= labels[0:even:2] == labels[1:even:2]
@@ -324,32 +309,14 @@ def kid_subset_size(n: int, m: int) -> int:
     return min(KID_SUBSET_SIZE, n // 2, m // 2)
 
 
-def enough(metric: str, *sets: Images) -> bool:
-    """Whether each set has the number of images below which a metric is not defined."""
-    return min(images.n for images in sets) >= LEAST.get(metric, 1)
-
-
-def refuse_too_few(metrics: Sequence[str], *sets: Images) -> None:
-    """Every metric has a number of images below which it is not defined.
-
-    Raises:
-        ConfigError: there are fewer.
-    """
-    for metric in metrics:
-        for images in sets:
-            if not enough(metric, images):
-                what = f"{metric} needs at least {LEAST[metric]} images, and there are {images.n} {images.what} ones"
-                raise ConfigError(what, "num_samples or the reference", "Take more, or leave this metric out of metrics=")
-
-
 def advice(metrics: Sequence[str], fake: Images, real: Images, dim: int) -> list[str]:
     """Warnings where there are too few images for FIDs of ``dim`` features to mean much."""
     n, notes = min(fake.n, real.n), []
-    if "fid" in metrics and n < max(dim + 1, FEW):
+    if "fid" in metrics and n < max(dim + 1, MIN_FID_IMAGES):
         because = f"the covariance of {dim} features has rank {n - 1} at most" if n <= dim else "its bias depends on the number"
         notes = [f"FID of {n} images is not reliable ({because}): rely on KID, and compare FIDs of as many images only"]
     each = n // max(1, len(real.class_names))
-    if "fid_per_class" in metrics and each < max(dim + 1, FEW):
+    if "fid_per_class" in metrics and each < max(dim + 1, MIN_FID_IMAGES):
         notes.append(f"FIDs within classes are of about {each} images each: compare them with each other only")
     return notes
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,20 +20,42 @@ from gan_cli.data.image_files import FORMATS, find_images
 from gan_cli.data.npz import shape_in
 from gan_cli.evaluation.image_sets import Images
 from gan_cli.metrics.features import Labelled
-from gan_cli.rundir.reload import Run
 from gan_cli.rundir.trust import fitting, own_dataset
 from gan_cli.system.errors import ConfigError, DataError, GanError, NotFoundError
 from gan_cli.system.text import short
 
-if TYPE_CHECKING:
-    from gan_cli.evaluation.config import EvalConfig
-
-CLASSIFIER_SIZE = 32  # side of the images that a classifier is trained on
+CLASSIFIER_SIZE = 32  # side in pixels of the images that a classifier is trained on
 DIGIT_STYLES = ("gan_cli.data.digit_styles.digits_paired", "gan_cli.data.digit_styles.digits_unpaired")
 
 
+@dataclass(frozen=True)
+class Reference:
+    """The reference that a user chose: see the keys of the same names in conf/eval.yaml."""
+
+    real: str | None = None
+    dataset: Node | None = None
+    root: str | None = None
+    split: str | None = None
+    num_real: int | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the run's own data set."""
+        return self.real is None and self.dataset is None
+
+    @property
+    def key(self) -> str:
+        """The key that sets the data set."""
+        return "dataset" if self.real is None else "real"
+
+    @property
+    def path_key(self) -> str | None:
+        """The key that sets its path; None if ``dataset`` does, whose own keys say so."""
+        return None if self.dataset is not None else "root" if self.real is None else "real"
+
+
 def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> bool:
-    """Whether labels mean the same: the names are the same ones, or there are only numbers, as gan-sample writes them."""
+    """Whether labels mean the same: the names are equal, or ours are numbers only, as gan-sample writes them."""
     numbers = [str(k) for k in range(len(theirs))]
     return list(ours) == list(theirs) or list(ours) == numbers[: len(ours)]
 
@@ -55,7 +78,7 @@ def labelled_sets(node: Node, real: Images) -> Labelled | None:
 
 
 def both_styles(split: str) -> ImageDataset:
-    """Filled digits and their outlines, labelled: what the embedded translation sets are made of."""
+    """Filled digits and their outlines, labelled: the images of the embedded translation sets."""
     part: Any = split
     filled = digits(image_size=CLASSIFIER_SIZE, split=part)
     assert filled.labels is not None
@@ -68,33 +91,33 @@ def both_styles(split: str) -> ImageDataset:
     )
 
 
-def reference_node(run: Run, config: EvalConfig) -> Node:
+def node_of_run(config: dict[str, Any], reference: Reference, trust: bool) -> Node:
     """The data set that a run is compared with: its own, or another one at the size of its images.
 
     Raises:
-        UntrustedError: the run names code that is not part of gan_cli.
+        UntrustedError: the run's ``config`` names code that is not part of gan_cli.
     """
-    if config.real is None and config.dataset is None:
-        own = own_dataset(run.config, config.trust)
-        if config.root is None:
-            return own
-        key = "path" if "path" in own else "root"
-        if key not in own:
-            raise ConfigError("the data set of the run needs no files", "root", "Leave root out")
-        return {**own, key: config.root}
-    own = fitting(run.config)
-    if config.real is not None:
-        node = node_of_path(config.real, "real", own.get("image_size"), own.get("channels"))[0]
+    if reference.real is not None:
+        own = fitting(config)
+        node = node_of_path(reference.real, "real", own.get("image_size"), own.get("channels"))[0]
         return {**node, "fit": own.get("fit", "resize")}
-    assert config.dataset is not None
-    return {**config.dataset, **{k: v for k, v in own.items() if k != "fit" and k in config.dataset}}
+    if reference.dataset is not None:
+        own = fitting(config)
+        return {**reference.dataset, **{k: v for k, v in own.items() if k != "fit" and k in reference.dataset}}
+    own = own_dataset(config, trust)
+    if reference.root is None:
+        return own
+    key = "path" if "path" in own else "root"
+    if key not in own:
+        raise ConfigError("the data set of the run needs no files", "root", "Leave root out")
+    return {**own, key: reference.root}
 
 
 def with_split(node: Node, split: str | None) -> tuple[Node, str]:
-    """A part of the same data set, None for the one that it is, and what it is called.
+    """The node of a part of a data set, of the present one for None, and the name of the part.
 
     Raises:
-        ConfigError: it has no parts.
+        ConfigError: the data set has no parts.
     """
     if "split" in node:
         return {**node, "split": split or node["split"]}, split or node["split"]
@@ -110,10 +133,10 @@ def describe(node: Node, split: str) -> str:
 
 
 def refuse_other_shape(fake: Images, real: Images) -> None:
-    """Images are compared as they are.
+    """Refuse images that differ in size or channels.
 
     Raises:
-        DataError: they differ in size or channels.
+        DataError: naming both shapes.
     """
     if fake.shape == real.shape:
         return
@@ -123,8 +146,19 @@ def refuse_other_shape(fake: Images, real: Images) -> None:
     raise DataError(what, "fake and the reference", todo)
 
 
+@contextmanager
+def given_by(key: str | None) -> Iterator[None]:
+    """Within this block an error whose advice names a key of gan-train names ``key`` instead, which gives the path here."""
+    try:
+        yield
+    except GanError as error:
+        if key is None or not error.key:
+            raise
+        raise type(error)(error.what, error.where, f"Correct what is there, or set {key}= to another path") from error
+
+
 def node_of_path(given: str, key: str, image_size: int | None, channels: int | None = None) -> tuple[Node, str]:
-    """The data set node of a folder or an npz file, at the size of its images unless told otherwise, and that size in words.
+    """The data set node of a folder or an npz file, at the size of its images by default, and that size in words.
 
     Raises:
         NotFoundError, DataError: nothing usable is there, or the images are of several sizes.
@@ -134,7 +168,7 @@ def node_of_path(given: str, key: str, image_size: int | None, channels: int | N
         raise NotFoundError("there is no such file or folder", str(path.absolute()), f"Set {key}= to a folder or an npz file")
     if not path.is_dir() and path.suffix != ".npz":
         raise DataError("neither a folder nor an .npz file", str(path), f"Set {key}= to one of them")
-    with readdressed({"dataset.root": f"{key}=", "dataset.path": f"{key}="}):
+    with given_by(key):
         shape = folder_shape(path, image_size) if path.is_dir() else shape_in(str(path))
     if image_size is None and shape[1] != shape[2]:
         raise DataError(f"the images are {shape[1]} x {shape[2]}, not square", str(path), "Set image_size= to scale them")
@@ -145,35 +179,17 @@ def node_of_path(given: str, key: str, image_size: int | None, channels: int | N
     return node, f"{shape[1]} x {shape[2]}, {shape[0]} channels" if shape[1] else "of several sizes"
 
 
-@contextmanager
-def readdressed(keys: dict[str, str]) -> Iterator[None]:
-    """Within this block the advice of an error names the keys that gan-eval has.
-
-    ``keys``: of gan-train, and what stands for each.
-    """
-    try:
-        yield
-    except GanError as error:
-        todo = error.todo.replace(", or set dataset.on_bad_image=skip to leave it out", "")
-        for theirs, ours in keys.items():
-            todo = todo.replace(theirs, ours)
-        if keys and "dataset." in todo:
-            todo = "Correct the file"
-        raise type(error)(error.what, error.where, todo) from error
-
-
 def folder_shape(folder: Path, image_size: int | None) -> tuple[int, int, int]:
-    """(C, H, W) of the images in a folder, C 1 only if all are grey, H and W 0 if they are of several sizes.
+    """(C, H, W) of the images in a folder: C is 1 only if all are grey, H and W are 0 if there are several sizes.
 
     Files that cannot be read are left to the data set.
 
     Raises:
-        DataError: there are none, or they are of several sizes and ``image_size`` is None.
+        DataError: there are no images, or they are of several sizes and ``image_size`` is None.
     """
-    names = find_images(folder)
     sizes: dict[tuple[int, int], str] = {}
     grey = True
-    for name in names:
+    for name in find_images(folder):
         try:
             with Image.open(folder / name, formats=FORMATS) as image:
                 sizes.setdefault((image.height, image.width), name)

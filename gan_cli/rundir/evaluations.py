@@ -1,4 +1,4 @@
-"""Results of evaluations as files and as tables."""
+"""Evaluation results as files and as tables."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import read_file, write_file
 from gan_cli.system.text import number, short
 
-# Which samples and references were measured, and on what machine; results that differ only here can be compared.
-WHICH = frozenset({"step", "images", "checkpoint_hash", "samples_hash", "samples_path", "reference_path"})
-NOT_HOW = WHICH | {"device", "threads", "versions", "rule"}
-# How the samples were made, which nobody knows of somebody else's; the rest is the rule that they are measured by.
-MADE = frozenset({"seed", "weights", "batch_norm", "dropout", "precision", "direction", "samples_native", "samples_fit"})
-MOST_NOTES = 3
-FOLLOWS = frozenset(
+# Protocol keys of the samples, the reference and the machine. Results that differ only in these can be compared.
+SUBJECT_KEYS = frozenset({"step", "images", "checkpoint_hash", "samples_hash", "samples_path", "reference_path"})
+UNCOMPARED_KEYS = SUBJECT_KEYS | {"device", "threads", "versions", "rule"}
+# Protocol keys that describe how samples were made. They are unknown for external images; the remaining keys form the rule.
+SAMPLING_KEYS = frozenset(
+    {"seed", "weights", "batch_norm", "dropout", "precision", "direction", "samples_native", "samples_fit"}
+)
+# Protocol keys that follow from others, which are shown.
+DERIVED_KEYS = frozenset(
     ["kid_subset_size", "neighbours_of", "comparable", "resize", "value_range"]
     + [f"classifier_{fact}" for fact in ("accuracy", "epochs", "images", "threads")]
-)  # from others of the protocol, which are shown
+)
+MAX_NOTES = 3  # lines about results by another rule
 
 
 def write(
     path: Path, values: dict[str, float], protocol: dict[str, Any], todo: str = "Set output= to a folder that can be written"
 ) -> dict[str, float]:
-    """Write ``{"metrics": ..., "protocol": ...}``; the file is whole or not there.
+    """Write ``{"metrics": ..., "protocol": ...}``, atomically; return all metrics of the file.
 
-    Other metrics that were measured earlier, of the same weights, in the same way and by the same versions, are kept.
-    Returns them all.
+    Other metrics that the file has of the same weights, protocol and versions are kept.
 
     Raises:
         OutputError: it cannot be written.
     """
     protocol = {**protocol, "rule": rule_id(protocol)}
-    before, anywhere = read(path), {"device": None, "threads": None}
-    if before is not None and {**before["protocol"], **anywhere} == {**protocol, **anywhere}:
+    before, machine = read(path), {"device": None, "threads": None}
+    if before is not None and before["protocol"] | machine == protocol | machine:
         values = {**before["metrics"], **values}
     text = json.dumps({"metrics": values, "protocol": protocol}, indent=1, allow_nan=False)
     with failing_as(OutputError, "the result cannot be written", str(path), todo):
@@ -50,7 +52,7 @@ def write(
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What :func:`write` wrote, or None if it is not there or not that."""
+    """The content of a file of :func:`write`; None if there is no file, or another content."""
     try:
         result = json.loads(read_file(path))
         metrics, protocol = result["metrics"], result["protocol"]
@@ -61,7 +63,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def metric_lines(values: dict[str, float], translates: bool) -> list[str]:
-    """A line for each value, its spread beside it, and which direction is better."""
+    """Lines of a table: each value with its spread and the direction that is better."""
     shown = [key for key in values if not key.endswith("_std")]
     width = max([len("metric"), *map(len, shown)])
     lines = [f"{'metric':<{width}}  {'value':<20}  better"]
@@ -72,28 +74,28 @@ def metric_lines(values: dict[str, float], translates: bool) -> list[str]:
 
 
 def protocol_id(protocol: dict[str, Any]) -> str:
-    """8 hex digits that two results share exactly if they were measured in the same way."""
-    how = {key: value for key, value in protocol.items() if key not in NOT_HOW}
-    return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:8]
+    """8 hex digits that two results share if and only if they can be compared."""
+    compared = {key: value for key, value in protocol.items() if key not in UNCOMPARED_KEYS}
+    return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def rule_id(protocol: dict[str, Any]) -> str:
-    """8 hex digits of the rule alone: shared by a run and by anybody's images that were measured in the same way."""
-    return protocol_id({key: value for key, value in protocol.items() if key not in MADE})
+    """8 hex digits of the rule alone, which the results of runs and of external images share."""
+    return protocol_id({key: value for key, value in protocol.items() if key not in SAMPLING_KEYS})
 
 
 def changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two protocols, which both say it, do not share of how they measure."""
-    both = sorted((ours.keys() & theirs.keys()) - NOT_HOW - FOLLOWS)
+    """Keys of the rule or of the sampling that two protocols have with different values, and both values."""
+    both = sorted((ours.keys() & theirs.keys()) - UNCOMPARED_KEYS - DERIVED_KEYS)
     return {key: (theirs[key], ours[key]) for key in both if theirs[key] != ours[key]}
 
 
 def others(protocol: dict[str, Any], path: Path) -> list[str]:
-    """A line for each other way in which the same samples or run were measured: what is different about it.
+    """A line for each other protocol by which the same samples or run were measured, with its differences.
 
-    ``path``: of the result, whose name begins with what was measured.
+    ``path``: of the result. Its name begins with that of the samples or run.
     """
-    ways: dict[str, list[str]] = {}
+    protocols: dict[str, list[str]] = {}
     subject = path.stem.rpartition("-")[0]
     if "samples_hash" not in protocol:  # a run, at any step
         subject = subject[:-8]
@@ -102,12 +104,12 @@ def others(protocol: dict[str, Any], path: Path) -> list[str]:
         theirs = result["protocol"] if result is not None else {}
         changed = [f"{key} is {short(a)} there, {short(b)} here" for key, (a, b) in changes(theirs, protocol).items()]
         if changed:
-            ways.setdefault("; ".join(changed), []).append(short(file.name, 80))
+            protocols.setdefault("; ".join(changed), []).append(short(file.name, 80))
     lines = [
-        f"not to be compared with {files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {way}"
-        for way, files in ways.items()
+        f"not to be compared with {files[0]}{f' and {len(files) - 1} more' if len(files) > 1 else ''}: {differences}"
+        for differences, files in protocols.items()
     ]
     return [
-        *lines[:MOST_NOTES],
-        *([f"nor with results of {len(lines) - MOST_NOTES} more rules"] if len(lines) > MOST_NOTES else []),
+        *lines[:MAX_NOTES],
+        *([f"nor with results of {len(lines) - MAX_NOTES} more rules"] if len(lines) > MAX_NOTES else []),
     ]

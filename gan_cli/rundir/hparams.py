@@ -1,4 +1,7 @@
-"""What TensorBoard's HParams tab shows of a run: its hyper-parameters, its metrics, and how it ended."""
+"""A run in TensorBoard's HParams tab: its hyper-parameters, its metrics, and how it ended.
+
+``SummaryWriter.add_hparams`` is not enough: it marks a run as successful when it begins, and makes a directory per run.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 from torch.utils.tensorboard.summary import hparams
@@ -21,46 +24,46 @@ from gan_cli.config.training import BEGINNING, MAY_CHANGE, optimizer_node
 from gan_cli.system.files import atomic_file
 from gan_cli.system.text import snake_case
 
-# As conf/loss calls what these classes make together.
+# Names of conf/loss for classes that are used together.
 LOSSES = {
     "least_squares": "lsgan",
     "wasserstein+weight_clip": "wgan",
     "wasserstein+gradient_penalty": "wgan_gp",
     "non_saturating+r1": "r1",
 }
-USUAL = {"model", "dataset", "loss", "optimizer.lr", "seed"}  # come first where a directory's name does not say what differs
+DEFAULT_FIRST = {"model", "dataset", "loss", "optimizer.lr", "seed"}  # shown first if the directory's name holds no key
 
 
 def values(config: Node, command: str = "") -> dict[str, str | float]:
-    """Hyper-parameters by name: the ones that every run has, and what its command sets that decides the result.
+    """Hyper-parameters by name: those that every run has, and those that its command sets, if they change the result.
 
-    Of groups the option is told as it was typed, else the name of the class that it stands for.
+    Config groups have the option of the command line, or the class name if the command has none.
     """
-    flat, told = flatten(config), names(config)
-    named = frozenset(told)
+    flat, shown = flatten(config), names(config)
+    groups_shown = frozenset(shown)
     for player, prefix in (("generator", "optimizer"), ("discriminator", "optimizer.discriminator")):
         node = optimizer_node(config["optimizer"], player)
         numbers = {key: value for key, value in node.items() if not isinstance(value, dict)}  # and no schedules
-        told[f"{prefix}.lr"] = numbers.get("lr")
-        told |= {f"{prefix}.beta{k}": beta for k, beta in enumerate(numbers.get("betas") or [], 1)}
+        shown[f"{prefix}.lr"] = numbers.get("lr")
+        shown |= {f"{prefix}.beta{k}": beta for k, beta in enumerate(numbers.get("betas") or [], 1)}
     for key in ("seed", "loss.n_critic", "batch_size", "total_steps", "ema.half_life"):
-        told[key] = flat.get(key)
+        shown[key] = flat.get(key)
     for word in shlex.split(command):
         key, given, value = word.lstrip("+").partition("=")
-        counts = key not in told and not is_among(key, {*MAY_CHANGE, *BEGINNING, "sweep", "launcher"})
-        if given and re.fullmatch(r"\w+(\.\w+)*", key) and (counts or key in named):
-            told[key] = flat.get(key, value)
+        counts = key not in shown and not is_among(key, {*MAY_CHANGE, *BEGINNING, "sweep", "launcher"})
+        if given and re.fullmatch(r"\w+(\.\w+)*", key) and (counts or key in groups_shown):
+            shown[key] = flat.get(key, value)
     return {
         key: float(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-        for key, value in told.items()
+        for key, value in shown.items()
         if value is not None
     }
 
 
 def names(config: dict[str, Any]) -> dict[str, Any]:
-    """``model``, ``dataset``, ``loss`` and ``optimizer`` in short, by their classes: ``dcgan``, ``digits``, ``wgan_gp``.
+    """Short names of ``model``, ``dataset``, ``loss`` and ``optimizer`` by their classes: ``dcgan``, ``digits``, ``wgan_gp``.
 
-    Other parts that are set and have ``in_hparams`` follow, by the name of their class.
+    Other parts with ``in_hparams`` that are set follow, by the name of their class.
     """
     generator, loss = config["model"]["generator"], config["loss"]
     module, _, name = generator.get("a2b", generator)["_target_"].rpartition(".")
@@ -83,19 +86,19 @@ def _class_name(target: str) -> str:
 
 
 def columns(logged: Iterable[str], evaluated: Iterable[str] = ()) -> list[str]:
-    """The metrics to show: those evaluated and the two losses, or else all that was logged but the clock's and skips."""
+    """The metrics to show: those evaluated and the two losses, or else all logged ones except times and skipped updates."""
     losses = ["d/loss", "g/loss"]
     own = [key for key in logged if key not in ("step", "images", *losses) and not re.match("time/|[dg]/skipped$", key)]
     return [*(f"metric/{name}" for name in evaluated), *losses] if evaluated else [*losses, *own]
 
 
-def beginning(told: Mapping[str, str | float], metrics: Iterable[str], name: str = "") -> list[Summary]:
-    """A session with these hyper-parameters, and which metrics to put beside them, in their order.
+def beginning(values: Mapping[str, str | float], metrics: Iterable[str], name: str = "") -> list[Summary]:
+    """The start of a session with these hyper-parameters, and the metrics to show with them, in this order.
 
-    ``name``: of the run's directory. What it says differs between runs, ``loss=hinge,seed=0``, comes before the rest.
+    ``name``: of the run's directory. Keys in it, as in ``loss=hinge,seed=0``, differ between runs and come first.
     """
-    experiment, session, _ = hparams(dict(told), dict.fromkeys(metrics, 0.0))  # type: ignore[no-untyped-call]
-    swept = {part.partition("=")[0] for part in name.split(",")} & told.keys() or USUAL
+    experiment, session, _ = hparams(dict(values), dict.fromkeys(metrics, 0.0))  # type: ignore[no-untyped-call]
+    swept = {part.partition("=")[0] for part in name.split(",")} & values.keys() or DEFAULT_FIRST
     shown = metadata.parse_experiment_plugin_data(experiment.value[0].metadata.plugin_data.content)
     for info in shown.hparam_infos:
         info.differs = info.name in swept
@@ -103,23 +106,20 @@ def beginning(told: Mapping[str, str | float], metrics: Iterable[str], name: str
 
 
 def write(path: Path, summaries: Iterable[Summary]) -> None:
-    """An event file of these, in the place of an earlier one, whole or not at all."""
-    now = time.time()
-    events = [Event(wall_time=now, file_version="brain.Event:2")]
-    events += [Event(wall_time=now, summary=summary) for summary in summaries]
+    """Write an event file, atomically, in the place of an earlier one."""
     with atomic_file(path) as file:
         records = RecordWriter(file)
-        for event in events:
-            records.write(event.SerializeToString())
+        records.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+        for summary in summaries:
+            records.write(Event(wall_time=time.time(), summary=summary).SerializeToString())
 
 
 def ending(success: bool) -> Summary:
-    """How the session ended."""
+    """The end of a session."""
     status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
     return _summary(metadata.SESSION_END_INFO_TAG, session_end_info=plugin_data_pb2.SessionEndInfo(status=status))
 
 
 def _summary(tag: str, **content: Any) -> Summary:
-    data = plugin_data_pb2.HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **content)
-    plugin = SummaryMetadata.PluginData(plugin_name=metadata.PLUGIN_NAME, content=data.SerializeToString())
-    return Summary(value=[Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=plugin))])
+    data = plugin_data_pb2.HParamsPluginData(**content)
+    return Summary(value=[Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(data))])

@@ -1,4 +1,4 @@
-"""Run directories: made, built from a config, and reloaded."""
+"""Trained generators, reloaded from run directories."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from gan_cli.system.errors import CheckpointError, ConfigError, blaming
 from gan_cli.system.files import refuse_links
 
 log = logging.getLogger("gan_cli")
-MOST_HEADER = 512  # bytes of a file of weights that tell of a tensor
+MAX_HEADER = 512  # bytes of header for each tensor of a file of weights
 
 
 def load_state(module: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load weights, every one of them and no other. A module on the meta device takes the tensors themselves.
+    """Load weights, with the same names, shapes and types. A module on the meta device takes the tensors themselves.
 
     Raises:
         CheckpointError: names, shapes or types differ, or a value is not finite.
@@ -55,9 +55,9 @@ class Run:
 
     Attributes:
         config: the resolved training config. step: of the checkpoint. images: real images shown to the discriminator.
-        weights_hash: SHA-256 of the file of the generator's weights. data: fingerprint of what it was trained on.
-        task: knows how latents and labels are drawn, or how images are translated. generator: in evaluation mode, on
-            ``device``.
+        task: draws latents and labels, or translates images. generator: in evaluation mode, on ``device``.
+        weights_hash: SHA-256 of the file of the generator's weights. data: fingerprint of the training data.
+        ema: whether the generator is the running average.
     """
 
     run_dir: Path
@@ -70,15 +70,16 @@ class Run:
     class_names: list[str]
     weights_hash: str = ""
     data: str = ""
+    ema: bool = True
 
     @property
     def translates(self) -> bool:
-        """Whether it makes images from images, not from noise."""
+        """Whether the run makes images from images, not from noise."""
         return isinstance(self.task, Translates)
 
     @torch.no_grad()
     def translate(self, images: Tensor, direction: str | None = None, seed: int = 0) -> Tensor:
-        """Images in [-1, 1], float (N, C, H, W), to images of the same kind, float32 on ``device``.
+        """Translate images in [-1, 1], float (N, C, H, W), to images of the same kind, float32 on ``device``.
 
         ``direction``: ``a2b`` (the default) or ``b2a`` for two-way models. Image k depends on ``seed`` and k only.
 
@@ -116,7 +117,7 @@ class Run:
             yield images.float()
 
     def _own_randomness(self) -> AbstractContextManager[None]:
-        """What is drawn within it does not touch the caller's random numbers."""
+        """Within this block random numbers do not change the caller's state."""
         return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
 
     def sample(
@@ -135,7 +136,7 @@ class Run:
 
 
 def draw_options(generator: nn.Module, **wanted: float | None) -> dict[str, Any]:
-    """The keywords that a draw gives to a generator: those of ``wanted`` that are set.
+    """The keywords of ``wanted`` that are set, for a generator's ``forward``.
 
     Raises:
         ConfigError: the generator has no such keyword-only argument of ``forward``.
@@ -151,7 +152,7 @@ def draw_options(generator: nn.Module, **wanted: float | None) -> dict[str, Any]
 def load_run(
     run_dir: str | Path, *, step: str | int = "last", ema: bool = True, device: str = "auto", trust: bool = False
 ) -> Run:
-    """Reload what a run trained. Nothing but the directory is needed.
+    """Reload the generator of a run. Only the directory is needed.
 
     Args:
         run_dir: directory that ``gan-train`` wrote. step: ``last``, ``best`` or a number.
@@ -167,34 +168,34 @@ def load_run(
     where = choose_device(device)
 
     nodes: dict[str, Node] = {}
-    ours, generator = False, None
+    is_ours, generator = False, None
 
     def wanted(info: dict[str, Any]) -> dict[str, int | None]:
-        nonlocal nodes, ours, generator
-        nodes, ours = checked(info, trust)
-        generator = _outline(nodes["generator"]) if ours else None
-        most = 0 if generator is None else sum(t.nbytes + MOST_HEADER for t in generator.state_dict().values()) + MOST_HEADER
-        return {weights: most or None}
+        nonlocal nodes, is_ours, generator
+        nodes, is_ours = checked(info, trust)
+        generator = _outline(nodes["generator"]) if is_ours else None
+        limit = 0 if generator is None else sum(t.nbytes + MAX_HEADER for t in generator.state_dict().values()) + MAX_HEADER
+        return {weights: limit or None}
 
     saved = checkpoint.find(run_dir, str(step), wanted)
     if generator is None:
         generator = build(nodes["generator"], "model.generator")
-    # Sampling needs no opponent: a run with a loss or discriminator of the user's own is loaded without their code.
-    nobody = dict.fromkeys(BY_KEY["model.task"].injected) | {"generator": generator, "discriminator": nn.Identity()}
-    task = build(nodes["task"], "model.task", **nobody)
+    # Sampling needs neither loss nor discriminator, so a run with a user's own ones is loaded without their code.
+    parts = dict.fromkeys(BY_KEY["model.task"].injected) | {"generator": generator, "discriminator": nn.Identity()}
+    task = build(nodes["task"], "model.task", **parts)
     run = Run(
         run_dir, saved.info["config"], saved.step, saved.info["images"], task, generator, where, saved.info["class_names"],
-        saved.hashes[f"{weights}.safetensors"], saved.info["data"],
+        saved.hashes[f"{weights}.safetensors"], saved.info["data"], ema,
     )  # fmt: skip
     load_state(generator, saved.tensors[weights], str(run_dir))
     to_device(generator, where).eval().requires_grad_(False)
-    if ours:
+    if is_ours:
         _try_out(run)
     return run
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Leaves out initial values. On the meta device they mean nothing, and take a second to import what makes them."""
+    """Skips initial values. They mean nothing on the meta device, where their import takes a second."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "fill_", "zero_"):
@@ -203,17 +204,17 @@ class _Uninitialised(TorchFunctionMode):
 
 
 def _outline(node: Node) -> nn.Module:
-    """A network with shapes but no values, which costs nothing whatever its size."""
+    """A network on the meta device: shapes without values, which takes no memory."""
     with torch.device("meta"), _Uninitialised():
         network: nn.Module = build(node, "model.generator")
     return network
 
 
 def _try_out(run: Run) -> None:
-    """What generator, task and data do not agree about shows in two samples.
+    """Draw two samples, or translate zeros, to find out whether generator, task and data fit together.
 
     Raises:
-        CheckpointError: they do not fit together.
+        CheckpointError: they do not.
     """
     data = fitting(run.config)
 
@@ -221,7 +222,7 @@ def _try_out(run: Run) -> None:
         what = f"the networks, task and data of the run do not fit together: {type(error).__name__}: {error}"[:300]
         return CheckpointError(what, str(run.run_dir), "Use the version that made it")
 
-    with blaming(blame):  # a stranger's combination can fail in any way
+    with blaming(blame):  # an untrusted combination can fail in any way
         if not run.translates:
             made = run.sample(2)
             points = isinstance(run.task, DrawsPoints)

@@ -1,4 +1,4 @@
-"""What a run directory may hold and name: it is data that people exchange, and nothing in it may choose code."""
+"""What a run directory may name: it is data that people exchange, and nothing in it may choose code."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from gan_cli.ranges import Fit, GreyOrRGB, ImageSize
 from gan_cli.system.errors import CheckpointError, ConfigError, UntrustedError
 from gan_cli.system.text import short
 
-DRAWN = tuple(part.key for part in groups.PARTS if part.draws)  # what is built to draw from a run
-TRAINED = tuple(part.key for part in groups.PARTS)  # what is built to train a run anew
+DRAWN = tuple(part.key for part in groups.PARTS if part.draws)  # keys of what is built to draw from a run
+TRAINED = tuple(part.key for part in groups.PARTS)  # keys of what is built to train a copy of a run
 DATASET_TYPES = ("ImageDataset", "ArrayDataset", "TranslationDataset")  # as annotations name them
-MOST_VALUES, MOST_TARGETS, DEEPEST = 10_000, 16, 16  # of a node in a run's config
 
 
 def check_trusted(config: dict[str, Any], key: str) -> None:
-    """Refuse a config from a run directory that could run code which is not part of gan_cli, or is no plain config.
+    """Refuse a run's config that could run code which is not part of gan_cli, or that is not resolved.
 
-    Only networks, tasks and data sets of the package may be named, each where it is due, and what counts is where they are
-    defined: ``gan_cli.sample.os.system`` begins well and is refused all the same. Interpolations were resolved when the run
-    began.
+    Only networks, tasks, data sets and the like may be named, each in its place. What counts is where they are defined:
+    ``gan_cli.sample.os.system`` begins well and is refused.
 
     Args:
         config: of the run. key: one of :data:`TRAINED`.
@@ -35,15 +33,11 @@ def check_trusted(config: dict[str, Any], key: str) -> None:
     Raises:
         UntrustedError: naming the class or value.
     """
-    todo, targets, part = "Do not use this run", 0, groups.BY_KEY[key]
+    todo, part = "Do not use this run", groups.BY_KEY[key]
     node: Any = config
     for name in key.split("."):
         node = node.get(name) if part.optional else node[name]
-    for count, (place, name, value) in enumerate(_walk(node, key)):
-        targets += name == "_target_"
-        size = count + (len(value) if isinstance(value, dict | list) else 0)
-        if size > MOST_VALUES or targets > MOST_TARGETS or place.count(".") > DEEPEST:
-            raise UntrustedError("no run's config is as large or as deep as this", key, todo)
+    for place, name, value in _walk(node, key):
         if name == "_target_":
             outer = place == key
             _check_target(str(value), place, part.modules if outer else part.inner, part.kind if outer else part.inner_kind)
@@ -67,16 +61,16 @@ def _walk(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
 
 def _check_target(target: str, where: str, modules: tuple[str, ...], kind: Kind) -> None:
     """Refuse a dotted name that is not defined in one of ``modules``, or is not of that kind."""
+    found = None
     if _is_in(target, modules):
         try:
             found = schema.locate(target)
         except (ImportError, AttributeError):
             found = None
-        defined = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-        if _is_in(defined, modules) and _is_kind(found, kind):
-            return
-    todo = "If you know whose code that is, add trust=true"
-    raise UntrustedError(f"the run uses {short(target, 80)}, which is not part of gan_cli", short(where, 200), todo)
+    defined = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    if not (_is_in(defined, modules) and _is_kind(found, kind)):
+        todo = "If you know whose code that is, add trust=true"
+        raise UntrustedError(f"the run uses {short(target, 80)}, which is not part of gan_cli", short(where, 200), todo)
 
 
 def _is_in(name: str, modules: tuple[str, ...]) -> bool:
@@ -84,20 +78,21 @@ def _is_in(name: str, modules: tuple[str, ...]) -> bool:
 
 
 def _is_kind(found: Any, kind: Kind) -> bool:
-    """From torch come optimizers only. A data set is a public function that is declared to return one."""
+    """Whether a class or function is what its place needs. From torch it must be an optimizer."""
     if kind == "module":
         return isinstance(found, type) and issubclass(found, nn.Module)
-    if kind == "dataset":
-        declared = getattr(found, "__annotations__", {}).get("return")
-        name = getattr(found, "__qualname__", "_")
-        return inspect.isfunction(found) and "." not in name and not name.startswith("_") and declared in DATASET_TYPES
-    if found.__module__.startswith("torch."):
-        return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
-    return callable(found)
+    if kind == "dataset":  # a public function that is declared to return one
+        name, returned = getattr(found, "__qualname__", "_"), getattr(found, "__annotations__", {}).get("return")
+        return inspect.isfunction(found) and "." not in name and not name.startswith("_") and returned in DATASET_TYPES
+    return callable(found) and (not found.__module__.startswith("torch.") or _is_optimizer(found))
+
+
+def _is_optimizer(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, torch.optim.Optimizer)
 
 
 def is_trusted(config: dict[str, Any], dataset: bool) -> bool:
-    """Whether sampling from a run with this config needs no ``trust=true``. ``dataset``: from its own images."""
+    """Whether sampling from a run with this config needs no ``trust=true``. ``dataset``: its own images are needed."""
     try:
         for part in (*DRAWN, "dataset") if dataset else DRAWN:
             check_trusted(config, part)
@@ -107,10 +102,10 @@ def is_trusted(config: dict[str, Any], dataset: bool) -> bool:
 
 
 def checked(info: dict[str, Any], trust: bool) -> tuple[dict[str, Node], bool]:
-    """The nodes of a run's task and generator, and whether all they name is part of gan_cli, so that they are checked.
+    """The nodes of a run's task and generator, and whether they are checked, since all they name is part of gan_cli.
 
     Raises:
-        CheckpointError: something is missing, or out of range. UntrustedError: they name classes of somebody's own.
+        CheckpointError: something is missing, or out of range. UntrustedError: they name other classes, and not ``trust``.
     """
     todo = "Use another step="
     try:
@@ -119,9 +114,9 @@ def checked(info: dict[str, Any], trust: bool) -> tuple[dict[str, Node], bool]:
         nodes = {key: config["model"][key] for key in ("task", "generator")}
         kinds += [(config["dataset"]["_target_"], str), *((node["_target_"], object) for node in nodes.values())]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"the checkpoint does not say what it is of: {error} is missing", "state.json", todo) from error
+        raise CheckpointError(f"the checkpoint lacks {error}", "state.json", todo) from error
     if not all(isinstance(value, kind) for value, kind in kinds) or not all(isinstance(name, str) for name in names):
-        raise CheckpointError("the checkpoint does not say in plain words what it is of", "state.json", todo)
+        raise CheckpointError("the state of the checkpoint is not of the right types", "state.json", todo)
     if trust and not is_trusted(config, dataset=False):
         return nodes, False
     for part in DRAWN:
@@ -133,12 +128,12 @@ def checked(info: dict[str, Any], trust: bool) -> tuple[dict[str, Node], bool]:
     if len(names) > (nodes["task"].get("num_classes") or len(names)):
         raise CheckpointError(f"there are {len(names)} names for fewer classes", "state.json", todo)
     if "pool_size" in nodes["task"]:
-        nodes["task"]["pool_size"] = 0  # of images that only the training needs
+        nodes["task"]["pool_size"] = 0  # images, for training only
     return nodes, True
 
 
 def valid(node: Node, where: str) -> Node:
-    """A node of a run's config whose arguments are of the types and in the ranges that gan-train would allow.
+    """A node of a run's config, with arguments of the types and in the ranges that gan-train allows.
 
     Raises:
         CheckpointError: naming the key.
@@ -151,7 +146,7 @@ def valid(node: Node, where: str) -> Node:
 
 
 def own_dataset(config: dict[str, Any], trust: bool) -> Node:
-    """Of the images that a run was trained on, as it may be built. Of a stranger's run it downloads and creates nothing.
+    """The data set that a run was trained on. Without ``trust`` it downloads and creates nothing.
 
     Raises:
         UntrustedError, CheckpointError: it may not be.
@@ -165,10 +160,14 @@ def own_dataset(config: dict[str, Any], trust: bool) -> Node:
 
 
 def fitting(config: dict[str, Any]) -> Node:
-    """``image_size``, ``channels`` and ``fit`` of the images that a run was trained on, where they are said and in range."""
+    """``image_size``, ``channels`` and ``fit`` of the images that a run was trained on, as far as its config has them.
+
+    Raises:
+        CheckpointError: one is out of range.
+    """
     kinds = {"image_size": ImageSize, "channels": GreyOrRGB, "fit": Fit}
     data = config["dataset"]
-    plain = {key: data[key] for key in kinds if isinstance(data.get(key), int | str)}  # what else could name a class
+    plain = {key: data[key] for key in kinds if isinstance(data.get(key), int | str)}  # others could name a class
     try:
         return {key: schema.convert(value, kinds[key], f"dataset.{key}") for key, value in plain.items()}
     except ConfigError as error:

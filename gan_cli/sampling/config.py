@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from gan_cli.config import schema
 from gan_cli.ranges import Finite, PositiveInt, Seed
+from gan_cli.system.errors import ConfigError
+
+FORMATS = ("grid", "npz", "png", "gif")
 
 
 @dataclass(frozen=True)
@@ -28,3 +35,36 @@ class SampleConfig:
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: PositiveInt | None
     trust: bool
+
+    def folder_name(self, step: int) -> str:
+        """``step-<8 digits>-seed<k>``, followed by what else was asked for."""
+        parts = [f"step-{step:08d}", f"seed{self.seed}"]
+        parts += [] if self.ema else ["raw"]
+        parts += [f"truncation{self.truncation:g}"] if self.truncation is not None else []
+        parts += [value for value in (self.mode, self.direction) if value is not None]
+        if self.input is not None:
+            path = Path(self.input).expanduser().absolute()
+            parts.append(f"{path.stem[:60]}-{_digest(str(path))}")
+        if self.label is not None:
+            labels = [str(label) for label in (self.label if isinstance(self.label, list) else [self.label])]
+            plain = "-".join(labels)
+            parts.append(f"label-{plain if re.fullmatch('[0-9A-Za-z-]{1,60}', plain) else _digest(repr(labels))}")
+        return "-".join(parts)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def check(plain: dict[str, Any]) -> SampleConfig:
+    """The composed config with its types and ranges checked.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    if isinstance(plain.get("formats"), str):  # formats=npz
+        plain["formats"] = [plain["formats"]]
+    config = SampleConfig(**schema.check_fields(plain, SampleConfig))
+    if config.formats == []:
+        raise ConfigError("there is nothing to write", "formats", f"Set formats to any of: {', '.join(FORMATS)}")
+    return config

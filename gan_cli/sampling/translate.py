@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,49 +14,38 @@ from torch import Tensor
 
 from gan_cli.config.build import build
 from gan_cli.data.image_files import BadFile, ImageFiles, find_images
-from gan_cli.images import enlarge, is_ours, to_uint8, write_npz, write_png
+from gan_cli.images import enlarge, is_ours, to_uint8, write_png
 from gan_cli.protocols import HasModes
 from gan_cli.rundir.reload import Run
 from gan_cli.rundir.trust import fitting, own_dataset
-from gan_cli.sampling.config import SampleConfig
-from gan_cli.sampling.output import allocate, refuse_taken, remove_numbered
+from gan_cli.sampling.output import allocate, refuse_taken, remove_numbered, write_npz
 from gan_cli.system.errors import ConfigError, DataError, GanError, NotFoundError
 from gan_cli.tasks.translation import held_out, sheet
 
 log = logging.getLogger("gan_cli")
-SHEET_ROWS = 8
+SHEET_ROWS = 8  # images
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Images to translate: ``names`` of the results, and ``load(start, stop)`` giving examples by batch key."""
+    """Images to translate.
+
+    Attributes:
+        names: of the results. load: gives examples ``start`` to ``stop`` by batch key.
+        numbered: the names are numbers, so results of an earlier command may have higher ones.
+    """
 
     names: list[str]
     load: Callable[[int, int], dict[str, Tensor]]
+    numbered: bool = False
 
 
-def translate(run: Run, config: SampleConfig, output: Path) -> None:
+def translate(run: Run, sources: Sources, formats: Sequence[str], output: Path, *, direction: str | None, seed: int) -> None:
     """Write a result for each image, under its own name, and sheets that show source, result and what else is known.
 
     Raises:
-        GanError: an image cannot be read, or a result would take the place of a file that is not ours, before anything
-            is written; or a key does not fit the run.
+        GanError: a source cannot be read, or a result would replace a file that is not ours.
     """
-    direction = chosen_direction(run, config)
-    if config.mode is not None:
-        if not isinstance(run.task, HasModes):
-            raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
-        run.task.sample_mode = config.mode
-    formats = config.formats or ["png", "grid"]
-    if "gif" in formats:
-        raise ConfigError("gif is a walk between latents, and this run translates images", "formats",
-                          "Choose from png, grid and npz")  # fmt: skip
-    key = run.task.batch_keys[0] if direction is None else direction[0]
-    sources = (
-        own_images(run, config.input, key, output)
-        if config.input is not None
-        else held_out_images(run, config.num_samples, key, config.trust)
-    )
     n = len(sources.names)
     files = {"png": [f"{name}.png" for name in sources.names], "npz": ["samples.npz"]}
     files["grid"] = [f"sheets/{number:03d}.png" for number in range(-(-n // SHEET_ROWS))]
@@ -64,64 +53,76 @@ def translate(run: Run, config: SampleConfig, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     if "grid" in formats:
         remove_numbered(output / "sheets", len(files["grid"]), digits=3)
-    if "png" in formats and config.input is None:
+    if "png" in formats and sources.numbered:
         remove_numbered(output, n)
     kept = torch.empty(0)
-    for number, start in enumerate(range(0, n, SHEET_ROWS)):
+    for start in range(0, n, SHEET_ROWS):
         examples = {k: images.to(run.device) for k, images in sources.load(start, min(start + SHEET_ROWS, n)).items()}
         with torch.no_grad():
-            columns = run.task.columns(run.generator, examples, direction, config.seed, start)
+            columns = run.task.columns(run.generator, examples, direction, seed, start)
         results = to_uint8(columns[1])
-        if "png" in formats:
-            for name, result in zip(sources.names[start:], results, strict=False):
-                path = output / f"{name}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_png(path, result)
+        pictures = {f"{name}.png": result for name, result in zip(sources.names[start:], results, strict=False)}
+        if "png" not in formats:
+            pictures = {}
         if "grid" in formats:
-            (output / "sheets").mkdir(exist_ok=True)
-            write_png(output / "sheets" / f"{number:03d}.png", enlarge(sheet(columns)))
+            pictures[files["grid"][start // SHEET_ROWS]] = enlarge(sheet(columns))
+        for name, picture in pictures.items():
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            write_png(output / name, picture)
         if "npz" in formats:
             kept = allocate(n, results) if start == 0 else kept
             kept[start : start + len(results)] = results
     if "npz" in formats:
-        write_npz(output / "samples.npz", {"arr_0": kept.permute(0, 2, 3, 1).contiguous().numpy()})
+        write_npz(output, kept)
     log.info("%d %s translated%s: %s", n, "image" if n == 1 else "images", f" {direction}" if direction else "", output)
 
 
-def chosen_direction(run: Run, config: SampleConfig) -> str | None:
-    """``a2b`` unless told otherwise; None for models that go one way only."""
-    if config.label is not None:
-        raise ConfigError("the run translates images and has no labels", "label", "Leave label out")
-    if config.direction is not None and not run.task.directions:
+def chosen_direction(run: Run, direction: str | None, mode: str | None) -> str | None:
+    """The direction, ``a2b`` by default; None for models with one direction only. Sets the ``mode`` of the run.
+
+    Raises:
+        ConfigError: the run has no directions or no modes.
+    """
+    if direction is not None and not run.task.directions:
         todo = "Leave direction out; a pix2pix model goes the way of its dataset.direction"
         raise ConfigError("the run translates one way only", "direction", todo)
-    return config.direction or next(iter(run.task.directions), None)
+    if mode is not None:
+        if not isinstance(run.task, HasModes):
+            raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
+        run.task.sample_mode = mode
+    return direction or next(iter(run.task.directions), None)
+
+
+def batch_key(run: Run, direction: str | None) -> str:
+    """The key of the images to translate in a batch of the run."""
+    key: str = run.task.batch_keys[0] if direction is None else direction[0]
+    return key
 
 
 def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
     """The user's images, fitted as those of the training were; results of gan-sample in ``output`` are left out.
 
     Raises:
-        NotFoundError, DataError: there is nothing there, or a file cannot be read.
-        ConfigError: the run's data set does not say how images are fitted.
+        NotFoundError, DataError: nothing is there, or a file cannot be read.
+        ConfigError: the run's data set does not tell how images are fitted.
     """
     path = Path(given).expanduser()
     todo = "Set input= to an image file or a folder of images"
     if not path.exists():
         raise NotFoundError("the input does not exist", str(path.absolute()), todo)
+    folder = path.parent if path.is_file() else path
     try:
         names = [path.name] if path.is_file() else find_images(path)
     except GanError as error:
         raise type(error)(error.what, error.where, todo) from error
-    folder = path.parent if path.is_file() else path
     within = output.resolve()
     names = [n for n in names if not ((folder / n).resolve().is_relative_to(within) and is_ours(folder / n))]
-    if not names:  # results of an earlier time are no sources
+    if not names:
         raise DataError("no images in it but results of gan-sample", str(folder.absolute()), todo)
     data = fitting(run.config)
     if not {"image_size", "channels"} <= data.keys():
         todo = "Use load_run(...).translate from Python"
-        raise ConfigError("the run's data set does not say how images are fitted", "dataset.image_size", todo)
+        raise ConfigError("the run's data set does not tell how images are fitted", "dataset.image_size", todo)
     files = ImageFiles(
         where=folder,
         source=folder,
@@ -139,7 +140,7 @@ def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
             raise DataError(f"the image cannot be read: {bad.reason}", str(folder / name), todo) from bad
 
     wide = 0
-    for name in names:  # so that a damaged one is found before anything is written
+    for name in names:  # finds a damaged file before anything is written
         read(name)
         wide += is_two_to_one(folder / name)
     if wide:
@@ -157,7 +158,7 @@ def is_two_to_one(path: Path) -> bool:
 
 
 def unique_stems(names: list[str]) -> list[str]:
-    """File names without suffix, with it where two would be the same or a sheet would take the place of one."""
+    """File names without suffix; with it where two would be the same, or be the name of a sheet."""
     stems = [str(Path(name).with_suffix("")) for name in names]
     count, taken = Counter(stems), set(names)
     return [
@@ -166,14 +167,14 @@ def unique_stems(names: list[str]) -> list[str]:
     ]
 
 
-def held_out_images(run: Run, n: int, key: str, trust: bool) -> Sources:
+def held_out_images(run: Run, n: int, key: str, *, trust: bool) -> Sources:
     """The first ``n`` images of the run's own data set that training did not see.
 
     Raises:
         GanError: the data set is not there any more.
     """
     node = own_dataset(run.config, trust)
-    cheap = {"download": False, "memory_gb": 0.0}  # nothing new comes, and of the training part only headers are read
+    cheap = {"download": False, "memory_gb": 0.0}  # of the training part only headers are read
     try:
         dataset = build(node | {k: v for k, v in cheap.items() if k in node}, "dataset")
     except GanError as error:
@@ -183,5 +184,6 @@ def held_out_images(run: Run, n: int, key: str, trust: bool) -> Sources:
     count = len(examples[key])
     if count < n:
         log.info("the data set has %d images to show", count)
-    wanted = {k: v[:count] for k, v in examples.items() if k in (key, "target")}
-    return Sources([f"{k:05d}" for k in range(count)], lambda start, stop: {k: v[start:stop] for k, v in wanted.items()})
+    shown = {k: v[:count] for k, v in examples.items() if k in (key, "target")}
+    names = [f"{k:05d}" for k in range(count)]
+    return Sources(names, lambda start, stop: {k: v[start:stop] for k, v in shown.items()}, numbered=True)

@@ -25,21 +25,22 @@ class GanError(Exception):
         what: what is wrong, without a full stop: ``'abc' is not a whole number``.
         where: key, file or value at fault.
         todo: what the user can do, without a full stop.
+        key: the key of gan-train's config that ``todo`` names, where another command has another key for it.
     """
 
     exit_code = 1
     stop = "."  # after the advice
     is_first_failure = False  # whether this rank prints it, in a training by several processes
 
-    def __init__(self, what: str, where: str, todo: str) -> None:
-        self.what, self.where, self.todo = what, where, todo
+    def __init__(self, what: str, where: str, todo: str, key: str = "") -> None:
+        self.what, self.where, self.todo, self.key = what, where, todo, key
         # A file name or a value may contain line breaks.
         text = f"{what} ({where}). {todo}{self.stop if todo[-1:] not in '?.' else ''}"
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text))
 
-    def __reduce__(self) -> tuple[type[GanError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[GanError], tuple[str, str, str, str]]:
         """Arguments for pickle: the launchers of sweeps send errors between processes."""
-        return type(self), (self.what, self.where, self.todo)
+        return type(self), (self.what, self.where, self.todo, self.key)
 
 
 class ConfigError(GanError):

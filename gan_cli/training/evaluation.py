@@ -9,18 +9,16 @@ from typing import Any
 
 from gan_cli.config.metrics import SEVERAL, VALUES, Metric, is_better
 from gan_cli.config.plain import Node
-from gan_cli.data.dataset import ImageDataset, TranslationDataset
-from gan_cli.evaluation.case import Rule, how_compared, how_made, machine, prepare
-from gan_cli.evaluation.image_sets import Images, of_dataset, of_noise, of_sources
+from gan_cli.data.dataset import TranslationDataset
+from gan_cli.evaluation.image_sets import Sampler, of_dataset
 from gan_cli.evaluation.measure import Evaluation, advice
+from gan_cli.evaluation.rule import Comparison, Rule, machine, prepare
 from gan_cli.metrics.cache import cache_dir
 from gan_cli.rundir import checkpoint, evaluations
 from gan_cli.system.errors import ConfigError, NotFoundError
 from gan_cli.training.game import Game
 
 log = logging.getLogger("gan_cli")
-SEED = 0  # of the samples, as gan-eval's default
-BATCH = 64
 LPIPS = {"net": "alex", "weights": None, "linear": None}
 
 
@@ -55,21 +53,18 @@ class TrainingEvaluation:
         if not isinstance(game.dataset, TranslationDataset) and len(game.dataset.shape) != 3:
             todo = "Leave eval_every out; its distance from the data is logged anyway"
             raise ConfigError("the run makes points, not images", "eval_every", todo)
-        fake, real, training, direction = self.images()
-        self.split = real.what if isinstance(game.dataset, TranslationDataset) else node.get("split", "all")
-        self.fake, self.direction = fake, direction  # the averaged generator as it is when they are gone through
+        way = next(iter(game.task.directions), None) if isinstance(game.dataset, TranslationDataset) else None
+        self.sampler = Sampler(game.task, game.ema.average, game.machine.device, direction=way)
+        self.images = self.compared(node)  # the averaged generator as it is when they are read
+        fake, real = self.images.fake, self.images.real
         try:
-            self.evaluation: Evaluation = prepare(
-                real, fake, Rule(metrics, features, LPIPS, None, None), node=node, device=game.machine.device,
-                training=training, paired=training is None and direction is None, two_domains=direction is not None,
-            )  # fmt: skip
+            self.evaluation: Evaluation = prepare(self.images, Rule(metrics, features, LPIPS), game.machine.device)
         except NotFoundError as error:
             if "lpips." not in error.todo:
                 raise
             todo = f"Put it into {cache_dir(None)}, or leave lpips out of metrics="
             raise NotFoundError(error.what, error.where, todo) from error
-        self.node = node
-        self.rule = evaluations.protocol_id(self.protocol(fake))
+        self.rule = evaluations.protocol_id(self.protocol())
         extractor = self.evaluation.extractor
         chosen = self.evaluation.metrics
         notes = advice(chosen, fake, real, extractor.dim) if extractor is not None else []
@@ -112,30 +107,19 @@ class TrainingEvaluation:
         """SHA-256 of the file that the averaged generator is saved to."""
         return hashlib.sha256(checkpoint.as_bytes(self.game.ema.average.state_dict(), self.game.progress.step)).hexdigest()
 
-    def images(self) -> tuple[Images, Images, ImageDataset | None, str | None]:
-        """What the averaged generator makes now, and what it is compared with."""
-        game = self.game
-        if isinstance(game.dataset, TranslationDataset):
-            direction = next(iter(game.task.directions), None)
-            fake, real = of_sources(
-                game.task, game.ema.average, game.dataset, self.num_samples,
-                direction=direction, seed=SEED, batch_size=BATCH, device=game.machine.device,
-            )  # fmt: skip
-            return fake, real, None, direction
-        fake = of_noise(
-            game.task, game.ema.average, self.num_samples, seed=SEED, batch_size=BATCH, device=game.machine.device
-        )  # fmt: skip
-        return fake, of_dataset(game.dataset, "reference"), game.dataset, None
+    def compared(self, node: Node) -> Comparison:
+        """The samples of the averaged generator and their reference, the data set of ``node``."""
+        dataset, sampler = self.game.dataset, self.sampler
+        if isinstance(dataset, TranslationDataset):
+            fake, real = sampler.translations(dataset, self.num_samples)
+            return Comparison(fake, real, node, real.what, kind="pairs" if sampler.direction is None else "domains")
+        fake, real = sampler.from_noise(self.num_samples), of_dataset(dataset, "reference")
+        return Comparison(fake, real, node, node.get("split", "all"), training=lambda: dataset)
 
-    def protocol(self, fake: Images) -> dict[str, object]:
+    def protocol(self) -> dict[str, object]:
         """What ``gan-eval`` with the same number of samples would write."""
-        game = self.game
-        return {
-            "protocol": "default",
-            **self.evaluation.facts(fake),
-            **how_compared(self.node, self.split),
-            **how_made(game.task, game.ema.average, seed=SEED, ema=True, direction=self.direction),
-        }
+        facts = self.evaluation.facts(self.images.fake)
+        return {"protocol": "default", **facts, **self.images.facts(), **self.sampler.facts(ema=True)}
 
     def measure(self) -> tuple[dict[str, float], bool]:
         """Values to log, and whether they are the best so far, which ``best`` says then. Written as ``gan-eval`` does.
@@ -144,9 +128,9 @@ class TrainingEvaluation:
             DivergedError: the generator makes values that are not finite.
         """
         game, step = self.game, self.game.progress.step
-        values = self.evaluation.measure(self.fake)
+        values = self.evaluation.measure(self.images.fake)
         protocol = {
-            **self.protocol(self.fake),
+            **self.protocol(),
             "step": step,
             "images": game.progress.images,
             "checkpoint_hash": self.weights_hash(),

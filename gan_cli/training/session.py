@@ -50,7 +50,7 @@ from gan_cli.training.overfitting import Overfitting
 from gan_cli.training.plan import Due, Plan
 from gan_cli.training.report import announce, farewell, film, logged_to
 from gan_cli.training.state import refuse_incomplete, snapshot
-from gan_cli.training.writer import Writer
+from gan_cli.training.writer import Options, Writer
 
 if TYPE_CHECKING:
     from gan_cli.rundir.from_run import Original
@@ -262,12 +262,13 @@ class Session:
         self.superseded |= {step for step in self.spared() if not self.plan.keeps(step)}
         if self.evaluation is not None:
             self.best = self.evaluation.best  # None if another metric decides now
-        self.writer = Writer(
-            run_dir, text, game.progress,
-            total_steps=config.total_steps, log_every=config.log_every,
-            before=(before.log_every, before.sample_every) if before is not None else None, guard=self.guard,
-            waited=lambda: game.batches.waited, told=hparams.values(config.as_dict(), self.command.resume(run_dir)),
+        options = Options(
+            config.total_steps, config.log_every, text, hparams.values(config.as_dict(), self.command.resume(run_dir)),
             evaluated=self.evaluation.values if self.evaluation is not None else (),
+        )  # fmt: skip
+        self.writer = Writer.open(
+            run_dir, game.progress, options, guard=self.guard, waited=lambda: game.batches.waited,
+            before=(before.log_every, before.sample_every) if before is not None else None,
         )  # fmt: skip
         self.health = Health(config.total_steps)
         for row in self.writer.earlier:

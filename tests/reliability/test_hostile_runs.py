@@ -236,7 +236,7 @@ HARMS: dict[str, tuple[Harm, int]] = {
     ),
     "many layers": (
         config(GENERATOR, {"_target_": MLP, "latent_dim": 1, "image_size": 4, "channels": 1, "hidden": [1] * 100_000}),
-        77,
+        76,
     ),
     "layers out of range": (
         config(GENERATOR, {"_target_": MLP, "latent_dim": 1, "image_size": 4, "channels": 1, "hidden": [1] * 1000}),
@@ -273,8 +273,8 @@ HARMS: dict[str, tuple[Harm, int]] = {
         ),
         76,
     ),
-    "many modules": (config(GENERATOR, modules(5000)), 77),
-    "deep": (config(GENERATOR, {"_target_": MLP, "hidden": nested(400)}), 77),
+    "many modules": (config(GENERATOR, modules(5000)), 76),
+    "deep": (config(GENERATOR, {"_target_": MLP, "hidden": nested(400)}), 76),
     "deeper": (text(lambda x: x.replace('"config": {', '"config": {"x": ' + "[" * 200_000 + "]" * 200_000 + ",", 1)), 76),
     "long": (sparse("state.json", 200_000_000), 76),
     "a long number": (text(lambda x: x.replace('"images": ', '"images": 1' + "0" * 10_000, 1)), 76),
