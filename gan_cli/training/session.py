@@ -41,15 +41,15 @@ from gan_cli.system.locks import locked
 from gan_cli.system.signals import stop_on_signal
 from gan_cli.system.text import number
 from gan_cli.training.build import build_game
-from gan_cli.training.checks import refuse_drift
 from gan_cli.training.game import Game
 from gan_cli.training.guard import Guard
 from gan_cli.training.health import Health, against_divergence
-from gan_cli.training.loop import Progress, train
+from gan_cli.training.loop import train
 from gan_cli.training.overfitting import Overfitting
 from gan_cli.training.plan import Due, Plan
 from gan_cli.training.report import announce, farewell, film, logged_to
-from gan_cli.training.state import refuse_incomplete, snapshot
+from gan_cli.training.resume import finish_again, reopen
+from gan_cli.training.state import snapshot
 from gan_cli.training.writer import Options, Writer
 
 if TYPE_CHECKING:
@@ -139,35 +139,6 @@ def follow(config: TrainConfig) -> None:
             game.batches.close()
     if game.progress.step < config.total_steps:
         raise PreemptedError(f"stopped by {stop[0]}", "another process", "Rank 0 saves the run")
-
-
-def reopen(run_dir: Path, config: TrainConfig, command: Command) -> tuple[Checkpoint | None, list[str]]:
-    """Load the newest checkpoint of a run, if it has one, and list the changes of the config that ``allow_change`` permits."""
-    checkpoint.clean(run_dir)
-    try:
-        saved = checkpoint.load_newest(run_dir)
-    except CheckpointError as error:  # recorded as failed, so that a scheduler does not requeue
-        newest = Progress(max(checkpoint.steps(run_dir), default=0))
-        status.Status(run_dir, config.total_steps, newest, command.anew()).write("failed", str(error), error.exit_code)
-        raise
-    if saved is None:
-        return None, []
-    refuse_incomplete(saved)
-    changes = refuse_drift(saved, config.as_dict(), config.allow_change, run_dir)
-    if saved.step < config.total_steps:
-        checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
-    return saved, changes
-
-
-def finish_again(run_dir: Path, config: TrainConfig, saved: Checkpoint, command: Command) -> None:
-    """Write what is missing of a complete run that was killed after its last checkpoint."""
-    log.info("%s is finished: %d of %d steps", run_dir, saved.step, config.total_steps)
-    if (status.read(run_dir) or {}).get("state") != "complete":
-        status.Status(run_dir, config.total_steps, saved, command.anew()).write("complete", exit_code=0)
-    checkpoint.mark_best(run_dir, checkpoint.best_of(saved, run_dir))
-    if config.gif:
-        film(run_dir)
-    processes.from_first(None)
 
 
 def evaluation_of(config: TrainConfig, game: Game) -> TrainingEvaluation | None:
