@@ -33,13 +33,13 @@ def locked(directory: Path, what: str = "run directory", todo: str = "Wait for i
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
+            except OSError:
                 if left:
                     time.sleep(RETRY_DELAY_S)
                     continue
                 handle.seek(0)
                 owner = handle.read().strip() or "another process"
-                raise OutputError(f"the {what} is in use by {owner}", str(directory), todo) from error
+                raise OutputError(f"the {what} is in use by {owner}", str(directory), todo) from None
         os.register_at_fork(after_in_child=handle.close)  # forked decoders must not keep the lock
         handle.truncate(0)
         handle.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")

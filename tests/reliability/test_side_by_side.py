@@ -27,7 +27,7 @@ def all_end(commands: list[Command], number: int = signal.SIGTERM) -> list[int]:
 
 def test_starts_in_the_same_second(tmp_path: Path) -> None:
     commands = [Command(tmp_path, *LONG, real=SOAK) for _ in range(STARTS)]
-    assert all(command.until(lambda command=command: "to continue it" in command.text, 300) for command in commands)
+    assert all(command.until(lambda command=command: "To continue it: " in command.text, 300) for command in commands)
     assert all_end(commands) == [75] * STARTS, [command.text for command in commands]
     folders = [line.split(": ")[1] for c in commands for line in c.text.splitlines() if line.startswith("run directory")]
     assert len(set(folders)) == STARTS == len(list((tmp_path / "outputs").iterdir()))

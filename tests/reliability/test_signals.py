@@ -29,7 +29,7 @@ EARLY = 20 if SOAK else 0  # signals during the start of Python and torch
 KINDS = ("dcgan", "folder", "cyclegan", "wgan_gp") if SOAK else ("folder",)
 STEPS = 200 if SOAK else 20
 OFTEN = [f"total_steps={STEPS}", "save_every=7", "log_every=3", "sample_every=10"]
-READY = "to continue it"  # printed just before the loop starts
+READY = "To continue it: "  # printed just before the loop starts
 
 
 def printed(command: Command, text: str = READY) -> bool:
