@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import math
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gan_cli.comparing.records import Column, Group, RunRecord
+from gan_cli.comparing.statistics import mean, std
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,13 +118,12 @@ def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:
     for key in shared or keys:
         there = [run[key] for run in runs if key in run]
         values = [y for _, y in there if math.isfinite(y)]
-        x = statistics.fmean(x for x, _ in there)
-        mean = statistics.fmean(values) if values else math.nan
+        center = mean(values) if values else math.nan
         low, high = min(values, default=math.nan), max(values, default=math.nan)
         if len(values) > 2:
-            spread = statistics.stdev(values)
-            low, high = mean - spread, mean + spread
-        points.append(Point(x, mean, low, high, len(values)))
+            spread = std(values) or 0.0
+            low, high = center - spread, center + spread
+        points.append(Point(mean([x for x, _ in there]), center, low, high, len(values)))
     return points
 
 
@@ -139,7 +138,7 @@ def thinned(points: list[Point]) -> list[Point]:
 
 
 def _mean(points: Sequence[Point]) -> Point:
-    x, y, low, high = (statistics.fmean(point[k] for point in points) for k in range(4))
+    x, y, low, high = (mean([point[k] for point in points]) for k in range(4))
     return Point(x, y, low, high, points[0].n)
 
 
