@@ -11,7 +11,7 @@ import re
 import shlex
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -93,7 +93,6 @@ def title_of(comparisons: Sequence[Comparison]) -> str:
 
 def chapter(comparison: Comparison, ident: str, chapters: int) -> dict[str, Any]:
     """Return the variables of the template for a comparison."""
-    comparison = replace(comparison, groups=short_names(comparison.groups))
     groups = [Named(group, letter(k), k if k < STYLES else None) for k, group in enumerate(comparison.groups)]
     shared, others = settings(comparison)
     sorted_by = next((column for column in comparison.columns if column.name == comparison.sort_by), None)
@@ -140,24 +139,6 @@ def letter(k: int) -> str:
     """Return A, B, ..., Z, AA, AB, ..."""
     rest, last = divmod(k, 26)
     return (letter(rest - 1) if rest else "") + string.ascii_uppercase[last]
-
-
-def short_names(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups with ``lr=0.01`` for ``optimizer.lr=0.01`` in their names, if no other key ends in ``lr``."""
-    keys = {key for group in groups for key in group.settings}
-    prefixes = {}
-    for key in keys:
-        tails = [key.split(".", k)[-1] for k in reversed(range(key.count(".") + 1))]
-        alone = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in keys) == 1)
-        prefixes[key] = key.removesuffix(next(alone, key))
-    renamed = []
-    for group in groups:
-        name = group.name
-        for key in group.settings:
-            rest = key.removeprefix(prefixes[key])
-            name = re.sub(rf"(^|, ){re.escape(prefixes[key])}(?={re.escape(rest)}=)", r"\1", name)
-        renamed.append(replace(group, name=name))
-    return renamed
 
 
 def joined(items: Sequence[str]) -> str:
@@ -316,12 +297,7 @@ def _against_time(column: Column | None, groups: Sequence[Named], ident: str) ->
         return None
     longest = max(point.x for curve in curves for point in curve.points)
     unit, seconds = next((u for u in (("hours", 3600.0), ("minutes", 60.0)) if longest >= 3 * u[1]), ("seconds", 1.0))
-    scaled = [
-        replace(
-            curve,
-            points=[point._replace(x=point.x / seconds) for point in curve.points],
-            ends=[(x / seconds, y) for x, y in curve.ends],
-        )
-        for curve in curves
-    ]
-    return _figure(column, scaled, f"{unit} of training", f"{ident}-time")
+    for curve in curves:
+        curve.points[:] = [point._replace(x=point.x / seconds) for point in curve.points]
+        curve.ends[:] = [(x / seconds, y) for x, y in curve.ends]
+    return _figure(column, curves, f"{unit} of training", f"{ident}-time")

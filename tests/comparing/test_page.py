@@ -347,12 +347,6 @@ def test_answer(tmp_path: Path, verdicts: list[str], worse: bool, close: list[st
     assert (f"{untested} group" in said) is (0 < untested < len(verdicts))
 
 
-def test_names_are_as_short_as_they_can_be_told_apart() -> None:
-    settings = {"optimizer.lr": "1", "optimizer.discriminator.lr": "2", "loss.n_critic": "3", "loss": "hinge"}
-    (group,) = page.short_names([Group(", ".join(f"{key}={value}" for key, value in settings.items()), settings, [])])
-    assert group.name == "optimizer.lr=1, discriminator.lr=2, n_critic=3, loss=hinge"
-
-
 def test_numbers() -> None:
     assert [page.spread(12.345, 0.45), page.spread(0.008834, 0.003066), page.spread(1234.5, 56.7)] == [
         "12.35 ± 0.45",
