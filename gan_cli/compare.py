@@ -45,19 +45,10 @@ def parser() -> argparse.ArgumentParser:
         prog=NAME, description="Compare runs: means over seeds, and whether they support the differences.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    options.add_argument(
-        "runs", nargs="+", metavar="RUNS", help="run directories, sweep directories, or folders with runs below"
-    )
+    options.add_argument("runs", nargs="+", metavar="RUNS", help="directories of runs or sweeps, or folders with runs below")
     options.add_argument("--sort", default="", metavar="METRIC", help="column to sort by, best first; default: the first one")
-    options.add_argument(
-        "--at", default="last", metavar="last|best|IMAGES", help="evaluation of each run that counts; default: last"
-    )
-    options.add_argument(
-        "--protocol",
-        default="",
-        metavar="ID",
-        help="count only evaluations by this protocol; default: one that all groups share",
-    )
+    options.add_argument("--at", default="last", metavar="last|best|IMAGES", help="evaluation that counts; default: last")
+    options.add_argument("--protocol", default="", metavar="ID", help="protocol that counts; default: one of all groups")
     options.add_argument("--unfinished", action="store_true", help="also count runs that are not complete")
     options.add_argument("--strict", action="store_true", help="exit with 2 if the runs have several data sets or protocols")
     options.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -90,8 +81,7 @@ def app(arguments: Sequence[str]) -> int:
     comparisons = compare(*gather([Path(path).expanduser() for path in args.runs]), question)
     written = _write(args, comparisons)
     if printed:
-        content = PRINTED[printed[0]](comparisons).rstrip("\n")
-        _print("\n".join(map(text.plain, content.split("\n"))))
+        _print(text.plain(PRINTED[printed[0]](comparisons).rstrip("\n"), keep="\n"))
     else:
         width, encoding = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns, (sys.stdout.encoding or "ascii").lower()
         _print(text.report(comparisons, width, encoding.startswith("utf")))

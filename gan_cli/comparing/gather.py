@@ -135,7 +135,7 @@ def _note_waiting_jobs(sweep_dir: Path, notes: Notes) -> None:
 
 
 def _plan(sweep_dir: Path) -> Any:
-    """Content of a sweep.json: any JSON."""
+    """Return the content of a sweep.json, which may be any JSON."""
     return json.loads(read_file(sweep_dir / "sweep.json"))
 
 
@@ -189,7 +189,7 @@ def _text(value: object) -> str:
 
 
 def _is_chosen(run_dir: Path) -> bool:
-    """Whether a search selected the run as its best trial, to repeat it with other seeds."""
+    """Return whether a search selected the run as its best trial, to repeat it with other seeds."""
     try:
         return run_dir.name in list(_plan(run_dir.parent)["chosen"])
     except UNREADABLE:
@@ -197,7 +197,7 @@ def _is_chosen(run_dir: Path) -> bool:
 
 
 def _first_count(*candidates: object) -> int:
-    """First of the candidates that is a number of steps or images, else 0."""
+    """Return the first of the candidates that is a number of steps or images, else 0."""
     return next((candidate for candidate in candidates if _is_count(candidate)), 0)
 
 
@@ -246,7 +246,7 @@ def _plain_yaml(text: bytes) -> Any:
 
 
 def _is_config(node: Any) -> bool:
-    """Whether it is a dictionary of plain data with a ``dataset``, which every run's config has."""
+    """Return whether it is a dictionary of plain data with a ``dataset``, which every run's config has."""
     return isinstance(node, dict) and _is_plain(node) and isinstance(node.get("dataset"), dict)
 
 

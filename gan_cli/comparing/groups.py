@@ -75,9 +75,8 @@ def _refuse_unknown(comparisons: Sequence[Comparison], question: Question) -> No
             todo = "Only incomplete runs were. Add --unfinished to count them"
         raise ConfigError(f"no run was evaluated by {short(question.protocol, 60)!r}", "--protocol", todo)
     if question.sort and not any(is_called(name, question.sort) for name in names):
-        raise ConfigError(
-            f"there is no column {short(question.sort, 60)!r}", "--sort", f"There are: {', '.join(names) or 'none'}"
-        )
+        todo = f"There are: {', '.join(names) or 'none'}"
+        raise ConfigError(f"there is no column {short(question.sort, 60)!r}", "--sort", todo)
     if question.at.isdecimal() and not any(group.summaries for one in comparisons for group in one.groups):
         images = sorted({e.images for run in runs for e in run.evaluations})
         shown = images if len(images) <= 12 else [*images[:6], "...", *images[-5:]]
@@ -294,12 +293,13 @@ class _Table:
         how = "counted" if self.question.unfinished else "not counted (--unfinished counts them)"
         empty = [group for group in self.groups if all(run.state != "complete" for run in group.runs)]
         if len(empty) > 1:
-            self.notes.append(f"{len(empty)} groups have no complete run: {_states(empty)}, {how}")
+            states = ", ".join(lost_states([run for group in empty for run in group.runs]))
+            self.notes.append(f"{len(empty)} groups have no complete run: {states}, {how}")
         for group in self.groups:
             left = [run.path for run in group.runs if run.state != "complete"]
             if left and (group not in empty or len(empty) == 1):
-                of = plural(len(group.runs), "run")
-                self.notes.append(f"{group.name}: {_states([group])} of {of}, {how}: {listed(left)}")
+                states = ", ".join(lost_states(group.runs))
+                self.notes.append(f"{group.name}: {states} of {plural(len(group.runs), 'run')}, {how}: {listed(left)}")
         if not self.runs:
             self.notes.append("no run is complete: add --unfinished to count the others")
         if {len(self.counted(group)) for group in self.groups} == {1}:
@@ -328,17 +328,8 @@ def _qualified(run: RunRecord) -> RunRecord:
         metric = key.removesuffix("_std")
         return f"{metric}{AT_MARK}{pid}{key.removeprefix(metric)}"
 
-    return replace(
-        run,
-        evaluations=[
-            replace(e, metrics={name(key, e.protocol_id): value for key, value in e.metrics.items()}) for e in run.evaluations
-        ],
-    )
-
-
-def _states(groups: Sequence[Group]) -> str:
-    """Return ``2 diverged, 1 pruned``."""
-    return ", ".join(lost_states([run for group in groups for run in group.runs]))
+    renamed = [{name(key, e.protocol_id): value for key, value in e.metrics.items()} for e in run.evaluations]
+    return replace(run, evaluations=[replace(e, metrics=m) for e, m in zip(run.evaluations, renamed, strict=True)])
 
 
 def lost_states(runs: Sequence[RunRecord]) -> list[str]:

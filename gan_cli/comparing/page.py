@@ -20,8 +20,8 @@ from gan_cli.comparing import charts, samples
 from gan_cli.comparing.charts import STYLES, Curve
 from gan_cli.comparing.gather import plural
 from gan_cli.comparing.groups import lost_states
-from gan_cli.comparing.records import Column, Comparison, Group, RunRecord, Summary
-from gan_cli.comparing.text import mark, measured, run_value, training
+from gan_cli.comparing.records import Column, Comparison, Group, Summary
+from gan_cli.comparing.text import mark, measured, plain, run_value, training
 from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import write_output
 from gan_cli.system.text import clock, number, override
@@ -63,11 +63,12 @@ def page(comparisons: list[Comparison], path: Path, title: str) -> str:
 
     environment = Environment(
         loader=PackageLoader("gan_cli.comparing", ""), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+        trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(value, keep="\n"),
     )  # fmt: skip
 
     def breaks(name: str) -> Markup:  # allows line breaks after punctuation
-        return Markup(re.sub("([=_/,])", r"\1<wbr>", str(escape(printable(name)))))
+        return Markup(re.sub("([=_/,])", r"\1<wbr>", str(escape(plain(name)))))
 
     folder = path.absolute().parent
     environment.filters |= {"number": number, "clock": clock, "plural": plural, "breaks": breaks}
@@ -77,11 +78,6 @@ def page(comparisons: list[Comparison], path: Path, title: str) -> str:
     return environment.get_template("page.html.j2").render(
         title=title, chapters=chapters, swatches=swatches, version=__version__, joined=joined, STYLES=STYLES
     )
-
-
-def printable(value: object) -> str:
-    """Escape control characters, those for the writing direction included. Line breaks stay."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(value))
 
 
 def title_of(comparisons: Sequence[Comparison]) -> str:
@@ -122,17 +118,14 @@ def chapter(comparison: Comparison, ident: str, chapters: int) -> dict[str, Any]
                 "values": [run_value(one.group, run, column.name) for column in comparison.columns],
                 "measured": [f"{e.images:,}" for e in measured(one.group, run)],
                 "command": training(run),
-                "again": again(run),
+                "again": shlex.join(
+                    ["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")]
+                ),
             }
             for one in groups
             for run in sorted(one.group.runs, key=lambda run: run.seed)
         ],
     }
-
-
-def again(run: RunRecord) -> str:
-    """Return the shell command that repeats a run."""
-    return shlex.join(["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")])
 
 
 def letter(k: int) -> str:

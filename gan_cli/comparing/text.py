@@ -26,9 +26,9 @@ ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 WORDS = {"lower": " (lower)", "higher": " (higher)", "": ""}
 
 
-def plain(text: object) -> str:
-    """Escape characters that control a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+def plain(text: object, keep: str = "") -> str:
+    """Escape control characters, those for the writing direction included, except the characters in ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in str(text))
 
 
 def mark(comparison: Comparison, group: Group, column: Column) -> str:

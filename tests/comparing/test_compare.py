@@ -23,7 +23,7 @@ from gan_cli.comparing.gather import gather
 
 
 def noted(out: str, *words: str) -> bool:
-    """Whether one line has all of the words."""
+    """Return whether one line has all of the words."""
     return any(all(word in line for word in words) for line in out.splitlines())
 
 
@@ -564,7 +564,7 @@ def test_a_sweep(train: Any, gan: Any) -> None:
 
 
 def edited(path: Path, **saved: Any) -> None:
-    """With more in the newest checkpoint."""
+    """Add keys to the state.json of the only checkpoint."""
     (state,) = path.glob("checkpoints/*/state.json")
     state.write_text(json.dumps({**json.loads(state.read_text()), **saved}))
 
