@@ -130,16 +130,10 @@ def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:
 def thinned(points: list[Point]) -> list[Point]:
     """Return at most ``MAX_POINTS`` points, each the mean of neighbours."""
     size = math.ceil(len(points) / MAX_POINTS)
-    if size < 2:
-        return points
-    parts = [points[k : k + size] for k in range(0, len(points), size)]
+    parts = [points[k : k + size] for k in range(0, len(points), size)] if points else []
     parts = [[point for point in part if point.n] or part for part in parts]
-    return [_mean(part) for part in parts]
-
-
-def _mean(points: Sequence[Point]) -> Point:
-    x, y, low, high = (mean([point[k] for point in points]) for k in range(4))
-    return Point(x, y, low, high, points[0].n)
+    columns = [list(zip(*part, strict=True)) for part in parts]
+    return [Point(mean(x), mean(y), mean(low), mean(high), n[0]) for x, y, low, high, n in columns]
 
 
 def line_chart(curves: Sequence[Curve], x_label: str, ident: str) -> str:
