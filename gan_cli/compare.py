@@ -1,4 +1,4 @@
-"""``gan-compare``: a table of runs with means over seeds, and a test of whether the seeds support the differences."""
+"""``gan-compare``: a table of runs with means over seeds, and tests of the differences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gan_cli.system.errors import ConfigError, GanError, NotFoundError, OutputEr
 from gan_cli.system.files import write_output
 
 NAME = "gan-compare"
-DEFAULT_WIDTH = 120  # columns, where the output is no terminal
+DEFAULT_WIDTH = 120  # characters of a line if the output is not a terminal
 HINT = "more: --html FILE for a page with curves and pictures, --csv, --json, --markdown, --commands; --help lists all"
 EXAMPLES = """\
   gan-compare outputs/sweep-...                    a sweep: a row for each setting, mean +- std over seeds
@@ -29,6 +29,9 @@ EXAMPLES = """\
   gan-compare outputs/a outputs/b --at 640000      at equally many images
   gan-compare outputs/sweep-... --html page.html   one page with curves and sample grids
 """
+PRINTED: dict[str, Callable[[list[Comparison]], str]] = {
+    "csv": text.as_csv, "json": text.as_json, "markdown": text.markdown, "commands": text.commands,
+}  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,59 +45,43 @@ def parser() -> argparse.ArgumentParser:
         prog=NAME, description="Compare runs: means over seeds, and whether they support the differences.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
-    options.add_argument(
-        "runs", nargs="+", metavar="RUNS", help="run directories, sweep directories, or folders with runs below"
-    )
+    options.add_argument("runs", nargs="+", metavar="RUNS", help="directories of runs or sweeps, or folders with runs below")
     options.add_argument("--sort", default="", metavar="METRIC", help="column to sort by, best first; default: the first one")
-    options.add_argument(
-        "--at", default="last", metavar="last|best|IMAGES", help="which evaluation of each run counts; default: last"
-    )
-    options.add_argument(
-        "--protocol",
-        default="",
-        metavar="ID",
-        help="count only evaluations by this protocol; default: one that all groups share",
-    )
+    options.add_argument("--at", default="last", metavar="last|best|IMAGES", help="evaluation that counts; default: last")
+    options.add_argument("--protocol", default="", metavar="ID", help="protocol that counts; default: one of all groups")
     options.add_argument("--unfinished", action="store_true", help="also count runs that are not complete")
-    options.add_argument("--strict", action="store_true", help="exit with 2 where data sets or protocols must be kept apart")
+    options.add_argument("--strict", action="store_true", help="exit with 2 if the runs have several data sets or protocols")
     options.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options.add_argument("--csv", metavar="FILE", help="a row for each run; - prints it instead of the table")
-    options.add_argument("--json", metavar="FILE", help="everything of the table; - prints it instead of the table")
-    options.add_argument("--html", metavar="FILE", help="one page with curves and pictures, for any browser, without network")
-    options.add_argument("--tensorboard", nargs="?", const="", help=argparse.SUPPRESS)  # refused: it was an option once
-    options.add_argument("--commands", action="store_true", help="print the command that trains each run again")
+    options.add_argument("--json", metavar="FILE", help="all data of the table; - prints it instead of the table")
+    options.add_argument("--html", metavar="FILE", help="one page with curves and pictures; needs no network")
+    options.add_argument("--tensorboard", nargs="?", const="", help=argparse.SUPPRESS)  # refused: a former option
+    options.add_argument("--commands", action="store_true", help="print the commands that repeat each run")
     return options
 
 
 def app(arguments: Sequence[str]) -> int:
-    """Read the runs, compare them, write files, print, and return the exit code.
+    """Compare the runs of the command line, write files, print, and return the exit code.
 
     Raises:
-        GanError: a wrong argument, no run, or a file that cannot be written; no file is half-written.
+        GanError: a wrong argument, no run, or a file that cannot be written. Files are written atomically.
     """
     args = parser().parse_intermixed_args(arguments)
     if args.tensorboard is not None:
         todo = f"TensorBoard reads the runs themselves: tensorboard --logdir {shlex.quote(args.runs[0])}"
         raise ConfigError("gan-compare writes no event files", "--tensorboard", todo)
-    question = Question(_at(args.at), args.sort, args.unfinished, args.protocol)
     printed = [name for name in ("csv", "json") if getattr(args, name) == "-"]
     printed += [name for name in ("markdown", "commands") if getattr(args, name)]
     if len(printed) > 1:
-        raise ConfigError(
-            "only one of these can be printed", ", ".join(f"--{name}" for name in printed), "Choose one, or name files"
-        )
+        flags = ", ".join(f"--{name}" for name in printed)
+        raise ConfigError("only one of these can be printed", flags, "Choose one, or name files")
     if "" in (args.csv, args.json, args.html):
-        raise ConfigError("a file name is needed", "--csv, --json or --html", "Give one, or leave it out")
+        raise ConfigError("a file name is needed", "--csv, --json or --html", "Name a file, or omit the option")
+    question = Question(_at(args.at), args.sort, args.unfinished, args.protocol)
     comparisons = compare(*gather([Path(path).expanduser() for path in args.runs]), question)
     written = _write(args, comparisons)
-    texts: dict[str, Callable[[], str]] = {
-        "csv": lambda: "\n".join(text.plain(line) for line in text.as_csv(comparisons).rstrip("\n").split("\n")),
-        "json": lambda: text.as_json(comparisons).rstrip("\n"),
-        "markdown": lambda: text.markdown(comparisons),
-        "commands": lambda: text.commands(comparisons),
-    }
     if printed:
-        _print(texts[printed[0]]())
+        _print(text.plain(PRINTED[printed[0]](comparisons).rstrip("\n"), keep="\n"))
     else:
         width, encoding = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns, (sys.stdout.encoding or "ascii").lower()
         _print(text.report(comparisons, width, encoding.startswith("utf")))
@@ -109,24 +96,25 @@ def _at(value: str) -> str:
         return value
     if value.isascii() and value.isdecimal() and len(value) < 16:
         return str(int(value))
-    raise ConfigError(f"no evaluation is called {value[:60]!r}", "--at", "Give last, best, or a number of images")
+    raise ConfigError(f"{value[:60]!r} is not an evaluation", "--at", "Give last, best, or a number of images")
 
 
-def _print(what: str) -> None:
+def _print(content: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    print(what.encode(encoding, "backslashreplace").decode(encoding))
+    print(content.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _write(args: argparse.Namespace, comparisons: list[Comparison]) -> list[str]:
     """Write the requested files and return their names."""
     written = []
-    for name, content in (("csv", text.as_csv), ("json", text.as_json)):
+    for name in ("csv", "json"):
         target = getattr(args, name)
         if target not in (None, "-"):
             path = Path(target).expanduser()
             with failing_as(OutputError, "the file cannot be written", str(path), f"Give --{name} another FILE"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_output(path, content(comparisons).encode("utf-8", "backslashreplace"))  # file names may not be UTF-8
+                # File names may contain surrogates, which UTF-8 cannot encode.
+                write_output(path, PRINTED[name](comparisons).encode("utf-8", "backslashreplace"))
             written.append(str(path))
     if args.html is not None:
         from gan_cli.comparing import page

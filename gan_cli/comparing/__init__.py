@@ -1,1 +1,1 @@
-"""Runs beside each other: what differs, what came out, and whether the seeds support it."""
+"""Comparison of runs: their differences, their results, and whether the seeds support a difference."""

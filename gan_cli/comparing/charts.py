@@ -5,31 +5,38 @@ from __future__ import annotations
 import io
 import math
 import re
-import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gan_cli.comparing.records import Column, Group, RunRecord
+from gan_cli.comparing.statistics import mean, std
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_POINTS = 160  # points of a line; a longer one is averaged
-MAX_DRAWN = 1e30  # larger values come from a training that diverged, and leave a gap
-ENDED = ("failed", "diverged", "pruned")  # states of runs whose curve ends with a cross
-STYLES = 8  # groups with a colour, dash and marker; the others are thin grey lines
-WIDTH, HEIGHT = 4.4, 3.0  # inches of a chart; the page scales it
-LABEL_DISTANCE = 0.06  # share of the height between the letters of two lines
+MAX_POINTS = 160  # points of a line, beyond which neighbours are averaged
+MAX_DRAWN = 1e30  # absolute value; a larger one leaves a gap
+ENDED = ("failed", "diverged", "pruned")  # states of runs whose curve ends in a cross
+STYLES = 8  # groups with a colour, dash and marker; further ones are thin grey lines
+WIDTH, HEIGHT = 4.4, 3.0  # inches of a chart before the page scales it
+LABEL_DISTANCE = 0.06  # minimum distance of two letters, as a fraction of the height
 MARKERS, DASHES = "osD^", ("-", (0, (4, 2)), (0, (1.4, 1.4)), (0, (5, 1.6, 1.4, 1.6)))
-# Colours that stand for variables of the style sheet, so that dark mode and paper have their own.
+# Placeholder colours, replaced by variables of the style sheet so that dark mode and paper have different colours.
 VARIABLES = [*(f"s{k}" for k in range(STYLES)), "others", "ink", "soft", "grid", "paper"]
 COLOURS = {name: f"#0000{k + 1:02x}" for k, name in enumerate(VARIABLES)}
+LOOK: dict[Any, Any] = {
+    **{f"{part}color": COLOURS["soft"] for part in ("axes.edge", "axes.label", "xtick.", "ytick.", "text.")},
+    **{f"axes.spines.{side}": False for side in ("top", "left", "right")},
+    **{"axes.grid": True, "axes.grid.axis": "y", "grid.color": COLOURS["grid"], "ytick.major.size": 0, "ytick.minor.size": 0},
+    **{"font.family": "DejaVu Sans", "font.size": 9, "axes.facecolor": "none", "axes.axisbelow": True, "svg.fonttype": "none"},
+    **{"figure.facecolor": "none", "lines.linewidth": 1.6, "lines.markersize": 4.0},
+}
 
 
 class Point(NamedTuple):
-    """Several seeds at one place: their mean (NaN if no seed has a value), the bounds of the band, the number of values."""
+    """Mean of n seeds (NaN without a value) at one x, with the bounds of the band."""
 
     x: float
     y: float
@@ -43,8 +50,8 @@ class Curve:
     """A line of a chart.
 
     Attributes:
-        letter: drawn at its end. style: from 0 to ``STYLES - 1``; None: thin, grey and without a letter.
-        points: from left to right. ends: (x, y) where a run ended early.
+        letter: label at the end of the line. style: 0 to ``STYLES - 1``, or None for a thin grey line without a letter.
+        points: sorted by x. ends: (x, y) of runs that ended early.
     """
 
     letter: str
@@ -54,21 +61,21 @@ class Curve:
 
 
 def drawable(value: object) -> float:
-    """Return the number if it can be drawn, else NaN: rows may come from an untrusted run."""
+    """Return a value of an untrusted run as a number that can be drawn, else NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_DRAWN:
         return math.nan
     return float(value)
 
 
 def drawn_runs(group: Group, column: str = "") -> list[RunRecord]:
-    """Return the runs that the table counts: in this column, or in any if the group has no value of it."""
+    """Return the runs that count in the table: in this column, or in any column if the group has no value of it."""
     summaries = [group.summaries[column]] if column in group.summaries else group.summaries.values()
     paths = {path for summary in summaries for path in summary.values}
     return [run for run in group.runs if str(run.path) in paths]
 
 
 def at_steps(run: RunRecord, steps: Sequence[int], key: str) -> dict[int, float]:
-    """Return a column that grows from 0, such as images, at these steps: in proportion of the next row, or of the last."""
+    """Interpolate a column that grows from 0, such as images, at these steps: proportional to the next or the last row."""
     rows = [(row["step"], value) for row in run.rows if row["step"] > 0 and math.isfinite(value := drawable(row.get(key)))]
     rows.sort()
     if not rows:
@@ -78,7 +85,7 @@ def at_steps(run: RunRecord, steps: Sequence[int], key: str) -> dict[int, float]
 
 
 def series(run: RunRecord, column: Column, x: str) -> dict[int, tuple[float, float]]:
-    """Return (x, value) by step. ``x``: the key of the horizontal axis, ``images`` or ``time/elapsed``."""
+    """Return (x, value) by step. ``x`` is the key of the horizontal axis, ``images`` or ``time/elapsed``."""
     if not column.protocol_id:
         rows = [(row["step"], drawable(row.get(x)), drawable(row[column.name])) for row in run.rows if column.name in row]
         return {step: (at, value) for step, at, value in rows if math.isfinite(at)}
@@ -90,7 +97,7 @@ def series(run: RunRecord, column: Column, x: str) -> dict[int, tuple[float, flo
 
 
 def curve(group: Group, letter: str, style: int | None, column: Column, x: str) -> Curve | None:
-    """Return the line of a group, over the runs that the table counts, or None if there is none."""
+    """Return the line of a group over the runs that count in the table, or None without values."""
     runs = [(run, series(run, column, x)) for run in drawn_runs(group, column.name)]
     points = thinned(over_seeds([values for _, values in runs]))
     ends = [values[max(values)] for run, values in runs if values and run.state in ENDED]
@@ -98,9 +105,10 @@ def curve(group: Group, letter: str, style: int | None, column: Column, x: str) 
 
 
 def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:
-    """Return the mean of several runs, with a band of one standard deviation (n - 1) each way; of two runs, both values.
+    """Return the mean of several runs with a band of one standard deviation (n - 1) each way, or of both values of two runs.
 
-    Only steps that all runs which are not yet over have in common make a point, or all steps if there is no such one.
+    Points are at the steps that all runs have in common, except runs that begin later or ended earlier. Without any such
+    step there is a point at every step.
     """
     runs = [run for run in runs if run]
     keys = sorted({key for run in runs for key in run})
@@ -110,120 +118,88 @@ def over_seeds(runs: Sequence[dict[int, tuple[float, float]]]) -> list[Point]:
     for key in shared or keys:
         there = [run[key] for run in runs if key in run]
         values = [y for _, y in there if math.isfinite(y)]
-        x = statistics.fmean(x for x, _ in there)
-        mean = statistics.fmean(values) if values else math.nan
+        center = mean(values) if values else math.nan
         low, high = min(values, default=math.nan), max(values, default=math.nan)
         if len(values) > 2:
-            spread = statistics.stdev(values)
-            low, high = mean - spread, mean + spread
-        points.append(Point(x, mean, low, high, len(values)))
+            spread = std(values) or 0.0
+            low, high = center - spread, center + spread
+        points.append(Point(mean([x for x, _ in there]), center, low, high, len(values)))
     return points
 
 
 def thinned(points: list[Point]) -> list[Point]:
-    """Return at most about ``MAX_POINTS``, each the mean of neighbours."""
+    """Return at most ``MAX_POINTS`` points, each the mean of neighbours."""
     size = math.ceil(len(points) / MAX_POINTS)
-    if size < 2:
-        return points
-    parts = [points[k : k + size] for k in range(0, len(points), size)]
+    parts = [points[k : k + size] for k in range(0, len(points), size)] if points else []
     parts = [[point for point in part if point.n] or part for part in parts]
-    return [_mean(part) for part in parts]
-
-
-def _mean(points: Sequence[Point]) -> Point:
-    x, y, low, high = (statistics.fmean(point[k] for point in points) for k in range(4))
-    return Point(x, y, low, high, points[0].n)
+    columns = [list(zip(*part, strict=True)) for part in parts]
+    return [Point(mean(x), mean(y), mean(low), mean(high), n[0]) for x, y, low, high, n in columns]
 
 
 def line_chart(curves: Sequence[Curve], x_label: str, ident: str) -> str:
-    """Return an ``<svg>`` of the lines. ``ident``: not that of another chart of the page, since ids in it follow from it."""
-    figure, axes = _figure(ident, WIDTH, HEIGHT)
-    figure.subplots_adjust(left=0.13, right=0.93, top=0.96, bottom=0.16)
-    for one in sorted(curves, key=lambda one: one.style is not None):  # the grey ones lie below
-        x, y, low, high, _ = zip(*one.points, strict=True)
-        if one.style is None:
-            axes.plot(x, y, color=COLOURS["others"], linewidth=0.8)
-            continue
-        axes.fill_between(x, low, high, color=COLOURS[f"s{one.style}"], alpha=0.14, linewidth=0)
-        axes.plot(x, y, **_look(one.style), markevery=max(1, len(x) // 8))
-        for end in one.ends:
-            axes.plot(*end, marker="x", color=COLOURS[f"s{one.style}"], markersize=7, zorder=5)
-    _scale(axes, [point for one in curves for point in one.points if point.n])
-    axes.set_xlabel(x_label)
-    _letters(axes, [one for one in curves if one.style is not None])
-    return _svg(figure, ident)
+    """Return an ``<svg>`` of the lines. ``ident`` must be unique in a page, since ids in the SVG depend on it."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_axes((0.13, 0.16, 0.8, 0.8))
+        for one in sorted(curves, key=lambda one: one.style is not None):  # the grey ones lie below
+            x, y, low, high, _ = zip(*one.points, strict=True)
+            look = _look(one.style)
+            axes.plot(x, y, **look, markevery=max(1, len(x) // 8))
+            if one.style is not None:
+                axes.fill_between(x, low, high, color=look["color"], alpha=0.14, linewidth=0)
+            for end in one.ends:
+                axes.plot(*end, marker="x", color=look["color"], markersize=7, zorder=5)
+        _scale(axes, [point for one in curves for point in one.points if point.n])
+        axes.set_xlabel(x_label)
+        _letters(axes, [one for one in curves if one.style is not None])
+
+    return _svg(draw, ident, WIDTH, HEIGHT)
 
 
-def swatch(style: int | None, ident: str) -> str:
-    """Return a piece of a line with its marker, for a legend."""
-    figure, axes = _figure(ident, 0.4, 0.155)
-    axes.set_position((0, 0, 1, 1))
-    axes.axis("off")
-    look = {"color": COLOURS["others"]} if style is None else _look(style)
-    axes.plot([0, 1, 2], [0, 0, 0], **look, markevery=[1])
-    return _svg(figure, ident)
+def swatch(style: int | None) -> str:
+    """Return an ``<svg>`` of a line with its marker, for a legend."""
+    from matplotlib.lines import Line2D
+
+    def draw(figure: Figure) -> None:
+        figure.add_artist(Line2D((0, 0.5, 1), (0.5, 0.5, 0.5), **_look(style), markevery=[1]))
+
+    return _svg(draw, f"swatch-{style}", 0.4, 0.155)
 
 
-def _look(style: int) -> dict[str, Any]:
-    """A line of this style; from the fourth on the markers are hollow."""
-    colour, k = COLOURS[f"s{style}"], style % 4
+def _look(style: int | None) -> dict[str, Any]:
+    """Return the properties of a line. The markers of the last four styles are hollow."""
+    if style is None:
+        return {"color": COLOURS["others"], "linewidth": 0.8}
+    colour = COLOURS[f"s{style}"]
     face = COLOURS["paper"] if style >= 4 else colour
-    return {
-        "color": colour,
-        "linestyle": DASHES[k],
-        "marker": MARKERS[k],
-        "linewidth": 1.6,
-        "markersize": 4.0,
-        "markerfacecolor": face,
-    }
-
-
-def _figure(ident: str, width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    soft = COLOURS["soft"]
-    look: dict[Any, Any] = {
-        **{"axes.edgecolor": soft, "axes.labelcolor": soft, "xtick.color": soft, "ytick.color": soft, "text.color": soft},
-        **{f"axes.spines.{side}": False for side in ("top", "left", "right")},
-        **{"axes.grid": True, "axes.grid.axis": "y", "grid.color": COLOURS["grid"], "ytick.major.size": 0},
-        **{"font.family": "DejaVu Sans", "font.size": 9, "axes.facecolor": "none", "axes.axisbelow": True},
-    }
-    with rc_context(look):
-        figure = Figure((width, height), facecolor="none")
-        return figure, figure.add_subplot()
+    return {"color": colour, "linestyle": DASHES[style % 4], "marker": MARKERS[style % 4], "markerfacecolor": face}
 
 
 def _scale(axes: Axes, points: Sequence[Point]) -> None:
-    """Logarithmic for positive values over more than a factor of 20. Wide bands are cut rather than squeeze the lines."""
-    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    """Use a logarithmic axis for positive values over more than a factor of 20. Bands wider than the lines are cut."""
+    from matplotlib.ticker import EngFormatter, LogLocator
 
     least, most = min(point.y for point in points), max(point.y for point in points)
     span = most - least or abs(most) * 0.1 or 1.0
     low, high = min(point.low for point in points), max(point.high for point in points)
+    axes.locator_params(nbins=6, steps=[1, 2, 5, 10])
     if least > 0 and most / least > 20:
         axes.set_yscale("log")
         axes.set_ylim(max(low, least / 1.5) / 1.1, min(high, most * 1.5) * 1.1)
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if most / least < 1e3 else (1.0,)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.tick_params(axis="y", which="minor", size=0)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     else:
         axes.set_ylim(max(low, least - span) - 0.06 * span, min(high, most + span) + 0.06 * span)
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.set_xlim(left=min(0.0, min(point.x for point in points)))
-    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _letters(axes: Axes, curves: Sequence[Curve]) -> None:
-    """A letter at the end of each line, moved where it would lie over another one."""
+    """Write a letter at the end of each line, moved where two would overlap."""
     to_share = axes.transData - axes.transAxes
-    ends = []
-    for one in curves:
-        last = [point for point in one.points if point.n][-1]
-        ends.append((float(to_share.transform((last.x, last.y))[1]), last.x, one.letter))
-    ends.sort()
+    lasts = [[point for point in one.points if point.n][-1] for one in curves]
+    ends = sorted((float(to_share.transform((p.x, p.y))[1]), p.x, one.letter) for p, one in zip(lasts, curves, strict=True))
     shares = [share for share, _, _ in ends]
     for k in range(1, len(shares)):
         shares[k] = max(shares[k], shares[k - 1] + LABEL_DISTANCE)
@@ -236,17 +212,20 @@ def _letters(axes: Axes, curves: Sequence[Curve]) -> None:
         )  # fmt: skip
 
 
-def _svg(figure: Figure, ident: str) -> str:
+def _svg(draw: Callable[[Figure], None], ident: str, width: float, height: float) -> str:
+    """Return a drawing of ``width`` by ``height`` inches as SVG without colours, fonts or a date."""
     from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     file = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": ident}):
+    with rc_context(LOOK | {"svg.hashsalt": ident}):
+        figure = Figure((width, height))
+        draw(figure)
         figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = file.getvalue()
-    width, height = (72 * inches for inches in figure.get_size_inches())
     body = text[text.index(">", text.index("<svg")) + 1 :]
-    body = re.sub(r' id="[\w.]+_\d+"', "", body)  # figure_1, axes_1, ...: the same in each chart
-    body = re.sub(r" font-family: [^;]*;", "", body)  # that of the page
+    body = re.sub(r' id="[\w.]+_\d+"', "", body)  # figure_1, axes_1, ...: not unique in a page
+    body = re.sub(r" font-family: [^;]*;", "", body)  # the page sets the font
     body = re.sub(r"#0000([0-9a-f]{2})", lambda found: f"var(--{VARIABLES[int(found[1], 16) - 1]})", body)
     body = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), body)
-    return f'<svg viewBox="0 0 {width:.1f} {height:.1f}" aria-hidden="true">' + re.sub(r"\s*\n\s*", " ", body)
+    return f'<svg viewBox="0 0 {72 * width:.1f} {72 * height:.1f}" aria-hidden="true">' + re.sub(r"\s*\n\s*", " ", body)

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs no network: ``page.html.j2``, filled in by Jinja2.
+"""A comparison as one HTML file that needs no network: ``page.html.j2``, rendered by Jinja2.
 
 Jinja2 escapes all text of runs, pictures are PNG files of bounded size, and the page's security policy allows no script.
 """
@@ -11,31 +11,30 @@ import re
 import shlex
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from gan_cli.comparing import charts, samples
 from gan_cli.comparing.charts import STYLES, Curve
-from gan_cli.comparing.groups import plural
-from gan_cli.comparing.records import Column, Comparison, Group, RunRecord, Summary
-from gan_cli.comparing.text import measured, run_value, training
+from gan_cli.comparing.gather import plural
+from gan_cli.comparing.groups import lost_states
+from gan_cli.comparing.records import Column, Comparison, Group, Summary
+from gan_cli.comparing.text import mark, measured, plain, run_value, training
 from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import write_output
 from gan_cli.system.text import clock, number, override
 from gan_cli.system.version import __version__
 
-MAX_CHARTS = 12  # training scalars
-MAX_TEXT = 2000  # letters of a text of a run
-# Training scalars in the order of what they say; others follow by name.
+MAX_CHARTS = 12  # charts of training scalars
+# Training scalars by importance; others follow in alphabetical order.
 SCALARS = ("d/loss", "g/loss", "d/wasserstein", "d/real", "d/fake", "d/accuracy", "d/grad_norm", "g/grad_norm")
-OF_EACH_RUN = frozenset({"seed", "run_dir"})  # config keys that differ whatever is compared
 
 
 @dataclass(frozen=True)
 class Named:
-    """A group with the letter and style that it has in all sections of its chapter; style None: not among the first."""
+    """A group with its letter, and its style in the charts; None after the first groups."""
 
     group: Group
     letter: str
@@ -43,47 +42,42 @@ class Named:
 
 
 def write(comparisons: list[Comparison], path: Path, title: str | None = None) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Args:
-        comparisons: a chapter each, in this order. title: of the page; None: what is compared.
+        comparisons: chapters of the page. title: of the page; by default the number of runs and the compared settings.
 
     Raises:
-        OutputError: it cannot be written there.
-        DiskError: the disk is full.
+        OutputError: the file cannot be written. DiskError: the disk is full.
     """
-    content = page(comparisons, path, title)
+    content = page(comparisons, path, title or title_of(comparisons))
     with failing_as(OutputError, "the page cannot be written", str(path), "Name a file in a folder that can be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_output(path, content)
 
 
-def page(comparisons: list[Comparison], path: Path, title: str | None = None) -> str:
-    """Return the content of the file that will lie at ``path``."""
+def page(comparisons: list[Comparison], path: Path, title: str) -> str:
+    """Return the content of the file at ``path``, which has relative links to the runs."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup, escape
 
     environment = Environment(
         loader=PackageLoader("gan_cli.comparing", ""), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+        trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(value, keep="\n"),
     )  # fmt: skip
 
-    def breaks(name: str) -> Markup:  # where a narrow column may break it
-        return Markup(re.sub("([=_/,])", r"\1<wbr>", str(escape(printable(name)))))
+    def breaks(name: str) -> Markup:  # allows line breaks after punctuation
+        return Markup(re.sub("([=_/,])", r"\1<wbr>", str(escape(plain(name)))))
 
     folder = path.absolute().parent
     environment.filters |= {"number": number, "clock": clock, "plural": plural, "breaks": breaks}
     environment.filters |= {"link": lambda run: "./" + quote(os.fsencode(os.path.relpath(run.path.absolute(), folder)))}
-    chapters = [chapter(one, f"c{k + 1}", len(comparisons)) for k, one in enumerate(comparisons)]
-    template = environment.get_template("page.html.j2")
-    title = title or title_of(comparisons)
-    return template.render(title=title, chapters=chapters, version=__version__, joined=joined, STYLES=STYLES)
-
-
-def printable(value: object) -> str:
-    """Return a text with its control characters as codes, those for the direction of writing included. Lines stay."""
-    text = str(value)
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    chapters = [chapter(one, f"c{k}", len(comparisons)) for k, one in enumerate(comparisons, 1)]
+    swatches = {style: charts.swatch(style) for style in {one.style for each in chapters for one in each["groups"]}}
+    return environment.get_template("page.html.j2").render(
+        title=title, chapters=chapters, swatches=swatches, version=__version__, joined=joined, STYLES=STYLES
+    )
 
 
 def title_of(comparisons: Sequence[Comparison]) -> str:
@@ -94,33 +88,44 @@ def title_of(comparisons: Sequence[Comparison]) -> str:
 
 
 def chapter(comparison: Comparison, ident: str, chapters: int) -> dict[str, Any]:
-    """Return what the template shows of a comparison."""
-    comparison = replace(comparison, groups=short_names(comparison.groups))
+    """Return the variables of the template for a comparison."""
     groups = [Named(group, letter(k), k if k < STYLES else None) for k, group in enumerate(comparison.groups)]
     shared, others = settings(comparison)
+    sorted_by = next((column for column in comparison.columns if column.name == comparison.sort_by), None)
+    complete = sum(run.state == "complete" for run in comparison.runs)
     return {
         "ident": ident,
         "comparison": comparison,
         "groups": groups,
-        "answer": answer(comparison),
-        "states": states(comparison.runs),
+        "answer": answer(comparison, sorted_by),
+        "states": [*([f"{complete} complete"] if complete else []), *lost_states(comparison.runs)],
         "compared": compared(comparison),
         "setting": setting,
         "seeds": {one.letter: sorted({run.seed for run in one.group.runs}) for one in groups},
         "shared": shared,
         "others": others,
-        # The column that is sorted by comes first.
-        "columns": sorted(comparison.columns, key=lambda column: column.name != comparison.sort_by),
-        "metrics": [(one, lost_states(one.group), _cells(comparison, one.group)) for one in groups],
+        "columns": sorted(comparison.columns, key=lambda column: column is not sorted_by),
+        "metrics": [(one, lost_states(one.group.runs), _cells(comparison, one.group)) for one in groups],
         "explained": explained(comparison),
         "protocols": _protocols(comparison),
         **_curves(comparison, groups, ident),
-        "time": _against_time(comparison, groups, ident),
+        "time": _against_time(sorted_by, groups, ident),
         "samples": samples.section(groups, samples.Room(samples.MAX_PICTURES_BYTES // chapters)),
         "runs": [
-            _run(comparison, one, run) for one in groups for run in sorted(one.group.runs, key=lambda run: run.seed)
+            {
+                "group": one,
+                "run": run,
+                "values": [run_value(one.group, run, column.name) for column in comparison.columns],
+                "measured": [f"{e.images:,}" for e in measured(one.group, run)],
+                "command": training(run),
+                "again": shlex.join(
+                    ["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")]
+                ),
+            }
+            for one in groups
+            for run in sorted(one.group.runs, key=lambda run: run.seed)
         ],
-    }  # fmt: skip
+    }
 
 
 def letter(k: int) -> str:
@@ -129,51 +134,21 @@ def letter(k: int) -> str:
     return (letter(rest - 1) if rest else "") + string.ascii_uppercase[last]
 
 
-def short_names(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups with ``lr=0.01`` for ``optimizer.lr=0.01`` in their names, where no other key ends so."""
-    keys = {key for group in groups for key in group.settings}
-    prefixes = {}
-    for key in keys:
-        tails = [key.split(".", k)[-1] for k in reversed(range(key.count(".") + 1))]
-        alone = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in keys) == 1)
-        prefixes[key] = key.removesuffix(next(alone, key))
-    renamed = []
-    for group in groups:
-        name = group.name
-        for key in group.settings:
-            rest = key.removeprefix(prefixes[key])
-            name = re.sub(rf"(^|, ){re.escape(prefixes[key])}(?={re.escape(rest)}=)", r"\1", name)
-        renamed.append(replace(group, name=name))
-    return renamed
-
-
 def joined(items: Sequence[str]) -> str:
     """Return ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
 def spread(mean: float, std: float | None) -> str:
-    """Return ``12.34 ± 0.45``: the spread in two digits, the mean in as many decimals."""
-    if not std or not math.isfinite(std):
+    """Return ``12.34 ± 0.45``: the spread with two digits, the mean with as many decimals."""
+    if not std:
         return number(mean) + (" ± 0" if std == 0 else "")
     digits = min(max(0, 1 - math.floor(math.log10(std))), 8)
     return f"{mean:,.{digits}f} ± {std:,.{digits}f}"
 
 
-def states(runs: Sequence[RunRecord]) -> list[str]:
-    """Return ``4 complete``, ``1 diverged``."""
-    order = dict.fromkeys(["complete", *sorted(run.state for run in runs)])
-    return [f"{n} {state}" for state in order if (n := sum(run.state == state for run in runs))]
-
-
-def lost_states(group: Group) -> list[str]:
-    """Return ``1 diverged`` and so on, without the complete ones."""
-    return states([run for run in group.runs if run.state != "complete"])
-
-
-def answer(comparison: Comparison) -> list[str]:
-    """Return which group is best, and how far the seeds support it, in sentences."""
-    column = next((column for column in comparison.columns if column.name == comparison.sort_by), None)
+def answer(comparison: Comparison, column: Column | None) -> list[str]:
+    """Return sentences: the best group, and how well the seeds support it."""
     if column is None:
         return ["No run has a value to compare by."]
     ranked = [(group, group.summaries[column.name]) for group in comparison.groups if column.name in group.summaries]
@@ -181,38 +156,37 @@ def answer(comparison: Comparison) -> list[str]:
         return [f"No run has a value of {column.name}."]
     group, best = ranked[0]
     value = f"{spread(best.mean, best.std)} over {plural(best.n, 'seed')}"
-    lost, without = len(group.runs) - best.n, len(comparison.groups) - len(ranked)
+    lost = len(group.runs) - best.n
     after = [f"Without a value: {lost} of its {len(group.runs)} runs."] if lost > 0 else []
     if len(ranked) == 1:
         first = f"{group.name}: {column.name} {value}."
     elif not column.better:
-        first, after = f"{column.name} has no better or worse: {len(ranked)} groups have a value.", []
+        first, after = f"{column.name} has no direction: {len(ranked)} groups have a value.", []
     else:
         first = f"{group.name} has the {'lowest' if column.better == 'lower' else 'highest'} {column.name}: {value}."
         after += _support(ranked[1:], best)
-    return [first, *after, *([f"Without a value: {without} of {len(comparison.groups)} groups."] if without else [])]
+    if len(ranked) < len(comparison.groups):
+        after.append(f"Without a value: {len(comparison.groups) - len(ranked)} of {len(comparison.groups)} groups.")
+    return [first, *after]
 
 
 def _support(others: Sequence[tuple[Group, Summary]], best: Summary) -> list[str]:
-    """Sentences about the difference to each other group."""
+    """Return sentences about the differences to the other groups."""
     worse = sum(summary.verdict == "worse" for _, summary in others)
-    untested = [group for group, summary in others if summary.p is None and 1 in (summary.n, best.n)]
-    close = [(group, summary) for group, summary in others if summary.verdict == "unsupported" and group not in untested]
-    if len(untested) == len(others):
-        alone = "it" if best.n == 1 else "each other group"
-        return [f"There is one seed of {alone}: whether other seeds would give the same order is not known."]
-    sentences = []
-    if worse == len(others):
-        sentences = [f"The seeds support that {'the other group is' if worse == 1 else f'all {worse} other groups are'} worse."]
-    elif worse:
-        are = "groups is" if worse == 1 else "groups are"
-        sentences = [f"The seeds support that {worse} of the {len(others)} other {are} worse."]
+    untested = sum(summary.p is None and 1 in (summary.n, best.n) for _, summary in others)
+    if untested == len(others):
+        return [f"No test is possible: {'it' if best.n == 1 else 'each other group'} has one seed."]
+    close = [
+        group.name + (f" (p = {summary.p:.2g})" if summary.p is not None else "")
+        for group, summary in others
+        if summary.verdict == "unsupported" and not (summary.p is None and 1 in (summary.n, best.n))
+    ]
+    sentences = [f"The seeds support that it is better than {worse} of {plural(len(others), 'other group')}."] if worse else []
     if close:
-        names = [group.name + (f" (p = {summary.p:.2g})" if summary.p is not None else "") for group, summary in close]
-        names = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
-        sentences.append(f"{'They' if worse else 'The seeds'} do not tell it from {joined(names)}.")
+        names = close if len(close) <= 3 else [*close[:3], f"{len(close) - 3} more"]
+        sentences.append(f"The seeds do not separate it from {joined(names)}.")
     if untested:
-        sentences.append(f"Not tested, for lack of seeds: {plural(len(untested), 'group')}.")
+        sentences.append(f"Not tested, with one seed: {plural(untested, 'group')}.")
     return sentences
 
 
@@ -222,10 +196,10 @@ def compared(comparison: Comparison) -> list[str]:
 
 
 def settings(comparison: Comparison) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings that all runs share, and the keys of what differs without being compared."""
+    """Return the settings that all runs share, and the keys of further differences between runs."""
     runs = comparison.runs
     shared, others = {}, []
-    for key in sorted({key for run in runs for key in run.config} - OF_EACH_RUN):
+    for key in sorted({key for run in runs for key in run.config} - {"seed", "run_dir"}):
         if len({str(run.config.get(key, "")) for run in runs}) == 1:
             shared[key] = runs[0].config.get(key, "")
         elif key not in compared(comparison):
@@ -234,13 +208,13 @@ def settings(comparison: Comparison) -> tuple[dict[str, Any], list[str]]:
 
 
 def setting(group: Group, key: str) -> str:
-    """Return a setting of a group, ``-`` where it has none."""
+    """Return the value of a setting in a group, or ``-``."""
     values = dict.fromkeys(str(run.config[key]) for run in group.runs if key in run.config)
     return group.settings.get(key) or " or ".join(list(values)[:3]) or "-"
 
 
 def _cells(comparison: Comparison, group: Group) -> dict[str, dict[str, Any]]:
-    """The cell of each column: mean and spread, below it p and n, and whether it is the best."""
+    """Return the cell of each column: mean and spread, below it p and n, and whether it is the best."""
     cells = {}
     for column in comparison.columns:
         summary = group.summaries.get(column.name)
@@ -248,33 +222,33 @@ def _cells(comparison: Comparison, group: Group) -> dict[str, dict[str, Any]]:
             tied = "≈" if summary.verdict == "unsupported" else ""
             small = [f"{tied} p = {summary.p:.2g}".strip() if summary.p is not None else tied]
             small += [f"n = {summary.n}"] if summary.n != len(group.runs) else []
-            means = [other.summaries[column.name].mean for other in comparison.groups if column.name in other.summaries]
-            best = column.better and len(means) > 1 and summary.mean == (min if column.better == "lower" else max)(means)
-            text = spread(summary.mean, summary.std)
-            cells[column.name] = {"text": text, "small": ", ".join(filter(None, small)), "best": best}
+            cells[column.name] = {
+                "text": spread(summary.mean, summary.std),
+                "small": ", ".join(filter(None, small)),
+                "best": mark(comparison, group, column) == "*",
+            }
     return cells
 
 
 def explained(comparison: Comparison) -> str:
-    """Return what the table of metrics shows."""
+    """Return the caption of the table of metrics."""
     sentences = ["Mean ± standard deviation (n - 1) over seeds; the best mean is bold."]
     if any(summary.verdict for group in comparison.groups for summary in group.summaries.values()):
-        sentences.append("p: Welch's t test against the best, Holm-corrected. ≈: the seeds do not tell it from the best.")
+        sentences.append("p: Welch's t test against the best, Holm-corrected. ≈: the seeds do not separate it from the best.")
     if any(column.protocol_id for column in comparison.columns):
-        which = f"the evaluation at {comparison.at} images" if comparison.at.isdecimal() else f"its {comparison.at} evaluation"
+        which = f"the evaluation at {comparison.at} images" if comparison.at.isdecimal() else f"the {comparison.at} evaluation"
         sentences.append(f"Of each run {which} counts.")
     else:
-        sentences.append("From training rows: no run was evaluated.")
+        sentences.append("Values are training scalars: no run was evaluated.")
     return " ".join(sentences)
 
 
 def _protocols(comparison: Comparison) -> list[dict[str, Any]]:
-    found = []
-    for ident in dict.fromkeys(column.protocol_id for column in comparison.columns if column.protocol_id):
-        names = [column.name for column in comparison.columns if column.protocol_id == ident]
-        facts = next((e.protocol for run in comparison.runs for e in run.evaluations if e.protocol_id == ident), None)
-        found += [{"ident": ident, "names": names, "facts": facts}] if facts is not None else []
-    return found
+    facts = {e.protocol_id: e.protocol for run in comparison.runs for e in run.evaluations}
+    names: dict[str, list[str]] = {}
+    for column in comparison.columns:
+        names.setdefault(column.protocol_id, []).append(column.name)
+    return [{"ident": ident, "names": names[ident], "facts": facts[ident]} for ident in names if ident in facts]
 
 
 def _lines(groups: Sequence[Named], column: Column, x: str) -> list[Curve]:
@@ -283,64 +257,40 @@ def _lines(groups: Sequence[Named], column: Column, x: str) -> list[Curve]:
 
 
 def _figure(column: Column, curves: Sequence[Curve], x_label: str, ident: str) -> dict[str, Any]:
-    """A chart, with its last values in words for readers who cannot see it."""
+    """Return a chart for the template, with its last values as text for screen readers."""
     ends = [f"{curve.letter} ends at {number(curve.points[-1].y)}" for curve in curves if curve.style is not None]
     described = f"{column.name} against {x_label}: {'; '.join(ends)}"
     return {"column": column, "described": described, "svg": charts.line_chart(curves, x_label, f"{ident}-{column.name}")}
 
 
 def _curves(comparison: Comparison, groups: Sequence[Named], ident: str) -> dict[str, Any]:
-    """The charts against images seen: of the columns of the table, and of the training scalars."""
+    """Return the charts against images seen: columns of the table, and training scalars."""
     evaluated = [column for column in comparison.columns if column.protocol_id]
     lines = {column: _lines(groups, column, "images") for column in evaluated or comparison.columns}
+    drawn = {column: curves for column, curves in lines.items() if any(len(curve.points) > 1 for curve in curves)}
     logged = {key for run in comparison.runs for row in run.rows for key in row if key.startswith(("d/", "g/"))}
     logged -= {column.name for column in lines}
     keys = [*(key for key in SCALARS if key in logged), *sorted(logged - set(SCALARS))]
     more = {(one := Column(key, "")): _lines(groups, one, "images") for key in keys[:MAX_CHARTS]}
-    drawn = [run for group in comparison.groups for run in charts.drawn_runs(group)]
+    runs = [run for group in comparison.groups for run in charts.drawn_runs(group)]
     return {
-        "curves": [
-            _figure(column, curves, "images seen", ident)
-            for column, curves in lines.items()
-            if any(len(curve.points) > 1 for curve in curves)
-        ],
+        "curves": [_figure(column, curves, "images seen", ident) for column, curves in drawn.items()],
         "scalars": [_figure(column, curves, "images seen", ident) for column, curves in more.items() if curves],
         "more_scalars": max(0, len(keys) - MAX_CHARTS),
-        "swatches": [
-            {style: charts.swatch(style, f"{ident}-{k}-{style}") for style in {one.style for one in groups}} for k in (0, 1)
-        ],
-        "drawn": len(drawn),
-        "ended_early": any(run.state in charts.ENDED for run in drawn),
-        "evaluated_once": bool(evaluated) and not any(len(c.points) > 1 for curves in lines.values() for c in curves),
+        "drawn": len(runs),
+        "ended_early": any(run.state in charts.ENDED for run in runs),
+        "evaluated_once": bool(evaluated) and not drawn,
     }
 
 
-def _against_time(comparison: Comparison, groups: Sequence[Named], ident: str) -> dict[str, Any] | None:
-    """The chart of the column that is sorted by, against hours, minutes or seconds of training."""
-    column = next((column for column in comparison.columns if column.name == comparison.sort_by), None)
+def _against_time(column: Column | None, groups: Sequence[Named], ident: str) -> dict[str, Any] | None:
+    """Return the chart of a column against hours, minutes or seconds of training."""
     curves = _lines(groups, column, "time/elapsed") if column is not None else []
     if column is None or not curves:
         return None
     longest = max(point.x for curve in curves for point in curve.points)
     unit, seconds = next((u for u in (("hours", 3600.0), ("minutes", 60.0)) if longest >= 3 * u[1]), ("seconds", 1.0))
-    scaled = [
-        replace(
-            curve,
-            points=[point._replace(x=point.x / seconds) for point in curve.points],
-            ends=[(x / seconds, y) for x, y in curve.ends],
-        )
-        for curve in curves
-    ]
-    return _figure(column, scaled, f"{unit} of training", f"{ident}-time")
-
-
-def _run(comparison: Comparison, one: Named, run: RunRecord) -> dict[str, Any]:
-    """A row of the table of runs, and how to make the run again."""
-    return {
-        "group": one,
-        "run": run,
-        "values": [run_value(one.group, run, column.name) for column in comparison.columns],
-        "measured": [f"{e.images:,}" for e in measured(one.group, run)],
-        "command": shlex.join(training(run)),
-        "again": shlex.join(["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")]),
-    }
+    for curve in curves:
+        curve.points[:] = [point._replace(x=point.x / seconds) for point in curve.points]
+        curve.ends[:] = [(x / seconds, y) for x, y in curve.ends]
+    return _figure(column, curves, f"{unit} of training", f"{ident}-time")

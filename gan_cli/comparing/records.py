@@ -1,4 +1,4 @@
-"""What a comparison consists of."""
+"""Records of runs, and the parts of a comparison."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class EvaluationRecord:
     """One file of ``evaluations/``.
 
     Attributes:
-        step, images: of the weights that were measured; real images shown to the discriminator.
-        metrics: values by name, ``fid``; spreads are ``kid_std`` and so on.
-        protocol_id: two values can be compared exactly if it is the same. protocol: all of it.
+        step, images: progress of the evaluated weights; images are real images shown to the discriminator.
+        metrics: values by name, ``fid``, and their spreads, ``fid_std``.
+        protocol_id: short hash of ``protocol``; values with the same id are comparable.
     """
 
     step: int
@@ -26,18 +26,17 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is on disk of a run.
+    """The files of a run directory.
 
     Attributes:
-        path: its directory. config: resolved and flattened, ``{"optimizer.lr": 2e-4, ...}``.
+        path: the directory. config: resolved and flattened, ``{"optimizer.lr": 2e-4, ...}``.
         state: complete, running (a process holds its lock), stopped (killed), preempted, failed, diverged, pruned, or
-            unknown (no status.json: an earlier version). message: what it ended with, if it did not complete.
-        step, total_steps: where it is. images: at its last row.
-        rows: of metrics.jsonl. evaluations: by step. pictures: of ``samples/``, by step.
-        seconds: of training, by its rows. command: what to type to make it anew, without ``run_dir``; "" if not known.
-        cwd: where that was typed. data: fingerprint of what it was trained on; "" if not known.
-        precision: that the machine chose; "" if not known. changes: made to it since it began, in words.
-        chosen: it was the best trial of a search, which trained the same with other seeds.
+            unknown (no status.json: an earlier version).
+        message: the error that ended an incomplete run. step, images: progress. total_steps: length of the run.
+        rows: content of metrics.jsonl. evaluations: sorted by step. pictures: files of ``samples/`` by step.
+        seconds: training time. command, cwd: the recorded command, without ``run_dir``, and its directory, or "".
+        data: fingerprint of the training data, or "". precision: precision in use, or "".
+        changes: changes of settings during training. chosen: whether a search selected the run as its best trial.
     """
 
     path: Path
@@ -60,7 +59,6 @@ class RunRecord:
 
     @property
     def seed(self) -> int:
-        """The only thing that differs between runs of a group."""
         return int(self.config.get("seed", 0))
 
 
@@ -69,8 +67,8 @@ class Column:
     """A metric of the table.
 
     Attributes:
-        name: ``fid``, or the column of metrics.jsonl, ``d/wasserstein``, if it is from training rows.
-        better: ``lower``, ``higher`` or ``""`` where there is no better. protocol_id: "" if from training rows.
+        name: ``fid``, or for training scalars the key in metrics.jsonl, ``d/wasserstein``.
+        better: ``lower``, ``higher``, or "" for metrics without a direction. protocol_id: "" for training scalars.
     """
 
     name: str
@@ -83,11 +81,11 @@ class Summary:
     """Values of a metric over seeds.
 
     Attributes:
-        values: by ``str(run.path)``. std: with n - 1; None for one value. measured: the evaluations they are from, in the same
-            way; empty if they are from training rows.
-        verdict: "" for the best group and where nothing can be said, ``worse`` if the seeds support that it is worse than
-            the best, ``unsupported`` if they do not. p: of Welch's t test against the best, Holm-corrected; None where
-            there is no test.
+        values: by ``str(run.path)``. std: with n - 1; None for one value.
+        verdict: ``worse`` if the seeds support that the group is worse than the best, ``unsupported`` if they do not,
+            "" for the best group and without a test.
+        p: Holm-corrected p of Welch's t test against the best, None without a test.
+        measured: evaluations of the values by ``str(run.path)``; empty for training scalars.
     """
 
     values: dict[str, float]
@@ -101,11 +99,11 @@ class Summary:
 
 @dataclass
 class Group:
-    """Runs that differ by their seed only.
+    """Runs that differ in their seed only.
 
     Attributes:
-        name: ``loss=hinge, optimizer.lr=0.0002``: what differs between groups; ``all runs`` if there is one group.
-        settings: the same by key. summaries: by the name of the column, absent where no run has a value.
+        name: ``loss=hinge, optimizer.lr=0.0002``, or ``all runs`` for a single group. settings: the same by key.
+        summaries: by the name of the column, without columns for which no run has a value.
     """
 
     name: str
@@ -116,13 +114,13 @@ class Group:
 
 @dataclass
 class Comparison:
-    """Groups that can be compared: of one data set, measured by one protocol.
+    """Groups of one data set.
 
     Attributes:
-        title: of the data, ``fashion_mnist``. groups: best first by ``sort_by``, those without a value last.
-        columns: evaluated metrics first. sort_by: name of a column, or "" if there is none.
-        at: ``last``, ``best`` or a number of images: which evaluation of each run counts.
-        varied: keys that differ between groups. notes: what a reader must know, a line each.
+        title: name of the data, ``fashion_mnist``. groups: best first by ``sort_by``, those without a value last.
+        columns: metrics of the table. sort_by: name of a column, or "" without columns.
+        at: ``last``, ``best`` or a number of images: the evaluation of each run that counts.
+        varied: config keys that differ between groups. notes: remarks, one line each.
     """
 
     title: str
@@ -135,5 +133,4 @@ class Comparison:
 
     @property
     def runs(self) -> list[RunRecord]:
-        """Of all groups."""
         return [run for group in self.groups for run in group.runs]

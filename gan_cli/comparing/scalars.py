@@ -1,4 +1,4 @@
-"""Values of runs that were never evaluated: means of what they logged."""
+"""Values of runs that were never evaluated: means of training scalars."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from gan_cli.comparing.gather import finite
 from gan_cli.comparing.records import RunRecord
 from gan_cli.config.metrics import VALUES, direction
 
-TAIL = 0.1  # share of the last rows whose mean is the value of a run that was never evaluated
-LOGGED = ("d/wasserstein", "d/loss", "g/loss")  # columns of such runs, after their own metric/... scalars
+TAIL = 0.1  # fraction of a run's rows, from the end, that are averaged
+LOGGED = ("d/wasserstein", "d/loss", "g/loss")  # columns of the table after those of metric/
 LOWER = frozenset(f"metric/{name}" for name in ("jsd", "value_gap", "wasserstein_1", "d_error"))
 HIGHER = frozenset(f"metric/{name}" for name in ("good_share", "modes"))
 
 
 def reached(run: RunRecord) -> int:
-    """Return the number of images a run was trained with, as far as is recorded."""
+    """Return the largest number of images that a run has recorded."""
     return max([run.images, *(e.images for e in run.evaluations)])
 
 
 def tail(rows: Sequence[Mapping[str, Any]], key: str, most_images: int | None = None) -> float | None:
-    """Return the mean of the last tenth of the rows that have ``key``, up to so many images, or None if there is none."""
+    """Return the mean of the last tenth of the rows with ``key``, up to ``most_images``, or None without such rows."""
     values = [
         row[key]
         for row in rows
@@ -33,7 +33,7 @@ def tail(rows: Sequence[Mapping[str, Any]], key: str, most_images: int | None = 
 
 
 def better(name: str) -> str:
-    """Return ``lower``, ``higher`` or ``""`` for a logged scalar. Losses have no better value: two players share them."""
+    """Return ``lower`` or ``higher`` for a training scalar with a direction, else "". A loss of two players has none."""
     if name.removeprefix("metric/") in VALUES:
         way = direction(name.removeprefix("metric/"))
         return way if way in ("lower", "higher") else ""

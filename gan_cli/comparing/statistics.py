@@ -18,7 +18,7 @@ def std(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     if min(values) == max(values):
-        return 0.0  # a rounded mean could give more
+        return 0.0  # without the rounding error of the mean
     center = mean(values)
     return math.hypot(*(value - center for value in values)) / math.sqrt(len(values) - 1)
 
@@ -26,7 +26,7 @@ def std(values: Sequence[float]) -> float | None:
 def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Return the two-sided p of Welch's t test of equal means (Welch 1947), or None if one sample is a single value.
 
-    Without any spread it is 1 for equal values and None for others, since the spread over seeds is not known then.
+    If neither sample has any spread, p is 1 for equal means and else None, because the spread over seeds is unknown.
     """
     first, second = std(a), std(b)
     if first is None or second is None:
@@ -41,7 +41,7 @@ def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def t_tails(t: float, freedom: float) -> float:
-    """Return the probability that Student's t is further from 0 than ``t`` >= 0. ``freedom``: degrees, at least 1.
+    """Return the two-sided tail probability of Student's t at ``t`` >= 0 with ``freedom`` >= 1 degrees of freedom.
 
     It is the regularised incomplete beta function I_x(freedom / 2, 1 / 2) at x = freedom / (freedom + t^2).
     """
@@ -51,7 +51,7 @@ def t_tails(t: float, freedom: float) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return the p values of several tests with Holm's correction (Holm 1979), in the order given."""
+    """Return the p values with Holm's correction for several tests (Holm 1979), in the given order."""
     corrected, least = [0.0] * len(ps), 0.0
     for rank, index in enumerate(sorted(range(len(ps)), key=lambda k: ps[k])):
         least = max(least, min(1.0, (len(ps) - rank) * ps[index]))

@@ -68,7 +68,7 @@ def test_a_chart_is_small_deterministic_xml_in_the_colours_of_the_page() -> None
     ElementTree.fromstring(svg.replace("xlink:", ""))
     assert svg == chart(*curves) and len(svg) < 20_000
     assert not re.search(r"#[0-9a-f]{6}\b(?!\w)|20\d\d-\d\d|http|font-family", svg), (
-        "no colour, date, address or font of its own"
+        "colours and fonts come from the page; no date, no address"
     )
     assert {"var(--s0)", "var(--s5)", "var(--ink)", "var(--grid)"} <= set(re.findall(r"var\(--\w+\)", svg))
     assert [re.search(rf">{text}</text>", svg) is not None for text in ("A", "B", "800", "images seen")] == [True] * 4
