@@ -1,6 +1,6 @@
 """Types with a range, for the arguments of everything that a config file can name.
 
-A constructor that says ``lr: Positive`` needs no check of its own. :mod:`gan_cli.config.schema` reads the annotation and
+A constructor that says ``lr: Positive`` needs no other check. :mod:`gan_cli.config.schema` reads the annotation and
 refuses ``lr=-1`` or ``lr=nan`` before anything is built.
 """
 

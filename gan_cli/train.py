@@ -52,7 +52,7 @@ def app(cfg: DictConfig) -> float | None:
     try:
         with worker_processes.own_gpu(run_dir.parent, config.device, hydra.job.num):
             value = session.run(config, run_dir, name, command, report=reporter_of(hydra, run_dir), original=original)
-        if signals.received:  # in the last step
+        if signals.received:  # received in the last step
             raise signals.Interrupted(signals.received[0])
         return value
     except (PreemptedError, signals.Interrupted):
@@ -91,7 +91,8 @@ def note_unused_sweep(hydra: Any, overrides: list[str]) -> None:
     from hydra.types import RunMode
 
     preset, given = hydra.runtime.choices.get("sweep"), {o.partition("=")[0] for o in overrides}
-    if preset is not None and hydra.mode == RunMode.RUN and not given & set(hydra.sweeper.params):  # of a job some are given
+    is_job = bool(given & set(hydra.sweeper.params))
+    if preset is not None and hydra.mode == RunMode.RUN and not is_job:
         log.info("note: sweep=%s sweeps with -m only; this is one run", preset)
 
 

@@ -1,1 +1,1 @@
-"""Where a run is computed: device and processes."""
+"""Device, memory layout and processes of a run."""

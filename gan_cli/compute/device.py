@@ -26,7 +26,7 @@ def choose_device(device: str) -> torch.device:
     """``auto``: CUDA, else MPS, else CPU.
 
     Raises:
-        DeviceError: the one asked for is not there.
+        DeviceError: the requested device does not exist.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
@@ -40,7 +40,7 @@ def choose_device(device: str) -> torch.device:
 def to_device(module: nn.Module, device: torch.device) -> nn.Module:
     """Move a network; convolutions get channels-last memory, in which they run faster.
 
-    Not beside instance norm on a CPU, which gives its result back in the other format every time.
+    Networks with instance norm on a CPU keep the default format, because that layer always returns it.
     """
     module = module.to(device)
     faster = has_convolutions(module) and keeps_channels_last(module, device.type)

@@ -25,7 +25,7 @@ from gan_cli.compute.layers import batch_norms, synchronised
 from gan_cli.system import signals, torchrun
 from gan_cli.system.errors import DeviceError, PeerError, PreemptedError, blaming
 
-PEER_TIMEOUT = timedelta(hours=6)  # for a rank that evaluates or saves; one that ends is noticed at once
+PEER_TIMEOUT = timedelta(hours=6)  # longest wait for a rank that evaluates or saves; a rank that ends is noticed at once
 MEETING_POLL_S = 0.02  # seconds between two looks at who has started
 RANK_0_HEAD_START_S = 0.5  # seconds in which rank 0 alone may claim the error line
 
@@ -76,7 +76,7 @@ def _meet() -> Store:
     store, rank, world = next(iter(rendezvous("env://")))
     store.set(f"started.{rank}", "")
     while not store.check([f"started.{other}" for other in range(world)]):
-        time.sleep(MEETING_POLL_S)  # in Python: a signal does not interrupt a wait of torch
+        time.sleep(MEETING_POLL_S)  # a wait in Python: signals do not interrupt those of torch
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         store=PrefixStore("group", store), rank=rank, world_size=world, timeout=PEER_TIMEOUT,

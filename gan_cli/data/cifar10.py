@@ -18,7 +18,7 @@ from gan_cli.system.errors import DataError
 
 FOLDER, ARCHIVE = "cifar-10-batches-py", "cifar-10-python.tar.gz"
 SERVER = "https://www.cs.toronto.edu/~kriz"
-HASH = "md5:c58f30108f718f92721af3b95e74349a"  # as in torchvision
+HASH = "md5:c58f30108f718f92721af3b95e74349a"  # published by torchvision
 FILES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 CLASS_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

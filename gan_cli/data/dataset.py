@@ -107,7 +107,7 @@ class Jitter:
         columns = corners[:, 1:] + (torch.where(mirrored, span.flip(0), span) if self.flip else span)
         where = torch.stack([rows, columns])
         if images.is_cuda:
-            where = where.pin_memory()  # so that the copy does not wait for the device
+            where = where.pin_memory()  # page-locked memory: the copy to the device is asynchronous
         rows, columns = where.to(images.device, non_blocking=True)
         samples = torch.arange(count, device=images.device).view(-1, 1, 1, 1)
         planes = torch.arange(channels, device=images.device).view(1, -1, 1, 1)

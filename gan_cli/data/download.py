@@ -102,7 +102,7 @@ def fetch(name: str, urls: Sequence[str], known_hash: str | None, folder: Path) 
         downloader = pooch.HTTPDownloader(progressbar=console.may_draw(), timeout=TIMEOUT_S)
         try:
             path = Path(pooch.retrieve(url, known_hash, fname=name, path=folder, downloader=downloader))
-        except Exception as error:  # of requests, urllib3, http.client and the disk
+        except Exception as error:  # requests, urllib3, http.client or the disk
             failures.append(f"{url}: {reason_of(error)}")
             continue
         if known_hash is None:
@@ -139,7 +139,7 @@ def read_tar(archive: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
 
     Args:
         archive: the file.
-        wanted: says for the name of a member whether to read it.
+        wanted: whether to read the member of this name.
 
     Returns:
         The contents by name, not empty.

@@ -17,7 +17,7 @@ from gan_cli.data.translation import FileStream, TranslationOptions, check_load_
 
 ARCHIVE = "facades.tar.gz"
 SERVERS = ("https://efrosgans.eecs.berkeley.edu/pix2pix/datasets", "http://efrosgans.eecs.berkeley.edu/pix2pix/datasets")
-HASH = None  # nobody has published one
+HASH = None  # no hash is published
 COUNTS = {"train": 400, "val": 100, "test": 106}  # images of each part
 HELD_OUT = {"train": "val", "val": "test", "test": "val"}
 

@@ -26,7 +26,7 @@ from gan_cli.ranges import Fit
 from gan_cli.system.errors import DataError, MemoryFullError, NotFoundError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # allowed formats; found by content, whatever the suffix
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # allowed formats, found by the content and not by the suffix
 MAX_PIXELS = 100_000_000  # pixels of the largest allowed image
 MAX_FILE_BYTES = 2**30  # bytes of the largest allowed file, more than MAX_PIXELS need uncompressed
 MAX_DENSITY = 1000  # pixels per byte of an allowed file with DENSE_PIXELS or more: flat colour reaches it, photos never

@@ -97,7 +97,7 @@ def match(home: Path, a: str, b: str) -> list[tuple[str, ...]]:
 
 
 def find_two(home: Path, split: str) -> tuple[str, str] | None:
-    """The folders of A and B, relative to ``home``, or None if either is not there."""
+    """The folders of A and B, relative to ``home``, or None if one is missing."""
     for pair in ((f"{split}A", f"{split}B"), (f"A/{split}", f"B/{split}")):
         if all((home / folder).is_dir() for folder in pair):
             return pair

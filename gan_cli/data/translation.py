@@ -190,7 +190,7 @@ def choose_held_out(
         where: the folder of the data set.
 
     Raises:
-        NotFoundError: ``held_out`` names a split that is not there.
+        NotFoundError: ``held_out`` names a missing split.
     """
     if held_out == "auto":
         return next((name for name in auto if name != split and has(name)), None)

@@ -13,7 +13,7 @@ from gan_cli.data.translation import FileStream, TranslationOptions, check_load_
 from gan_cli.system.errors import NotFoundError
 
 SERVERS = ("https://efrosgans.eecs.berkeley.edu/cyclegan/datasets", "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets")
-SHA256 = {  # of the zip files, as in tensorflow_datasets/url_checksums/cycle_gan.txt
+SHA256 = {  # SHA-256 of each zip file, from tensorflow_datasets/url_checksums/cycle_gan.txt
     "apple2orange": "845a191e9af8926408ea597001cd03a452e3300a1f44a79fe329b3d59f6e3eb8",
     "cezanne2photo": "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
     "facades": "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0",

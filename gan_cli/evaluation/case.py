@@ -1,4 +1,4 @@
-"""What gan-eval measures: samples of a run, or images in a folder or an npz file, with the reference that was chosen."""
+"""The images that gan-eval measures, from a run, a folder or an npz file, and their reference."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ log = logging.getLogger("gan_cli")
 
 @dataclass(frozen=True)
 class Case:
-    """Images and reference, with their names for people.
+    """Images, their reference, and the names of both for messages and files.
 
     Attributes:
-        title: the images in words. reference: the reference in words.
-        folder: default one of the result. name: of its file, without what tells of the protocol.
-        owner: precedes the name in another folder, where results of several runs may be.
-        protocol: what the images say about how they were made.
+        title: description of the images. reference: description of the reference.
+        folder: default folder of the result. name: file name of the result, without the id of the protocol.
+        owner: prefix of the file name in any other folder, which may hold results of several runs.
+        protocol: the part of the protocol that describes how the images were made.
     """
 
     images: Comparison
@@ -75,7 +75,7 @@ def of_run(run: Run, sampler: Sampler, n: int, reference: Reference, *, trust: b
 def sampler_of(
     run: Run, seed: int, batch_size: int, direction: str | None, mode: str | None, truncation: float | None
 ) -> Sampler:
-    """The generator of a run, used as the keys of the same names in conf/eval.yaml tell.
+    """The generator of a run with the options of conf/eval.yaml that have the names of these arguments.
 
     Raises:
         ConfigError: the run makes points, or ``direction``, ``mode`` or ``truncation`` is for another kind of run.
@@ -138,7 +138,7 @@ def of_files(fake: str, n: int, image_size: int | None, reference: Reference) ->
         node = dict(reference.dataset or {})
         if image_size is not None and "image_size" in node:
             node["image_size"] = image_size
-        ours["fit"] = node.get("fit", "resize")  # as the reference is
+        ours["fit"] = node.get("fit", "resize")  # the fit of the reference
     part, split = with_split(node, reference.split)
     with given_by("fake"):
         made = build(ours, "fake")

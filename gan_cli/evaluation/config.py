@@ -16,7 +16,7 @@ from gan_cli.system.errors import ConfigError
 
 @dataclass(frozen=True)
 class LPIPSConfig:
-    """Which network, and where its weights are; None: downloaded."""
+    """The network of LPIPS and the files of its weights; None: downloaded."""
 
     net: Literal["alex", "vgg", "squeeze"]
     weights: str | None
@@ -25,7 +25,7 @@ class LPIPSConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Everything ``gan-eval`` reads; conf/eval.yaml says what each key means."""
+    """The whole config of ``gan-eval``; conf/eval.yaml documents each key."""
 
     run_dir: str | None
     fake: str | None
@@ -73,7 +73,7 @@ def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequen
         ConfigError: naming the key, the value and what is allowed.
     """
     plain.pop("total_steps", None)  # dataset=digits sets it for gan-train
-    plain.setdefault("dataset", None)  # a group of which nothing is chosen is not there
+    plain.setdefault("dataset", None)  # Hydra omits a group without a chosen option
     if isinstance(plain.get("metrics"), str):  # metrics=fid
         plain["metrics"] = [plain["metrics"]]
     plain["protocol"] = protocol or "default"

@@ -141,7 +141,7 @@ class Evaluation:
         return values
 
     def from_features(self, fake: Features, images: Images) -> dict[str, float]:
-        """What follows from features and logits."""
+        """All metrics of features and logits."""
         real, gaussian = self.reference()
         values: dict[str, float] = {}
         chosen = self.metrics
@@ -188,7 +188,7 @@ class Evaluation:
         return {**values, "fid_per_class": sum(values.values()) / len(values)}
 
     def memorised(self, fake: Tensor, shown: dict[int, Tensor], picture: Callable[[Tensor], None] | None) -> float:
-        """How the samples' nearest training images compare with those of held-out images. ``shown``: some, by number."""
+        """Distances of samples to training images, against those of held-out images. ``shown``: samples by number."""
         assert self.training is not None
         features = self.features_of(cropped(of_dataset(self.training, "training"), self.crop)).values
         if self.held_out is not None:
@@ -238,7 +238,7 @@ class Comparisons:
             yield batch
 
     def means(self) -> dict[str, float]:
-        """Of what was compared.
+        """Means of the compared pairs.
 
         Raises:
             ConfigError: LPIPS was asked for, and there were no two images to compare.
@@ -258,7 +258,7 @@ class Comparisons:
             self._add("lpips", self._perceptual(images, targets))
 
     def _in_pairs(self, images: Tensor, stop: int) -> None:
-        """Image 0 with 1, 2 with 3 and so on, whatever the batches are. ``stop``: images so far, with these."""
+        """Pairs of images 0 and 1, 2 and 3 and so on, also across batches. ``stop``: number of images after these."""
         waiting = images if self._alone is None else torch.cat([self._alone, images])
         begin = stop - len(waiting)
         labels = None if self.fake.labels is None else self.fake.labels[begin:stop]
@@ -305,7 +305,7 @@ def effective_classes(predicted: Tensor, num_classes: int) -> float:
 
 
 def kid_subset_size(n: int, m: int) -> int:
-    """1000, or half of the smaller set, so that subsets differ and their spread says something."""
+    """Images per subset: 1000, or half of the smaller set, so that the subsets differ."""
     return min(KID_SUBSET_SIZE, n // 2, m // 2)
 
 
@@ -327,7 +327,7 @@ def short_hash(value: Any) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what computed a result."""
+    """Versions of the libraries that computed a result."""
     from importlib.metadata import version
 
     return {

@@ -44,7 +44,7 @@ class Perceptual:
         paired: the distance to a target is measured, not the diversity of samples.
 
     Attributes:
-        facts: what a protocol says about it.
+        facts: the part of a protocol that describes LPIPS.
 
     Raises:
         NotFoundError, DataError: weights are missing, or are others.

@@ -24,7 +24,7 @@ from gan_cli.system.errors import ConfigError
 
 @dataclass(frozen=True)
 class Rule:
-    """How to measure: see the keys of the same names in conf/eval.yaml."""
+    """The settings of a measurement; conf/eval.yaml documents the keys of the same names."""
 
     metrics: Sequence[str] | None
     features: Node
@@ -39,10 +39,10 @@ class Comparison:
 
     Attributes:
         fake: the images. real: the reference, for pairs the targets in the same order.
-        node: config of the reference's data set, with the part that the generator learned from.
+        node: config of the reference's data set, with the split that the generator was trained on.
         split: the part of that data set that ``real`` is.
         kind: ``single`` images, translations with targets (``pairs``) or without (``domains``).
-        training: gives what the generator learned from, for memorisation; None if that is not known.
+        training: loads the training set, for memorisation; None if it is unknown.
     """
 
     fake: Images
@@ -53,7 +53,7 @@ class Comparison:
     training: Callable[[], ImageDataset] | None = None
 
     def facts(self) -> dict[str, Any]:
-        """The part of a protocol that tells of the reference."""
+        """The part of a protocol that describes the reference."""
         return {
             "reference": self.node["_target_"].rsplit(".", 1)[-1],
             "reference_split": self.split,
@@ -70,12 +70,12 @@ class Network:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The part of a protocol that tells of the machine."""
+    """The part of a protocol that describes the machine."""
     return {"device": str(device), "threads": torch.get_num_threads(), "versions": versions()}
 
 
 def prepare(images: Comparison, rule: Rule, device: torch.device) -> Evaluation:
-    """The evaluation that a rule makes of a comparison.
+    """Build the evaluation of a comparison from a rule.
 
     Raises:
         GanError: a metric does not fit, or weights are missing.
@@ -88,7 +88,7 @@ def prepare(images: Comparison, rule: Rule, device: torch.device) -> Evaluation:
     if wanted is None or FEATURES_NEEDED & set(wanted):
         features = rule.features if rule.features.get("_target_") else default_node(node["_target_"])
         extractor = build_extractor(features, labelled=labelled_sets(node, real), folder=folder, device=device)
-        if extractor.dim == 0:  # a user's own network shows its dimension when it is used
+        if extractor.dim == 0:  # the dimension of a user's network is known after its first call
             extractor(next(real.batches())[:2].to(device))
     classes = extractor.num_classes if extractor is not None else None
     is_classifier = extractor is not None and extractor.name == "classifier"
@@ -116,7 +116,7 @@ def prepare(images: Comparison, rule: Rule, device: torch.device) -> Evaluation:
 
 
 def default_metrics(images: Comparison, network: Network) -> list[str]:
-    """The metrics of a comparison for which none are chosen."""
+    """The default metrics of a comparison."""
     if images.kind != "single":
         return ["psnr", "ssim", "kid", "fid"] if images.kind == "pairs" else ["kid", "fid"]
     metrics = ["fid", "kid", *(["is"] if network.has_logits else []), "prdc"]

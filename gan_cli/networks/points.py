@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_cli.ranges import Hidden, Width
 
-LEAKY_RELU_SLOPE = 0.2  # in the discriminator
+LEAKY_RELU_SLOPE = 0.2  # slope in the discriminator
 
 
 class Generator(nn.Module):

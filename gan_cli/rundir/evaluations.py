@@ -84,10 +84,10 @@ def rule_id(protocol: dict[str, Any]) -> str:
     return protocol_id({key: value for key, value in protocol.items() if key not in SAMPLING_KEYS})
 
 
-def changes(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys of the rule or of the sampling that two protocols have with different values, and both values."""
-    both = sorted((ours.keys() & theirs.keys()) - UNCOMPARED_KEYS - DERIVED_KEYS)
-    return {key: (theirs[key], ours[key]) for key in both if theirs[key] != ours[key]}
+    both = sorted((new.keys() & old.keys()) - UNCOMPARED_KEYS - DERIVED_KEYS)
+    return {key: (old[key], new[key]) for key in both if old[key] != new[key]}
 
 
 def others(protocol: dict[str, Any], path: Path) -> list[str]:

@@ -78,7 +78,7 @@ class Original:
         return cls(run_dir.resolve(), config, trust, info)
 
     def changed(self, cfg: DictConfig, overrides: list[str]) -> TrainConfig:
-        """Its config, with the keys that may be set beside ``from_run`` and the settings of its machine.
+        """Its config, with the keys that may be set together with ``from_run``, and the settings of its machine.
 
         Args:
             cfg: composed of the defaults and ``overrides``. overrides: the arguments of the command.
@@ -95,7 +95,7 @@ class Original:
             if key != "seed" and (override.is_delete() or not is_among(key, MAY_CHANGE)):
                 command = status.command(self.run_dir)
                 todo = f"Edit and repeat {command} instead" if command else "Repeat the command that made it with another value"
-                what = f"{key} is part of the run; beside from_run only seed and keys that change no result can be set"
+                what = f"{key} is part of the run; with from_run only seed and keys without effect on the result can be set"
                 raise ConfigError(what, str(override.input_line), todo)
             value = OmegaConf.select(cfg, key)
             _put(plain, key, OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)

@@ -43,7 +43,7 @@ def values(config: Node, command: str = "") -> dict[str, str | float]:
     groups_shown = frozenset(shown)
     for player, prefix in (("generator", "optimizer"), ("discriminator", "optimizer.discriminator")):
         node = optimizer_node(config["optimizer"], player)
-        numbers = {key: value for key, value in node.items() if not isinstance(value, dict)}  # and no schedules
+        numbers = {key: value for key, value in node.items() if not isinstance(value, dict)}  # dicts are schedules
         shown[f"{prefix}.lr"] = numbers.get("lr")
         shown |= {f"{prefix}.beta{k}": beta for k, beta in enumerate(numbers.get("betas") or [], 1)}
     for key in ("seed", "loss.n_critic", "batch_size", "total_steps", "ema.half_life"):

@@ -1,4 +1,4 @@
-"""What a run directory may name: it is data that people exchange, and nothing in it may choose code."""
+"""Checks of untrusted runs: a run directory is data that people exchange, and must not choose code."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gan_cli.ranges import Fit, GreyOrRGB, ImageSize
 from gan_cli.system.errors import CheckpointError, ConfigError, UntrustedError
 from gan_cli.system.text import short
 
-DRAWN = tuple(part.key for part in groups.PARTS if part.draws)  # keys of what is built to draw from a run
-TRAINED = tuple(part.key for part in groups.PARTS)  # keys of what is built to train a copy of a run
-DATASET_TYPES = ("ImageDataset", "ArrayDataset", "TranslationDataset")  # as annotations name them
+DRAWN = tuple(part.key for part in groups.PARTS if part.draws)  # keys of the nodes that sampling builds
+TRAINED = tuple(part.key for part in groups.PARTS)  # keys of the nodes that from_run= builds
+DATASET_TYPES = ("ImageDataset", "ArrayDataset", "TranslationDataset")  # return annotations of data set functions
 
 
 def check_trusted(config: dict[str, Any], key: str) -> None:
-    """Refuse a run's config that could run code which is not part of gan_cli, or that is not resolved.
+    """Refuse a config that names code outside gan_cli, or that is not resolved.
 
-    Only networks, tasks, data sets and the like may be named, each in its place. What counts is where they are defined:
-    ``gan_cli.sample.os.system`` begins well and is refused.
+    Each node may name only its kind of class, such as a network. The module that defines the class counts, so that
+    ``gan_cli.sample.os.system`` is refused.
 
     Args:
-        config: of the run. key: one of :data:`TRAINED`.
+        config: config of the run. key: key of the node, one of :data:`TRAINED`.
 
     Raises:
         UntrustedError: naming the class or value.
@@ -48,7 +48,7 @@ def check_trusted(config: dict[str, Any], key: str) -> None:
 
 
 def _walk(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
-    """Everything in nested plain data: the place, the key there or None in a list, the value."""
+    """All values in nested plain data, each with its place and its key; the key is None in a list."""
     pending = [(where, None, node)]
     while pending:
         place, key, value = pending.pop()
@@ -60,7 +60,7 @@ def _walk(node: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _check_target(target: str, where: str, modules: tuple[str, ...], kind: Kind) -> None:
-    """Refuse a dotted name that is not defined in one of ``modules``, or is not of that kind."""
+    """Refuse a target that is not defined in one of ``modules``, or is not of this kind."""
     found = None
     if _is_in(target, modules):
         try:
@@ -78,7 +78,7 @@ def _is_in(name: str, modules: tuple[str, ...]) -> bool:
 
 
 def _is_kind(found: Any, kind: Kind) -> bool:
-    """Whether a class or function is what its place needs. From torch it must be an optimizer."""
+    """Whether a class or function is of this kind. A class of torch must be an optimizer."""
     if kind == "module":
         return isinstance(found, type) and issubclass(found, nn.Module)
     if kind == "dataset":  # a public function that is declared to return one
@@ -92,7 +92,7 @@ def _is_optimizer(found: Any) -> bool:
 
 
 def is_trusted(config: dict[str, Any], dataset: bool) -> bool:
-    """Whether sampling from a run with this config needs no ``trust=true``. ``dataset``: its own images are needed."""
+    """Whether sampling from a run with this config needs no ``trust=true``. ``dataset``: its data set is needed too."""
     try:
         for part in (*DRAWN, "dataset") if dataset else DRAWN:
             check_trusted(config, part)
@@ -102,10 +102,10 @@ def is_trusted(config: dict[str, Any], dataset: bool) -> bool:
 
 
 def checked(info: dict[str, Any], trust: bool) -> tuple[dict[str, Node], bool]:
-    """The nodes of a run's task and generator, and whether they are checked, since all they name is part of gan_cli.
+    """The nodes of a run's task and generator, and whether they passed the checks of untrusted runs.
 
     Raises:
-        CheckpointError: something is missing, or out of range. UntrustedError: they name other classes, and not ``trust``.
+        CheckpointError: a value is missing or out of range. UntrustedError: a node names another class, without ``trust``.
     """
     todo = "Use another step="
     try:
@@ -133,7 +133,7 @@ def checked(info: dict[str, Any], trust: bool) -> tuple[dict[str, Node], bool]:
 
 
 def valid(node: Node, where: str) -> Node:
-    """A node of a run's config, with arguments of the types and in the ranges that gan-train allows.
+    """Check a node of a run's config against the types and ranges of gan-train.
 
     Raises:
         CheckpointError: naming the key.
@@ -146,10 +146,10 @@ def valid(node: Node, where: str) -> Node:
 
 
 def own_dataset(config: dict[str, Any], trust: bool) -> Node:
-    """The data set that a run was trained on. Without ``trust`` it downloads and creates nothing.
+    """The node of a run's data set. Without ``trust`` it downloads and creates nothing.
 
     Raises:
-        UntrustedError, CheckpointError: it may not be.
+        UntrustedError, CheckpointError: the node is refused.
     """
     node: Node = config["dataset"]
     if trust:
@@ -160,7 +160,7 @@ def own_dataset(config: dict[str, Any], trust: bool) -> Node:
 
 
 def fitting(config: dict[str, Any]) -> Node:
-    """``image_size``, ``channels`` and ``fit`` of the images that a run was trained on, as far as its config has them.
+    """``image_size``, ``channels`` and ``fit`` of a run's training images, if its config has them.
 
     Raises:
         CheckpointError: one is out of range.

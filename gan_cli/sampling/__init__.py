@@ -1,1 +1,1 @@
-"""What gan-sample makes of a run."""
+"""Samples and translations of a run, and their files."""

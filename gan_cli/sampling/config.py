@@ -17,7 +17,7 @@ FORMATS = ("grid", "npz", "png", "gif")
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Everything ``gan-sample`` reads; conf/sample.yaml says what each key means."""
+    """The whole config of ``gan-sample``; conf/sample.yaml documents each key."""
 
     run_dir: str
     num_samples: PositiveInt

@@ -41,7 +41,7 @@ class Source:
 
     @property
     def num_classes(self) -> int:
-        """How many classes are drawn in turn; 1 for a run without classes."""
+        """Number of classes, which are drawn in turn; 1 for a run without classes."""
         return len(self.classes) if self.classes else self.run.task.num_classes or 1
 
     def draw(self, n: int) -> tuple[Tensor, Tensor | None]:

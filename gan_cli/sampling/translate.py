@@ -171,10 +171,10 @@ def held_out_images(run: Run, n: int, key: str, *, trust: bool) -> Sources:
     """The first ``n`` images of the run's own data set that training did not see.
 
     Raises:
-        GanError: the data set is not there any more.
+        GanError: the data set is missing.
     """
     node = own_dataset(run.config, trust)
-    cheap = {"download": False, "memory_gb": 0.0}  # of the training part only headers are read
+    cheap = {"download": False, "memory_gb": 0.0}  # reads only headers of the training part
     try:
         dataset = build(node | {k: v for k, v in cheap.items() if k in node}, "dataset")
     except GanError as error:

@@ -31,7 +31,7 @@ def default_dir(overrides: Sequence[Override]) -> str:
     for override in overrides:
         key, text = override.key_or_group, str(override.input_line)
         if key in ("launcher", "hydra/launcher") or (key.startswith("hydra.") and not key.startswith("hydra.sweeper.params")):
-            continue  # where and how the jobs run, not what they are
+            continue  # settings of the machine, not of the jobs
         texts.append(text)
         if key == "sweep":
             words.append(str(override.value()))

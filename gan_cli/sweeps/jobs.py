@@ -106,7 +106,7 @@ class Outcome:
 
 
 class Jobs:
-    """What a grid and a search need: the directory of the sweep, the launcher and the jobs so far. Arguments are Hydra's."""
+    """The jobs of a grid or a search, with the sweep's directory and launcher. Arguments are those of Hydra's sweepers."""
 
     def __init__(self, context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = context, task_function, config

@@ -132,7 +132,7 @@ class Search:
     def _ask(self) -> FrozenTrial:
         self.study.sampler = make_sampler(self.options, len(self.trials()))
         trial = self.study.ask(self.space.searched)
-        trial.set_user_attr("directory", self.name(self.space.overrides(trial.params)))  # from now on it has begun
+        trial.set_user_attr("directory", self.name(self.space.overrides(trial.params)))  # marks the trial as started
         return self.study.get_trials(deepcopy=False)[trial.number]
 
     def _play(self, batch: Sequence[FrozenTrial]) -> None:

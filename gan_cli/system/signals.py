@@ -21,7 +21,7 @@ received: list[str] = []  # names of the signals received so far
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal was received. Not an ``Exception``, so that no library catches it as a failure of its own."""
+    """A signal was received. Not an ``Exception``, so that no library catches it."""
 
 
 def note(number: int, frame: FrameType | None) -> None:

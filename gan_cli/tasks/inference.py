@@ -1,4 +1,4 @@
-"""How a trained generator is run when part of its noise is in its layers: in dropout, or in the statistics of an image."""
+"""Sampling from generators with noise in their layers: dropout, or batch norm over a single image."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gan_cli.compute.layers import batch_norms, dropouts, random_in_eval
 from gan_cli.networks import apply
 from gan_cli.randomness import SAMPLE_BLOCK, derive, seed_everything
 
-MULTIPLY = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # by 0 or 1 / (1 - p)
-MASK_NUMBERS = 2**20  # of a block of samples, at most, if it is more than one sample
+MULTIPLY = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)  # layers that multiply by 0 or 1 / (1 - p)
+MASK_NUMBERS = 2**20  # values of the mask of a block; a larger sample is a block of one
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def with_own_noise(
 
 
 def _mask(layer: nn.Module, x: Tensor, seed: object, start: int) -> Tensor:
-    """What a dropout layer multiplies samples ``start``, ``start + 1``, ... by: cut out of blocks of samples drawn together."""
+    """The dropout mask of samples ``start``, ``start + 1``, ..., cut out of masks that are drawn for blocks of samples."""
     shape = x.shape[1:] if isinstance(layer, nn.Dropout) else x.shape[1:2] + (1,) * (x.dim() - 2)
     rows = max(1, min(SAMPLE_BLOCK, MASK_NUMBERS // shape.numel()))
     stop, keep = start + len(x), 1.0 - float(layer.p)  # type: ignore[arg-type]

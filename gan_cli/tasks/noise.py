@@ -18,9 +18,9 @@ from gan_cli.ranges import Classes, Width
 from gan_cli.tasks.inference import training_behaviour, with_own_noise
 from gan_cli.tasks.task import Batch, Made
 
-GRID = 64  # samples in a picture, if they have no classes
-PER_CLASS = 8  # in a picture, a row of them
-MOST_ROWS = 16
+GRID = 64  # images in a sample grid without classes
+PER_CLASS = 8  # images of a class in a sample grid, one row
+MAX_ROWS = 16  # classes; with more classes the sample grid has GRID images
 
 
 def diversity(images: Tensor, label: Tensor | None) -> Tensor | None:
@@ -37,8 +37,8 @@ def diversity(images: Tensor, label: Tensor | None) -> Tensor | None:
 class NoiseToImage(nn.Module):
     """A generator ``G(z, label) -> image`` against a discriminator ``D(image, label) -> logits``.
 
-    Real and generated images go through D in separate passes where D mixes samples, as batch norm does (DCGAN's authors do so
-    too), in one joint pass otherwise, which is the same mathematics and faster.
+    If D mixes samples, as batch norm does, real and generated images get separate passes (as in DCGAN's code). Otherwise
+    they share one pass, which is mathematically equal and faster.
 
     Args:
         generator, discriminator: networks. objective: the game.
@@ -68,7 +68,7 @@ class NoiseToImage(nn.Module):
         self.mixes_samples = bool(mixing(discriminator))
         self.batch_keys = ("image",) if num_classes is None else ("image", "label")
         random = bool(dropouts(generator)) or random_in_eval(generator)
-        self.repeats = not random and next(generator.buffers(), None) is None  # G gives the same for the same latents
+        self.repeats = not random and next(generator.buffers(), None) is None  # G is a function of its latents
 
     def noise(self, n: int, device: torch.device) -> Tensor:
         """Training latents, float32 (n, latent_dim), from the global generator."""
@@ -77,7 +77,7 @@ class NoiseToImage(nn.Module):
         return torch.randn(n, self.latent_dim, device=device)
 
     def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
-        """Latents ``z`` (N, latent_dim), the labels ``label`` of what G makes of them, and ``fake``, (N, C, H, W)."""
+        """Latents ``z`` (N, latent_dim), generated images ``fake`` (N, C, H, W) and their labels ``label``."""
         if before is not None and "fake" in before:
             return before
         image = batch["image"]
@@ -88,7 +88,7 @@ class NoiseToImage(nn.Module):
         return {"z": z, "fake": fake} | ({} if label is None else {"label": label})
 
     def shared(self, made: Made) -> Made | None:
-        """With ``same_noise`` the latents, and the pass of G as well if the other turn would make the same."""
+        """With ``same_noise`` the latents, and the generated images if the other turn would generate the same."""
         if not self.same_noise:
             return None
         return made if self._once() else {key: value for key, value in made.items() if key != "fake"}
@@ -110,11 +110,11 @@ class NoiseToImage(nn.Module):
         return Critic(self.discriminator, real, fake, self.objective.augment, self.mixes_samples)
 
     def discriminator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """``batch``: ``image`` in [-1, 1], (N, C, H, W), and ``label``, int64 (N,). Returns a scalar and what to log."""
+        """``batch``: ``image`` in [-1, 1], (N, C, H, W), and ``label``, int64 (N,). Returns a scalar and logs."""
         return self.objective.discriminator_loss(self._critic(batch, made), batch["image"], made["fake"].detach(), turn)
 
     def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
+        """``batch``: the batch of the adjacent turn of D. Returns a scalar and logs."""
         inputs = tuple(made[key] for key in ("z", "label") if key in made)
         critic = self._critic(batch, made)
         loss, _, logs = self.objective.generator_loss(critic, batch["image"], made["fake"], turn, self.generator, inputs)
@@ -123,10 +123,10 @@ class NoiseToImage(nn.Module):
     def draw(
         self, generator: nn.Module, z: Tensor, label: Tensor | None, seed: object = 0, start: int = 0, **options: Any
     ) -> Tensor:
-        """What an average of the task's generator makes of latents (N, latent_dim) and labels: images (N, C, H, W).
+        """Generate images (N, C, H, W) with an average of the generator from latents (N, latent_dim) and labels.
 
-        Dropout in a generator is part of its noise, without which D never saw it: it stays on, and sample k draws it from
-        ``seed`` and ``start + k``. So it is with layers that are ``random_in_eval``. ``options``: keywords of the generator.
+        Dropout is part of the noise that the generator was trained with, so it stays on: sample k draws its mask from
+        ``seed`` and ``start + k``. Layers with ``random_in_eval`` are treated alike. ``options``: keywords of the generator.
         """
         if not dropouts(generator) and not random_in_eval(generator):
             images: Tensor = apply(generator, z, label, **options)
@@ -142,8 +142,7 @@ class NoiseToImage(nn.Module):
     def labels(self, n: int, classes: Sequence[int] | None = None) -> Tensor | None:
         """Labels of ``n`` samples, int64 (n,); None if unconditional.
 
-        As many of each class as n allows, class after class, and what remains in turn. ``classes``: those to draw, by
-        default all.
+        Sorted by class, ``n // classes`` each; the rest are one each of the first classes. ``classes``: default all.
         """
         if self.num_classes is None:
             return None
@@ -170,9 +169,9 @@ class NoiseToImage(nn.Module):
     def examples(self, dataset: Any, seed: int, device: torch.device) -> dict[str, Tensor]:
         """64 latents, or 8 per class with their labels where there are at most 16 classes.
 
-        ``diversity``: of as many real images, those of a class compared with each other, a scalar; none for points.
+        ``diversity``: the diversity of as many real images, within classes; a scalar, missing for points.
         """
-        few = self.num_classes is not None and self.num_classes <= MOST_ROWS
+        few = self.num_classes is not None and self.num_classes <= MAX_ROWS
         n = PER_CLASS * self.num_classes if few and self.num_classes else GRID
         label = self.labels(n)
         examples = {"z": self.latents(seed, 0, n), "label": label}
@@ -181,7 +180,7 @@ class NoiseToImage(nn.Module):
         return {key: values.to(device) for key, values in examples.items() if values is not None}
 
     def _diversity_of_data(self, dataset: Any, label: Tensor | None, n: int, seed: int) -> Tensor | None:
-        """That of ``n`` images, as many of each class as in ``label``."""
+        """The diversity of ``n`` training images, as many of each class as in ``label``."""
         chosen = permutation(len(dataset), seed=seed, epoch=0)
         if label is None:
             real, classes = dataset.batch(chosen[:n]), None
@@ -196,9 +195,9 @@ class NoiseToImage(nn.Module):
         return make_grid(to_uint8(self.draw(generator, examples["z"], examples.get("label"))), PER_CLASS)
 
     def measure(self, generator: nn.Module, examples: dict[str, Tensor]) -> dict[str, float]:
-        """``metric/diversity``: of the images of the picture, relative to that of as many real ones; see :func:`diversity`.
+        """``metric/diversity``: :func:`diversity` of the sample grid, divided by that of as many real images.
 
-        1 is that of the data, 0 one image for all latents. Image quality is measured by ``gan-eval``.
+        1: as diverse as the data. 0: one image for all latents. It does not measure image quality.
         """
         real = examples.get("diversity")
         if real is None or not real > 0:
@@ -209,10 +208,10 @@ class NoiseToImage(nn.Module):
 
     @torch.no_grad()
     def score(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits of D on the images of ``batch`` and on as many new ones of G, float32, as in training. Nothing is remembered.
+        """Logits of D, float32, on the images of ``batch`` and on as many generated ones. No state changes.
 
-        Batch norm in D takes the statistics of each kind by itself, as it does when D learns: its running ones are of both
-        kinds together, and D was never trained with them.
+        Batch norm in D uses the statistics of each kind, as in training. Its running statistics mix both kinds, and D was
+        not trained with them.
         """
         image, modules = batch["image"], list(self.modules())
         training = [module.training for module in modules]
@@ -227,7 +226,7 @@ class NoiseToImage(nn.Module):
                 module.training = mode
 
     def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
-        """Two samples through G, and what it made of them through D."""
+        """Try two samples in G, and G's output in D."""
         labels = self.labels(2)
         label = [] if labels is None else [labels.to(device)]
         z = self.latents(0, 0, 2).to(device)

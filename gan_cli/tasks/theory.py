@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GENERATED = 2**16  # generated points whose density represents p_g
-VEEGAN_SAMPLES = 2500  # of these points, for metric/modes
+VEEGAN_SAMPLES = 2500  # generated points for metric/modes
 GOOD = 3.0  # standard deviations from the nearest centre (Srivastava et al. 2017, section 4.1)
 MOST_LATENTS = 1024
 CELLS_PER_STD = {1: 8, 2: 4}  # dimension -> cells per standard deviation

@@ -19,7 +19,7 @@ from gan_cli.tasks.translation import ROWS, held_out, sheet
 
 
 class ImagePool(nn.Module):
-    """A history of generated images for a discriminator to look at (Shrivastava et al. 2017; CycleGAN, section 4).
+    """A history of generated images for the discriminator (Shrivastava et al. 2017; CycleGAN, section 4).
 
     While it fills, an image asked about goes in and comes back. Afterwards, with probability one half, an old image comes
     back and the new one takes its place; else the new one comes back and is not kept. All state is in buffers. Under
@@ -40,7 +40,7 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:
-        """``images``: float (N, C, H, W), without a graph. Returns as many, new or old. Does not wait for the device."""
+        """``images``: float (N, C, H, W), without a graph. Returns as many, new or old, without synchronising with the device."""
         if self.size == 0:
             return images
         device, returned = images.device, []
@@ -93,7 +93,7 @@ class UnpairedTranslation(nn.Module):
         self.mixes_samples = bool(mixing(discriminator))
 
     def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
-        """Translations of both domains, float32: ``a`` and ``b``; in G's turn also ``same_a`` and ``same_b`` if wanted."""
+        """Translations of both domains, float32: ``a`` and ``b``; in G's turn also ``same_a`` and ``same_b`` for the identity term."""
         if before is not None:
             return before
         a, b = batch["a"], batch["b"]
@@ -105,14 +105,14 @@ class UnpairedTranslation(nn.Module):
         return {"a": fake_a, "b": fake_b} | ({} if same_a is None or same_b is None else {"same_a": same_a, "same_b": same_b})
 
     def shared(self, made: Made) -> Made | None:
-        """D looks at what G was judged on, where G moves first; otherwise G translates anew."""
+        """If G moves first, D gets the translations of G's turn. Otherwise G translates again."""
         return {key: made[key].detach() for key in ("a", "b")} if self.objective.first == "generator" else None
 
     def _critic(self, domain: str) -> Critic:
         return Critic(getattr(self.discriminator, domain), (), (), self.objective.augment, self.mixes_samples)
 
     def discriminator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """``batch``: ``a`` and ``b`` in [-1, 1], (N, C, H, W), not pairs. Returns a scalar and what to log."""
+        """``batch``: ``a`` and ``b`` in [-1, 1], (N, C, H, W), not pairs. Returns a scalar and logs."""
         pools = {"a": self.pool_a, "b": self.pool_b}
         (loss_a, logs_a), (loss_b, logs_b) = (
             self.objective.discriminator_loss(self._critic(key), batch[key], pools[key].query(made[key].detach()), turn)
@@ -124,7 +124,7 @@ class UnpairedTranslation(nn.Module):
         return loss_a + loss_b, {**logs, "d/loss_a": logs_a["d/loss"], "d/loss_b": logs_b["d/loss"]}
 
     def generator_loss(self, batch: Batch, made: Made, turn: Turn) -> tuple[Tensor, Logs]:
-        """``batch``: that of D's neighbouring turn. Returns a scalar and what to log."""
+        """``batch``: the batch of the adjacent turn of D. Returns a scalar and logs."""
         a, b, fake_a, fake_b = batch["a"], batch["b"], made["a"], made["b"]
         to_b, to_a = self.generator.a2b, self.generator.b2a
         loss_b, adversarial_b, logs_b = self.objective.generator_loss(self._critic("b"), b, fake_b, turn, to_b, (a,))
@@ -141,7 +141,7 @@ class UnpairedTranslation(nn.Module):
         return loss, {"g/loss": loss.detach(), **logs}
 
     def _both(self, translator: nn.Module, images: Tensor, own: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``images`` translated, and for the identity term images that are of the target domain already."""
+        """Translations of ``images``, and of images of the target domain for the identity term."""
         if self.identity_weight == 0:
             return translator(images).float(), None
         if mixing(translator):
@@ -152,7 +152,7 @@ class UnpairedTranslation(nn.Module):
     def translate(
         self, generator: nn.Module, images: Tensor, direction: str | None, seed: object = 0, start: int = 0
     ) -> Tensor:
-        """Images in [-1, 1], float (N, C, H, W), ``a2b`` or ``b2a``, to images of the other domain, float32."""
+        """Translate images in [-1, 1], float (N, C, H, W), to the other domain, float32. ``direction``: ``a2b`` or ``b2a``."""
         assert direction in self.directions, direction
         return one_by_one(getattr(generator, direction), images, None, seed, start).float()
 
@@ -163,22 +163,22 @@ class UnpairedTranslation(nn.Module):
     def columns(
         self, generator: nn.Module, examples: dict[str, Tensor], direction: str | None, seed: object = 0, start: int = 0
     ) -> list[Tensor]:
-        """Source, result, reconstruction."""
+        """Columns of a picture: source, result, reconstruction."""
         assert direction in self.directions, direction
         source = examples[direction[0]]
         result = self.translate(generator, source, direction, seed, start)
         return [source, result, self.translate(generator, result, direction[::-1], seed, start)]
 
     def picture(self, generator: nn.Module, examples: dict[str, Tensor]) -> Tensor:
-        """A sheet, uint8 (C, H, W): a, a2b(a), b2a(a2b(a)), b, b2a(b), a2b(b2a(b))."""
+        """A picture, uint8 (C, H, W), with the columns a, a2b(a), b2a(a2b(a)), b, b2a(b), a2b(b2a(b))."""
         return sheet([column for way in self.directions for column in self.columns(generator, examples, way)])
 
     def measure(self, generator: nn.Module, examples: dict[str, Tensor]) -> dict[str, float]:
-        """Nothing: see ``gan-eval``."""
+        """No measurements; see ``gan-eval``."""
         return {}
 
     def try_out(self, attempt: Callable[..., Tensor], dataset: Any, device: torch.device) -> None:
-        """An image through each translator, and its translation through that domain's discriminator."""
+        """Try an image in each translator, and its translation in the discriminator of that domain."""
         shape = (2, dataset.channels, dataset.image_size, dataset.image_size)
         images = torch.zeros(shape, device=device)
         for way in self.directions:

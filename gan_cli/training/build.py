@@ -81,7 +81,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
 
 
 def build_task(config: TrainConfig, device: torch.device) -> tuple[Any, dict[PlayerName, nn.Module]]:
-    """The task, and the networks of its two players."""
+    """The task and the networks of its two players."""
     networks: dict[PlayerName, nn.Module] = {}
     for side in SIDES:
         seed_everything(config.seed, "init", side)
@@ -95,7 +95,7 @@ def build_task(config: TrainConfig, device: torch.device) -> tuple[Any, dict[Pla
 def build_players(
     config: TrainConfig, task: Any, networks: dict[PlayerName, nn.Module], precision: torch.dtype
 ) -> dict[PlayerName, Player]:
-    """Both players, each with an optimizer of its own."""
+    """Both players, each with its optimizer."""
     schedule = build(config.schedule, "schedule")
     players = {}
     for side, network in networks.items():
@@ -114,7 +114,7 @@ def build_players(
 
 
 def choose_threads(threads: int | None, saved: Checkpoint | None) -> int:
-    """As many as are set, or as the run began with in as many processes, or the default."""
+    """The number of CPU threads: as set, else as recorded for the same number of processes, else the default."""
     if threads is not None:
         return threads
     if saved is not None and saved.info["machine"].get("processes", 1) == processes.world():
@@ -123,7 +123,7 @@ def choose_threads(threads: int | None, saved: Checkpoint | None) -> int:
 
 
 def choose_precision(precision: str, device: torch.device, task: nn.Module, saved: Checkpoint | None) -> tuple[str, str]:
-    """``fp32`` or ``bf16``, and why. ``auto`` keeps what the run began with, else takes bf16 where it pays."""
+    """``fp32`` or ``bf16``, and the reason. ``auto`` keeps the recorded precision, else takes bf16 where it is faster."""
     if precision != "auto":
         return precision, "as set"
     if saved is not None and saved.info["machine"]["device"] == str(device):

@@ -117,11 +117,11 @@ def _beside_frozen(function: Update, network: nn.Module) -> Update:
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """What compiling needs, set for good: functions are compiled again when they meet something new."""
+    """Settings of the compiler, kept after the block: functions are compiled again for new shapes."""
     import torch._dynamo
     import torch._inductor.config
 
-    torch._dynamo.reset()  # what earlier jobs of a sweep have compiled counts against a limit
+    torch._dynamo.reset()  # functions of earlier jobs of a sweep count towards a limit
     torch._dynamo.config.trace_autograd_ops = True  # the backward pass, and the gradient within a penalty
     torch._inductor.config.fallback_random = True  # the random numbers of the plain path
     torch._inductor.config.compile_threads = 1 if not torch.cuda.is_available() else None

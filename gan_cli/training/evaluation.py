@@ -55,7 +55,7 @@ class TrainingEvaluation:
             raise ConfigError("the run makes points, not images", "eval_every", todo)
         way = next(iter(game.task.directions), None) if isinstance(game.dataset, TranslationDataset) else None
         self.sampler = Sampler(game.task, game.ema.average, game.machine.device, direction=way)
-        self.images = self.compared(node)  # the averaged generator as it is when they are read
+        self.images = self.compared(node)  # made by the averaged generator when they are read
         fake, real = self.images.fake, self.images.real
         try:
             self.evaluation: Evaluation = prepare(self.images, Rule(metrics, features, LPIPS), game.machine.device)
@@ -82,7 +82,7 @@ class TrainingEvaluation:
             self.metric = "kid"
         self.values = [self.metric, *(value for value in given if value != self.metric and not value.endswith("_std"))]
         if extractor is not None:
-            self.evaluation.reference()  # what takes long takes it now, not in the middle of the run
+            self.evaluation.reference()  # before the first step, since it takes long
 
     def begin(self, run_dir: Path, best: dict[str, Any] | None) -> None:
         """Results go to ``run_dir``. ``best``: of the checkpoint that the run continues from, else None.
@@ -96,11 +96,11 @@ class TrainingEvaluation:
             what = f"the evaluations of this run follow another rule ({best['protocol_id']}, not {self.rule})"
             raise ConfigError(what, "eval_every", todo)
         if best is not None and best["metric"] != self.metric:
-            log.info("note: %s decides now, so which checkpoint is best is decided anew", self.metric)
+            log.info("note: optimized_metric is now %s; the best checkpoint is chosen again", self.metric)
             self.best = None
 
     def path(self) -> Path:
-        """Of the result of this step."""
+        """The file of the result of this step."""
         return self.run_dir / "evaluations" / f"{checkpoint.name(self.game.progress.step)}-{self.rule}.json"
 
     def weights_hash(self) -> str:
@@ -117,12 +117,12 @@ class TrainingEvaluation:
         return Comparison(fake, real, node, node.get("split", "all"), training=lambda: dataset)
 
     def protocol(self) -> dict[str, object]:
-        """What ``gan-eval`` with the same number of samples would write."""
+        """The protocol that ``gan-eval`` with the same number of samples writes."""
         facts = self.evaluation.facts(self.images.fake)
         return {"protocol": "default", **facts, **self.images.facts(), **self.sampler.facts(ema=True)}
 
     def measure(self) -> tuple[dict[str, float], bool]:
-        """Values to log, and whether they are the best so far, which ``best`` says then. Written as ``gan-eval`` does.
+        """Evaluate, update ``best`` and write the result like ``gan-eval``; return the values, and whether they are the best.
 
         Raises:
             DivergedError: the generator makes values that are not finite.

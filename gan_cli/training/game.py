@@ -1,4 +1,4 @@
-"""Everything a run trains with, as one object."""
+"""The objects of a run: task, players, data and machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gan_cli.training.loop import Players
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run is computed with. Reasons are in words; ``processes`` says how several share the work, else None."""
+    """Device, threads, precision and compiler of a run, with reasons. ``processes``: how several share the work, or None."""
 
     device: torch.device
     threads: int
@@ -26,7 +26,7 @@ class Machine:
     processes: str | None = None
 
     def facts(self) -> dict[str, str | int | bool]:
-        """What the last bits of a result depend on besides the config; a checkpoint holds it."""
+        """The settings that change the last bits of a result, for the checkpoint."""
         return {
             "processes": processes.world(),
             "threads": self.threads,

@@ -12,7 +12,7 @@ Row = Mapping[str, float]
 MIN_DURATION = 0.05  # fraction of total_steps that a symptom must last before it is reported
 MIN_ROWS = 4  # rows in a row that must agree; a row holds means over log_every steps
 MIN_MEASUREMENTS = 2  # measurements in a row that must agree; there is one every sample_every steps
-VANISHED_FRACTION = 1e-3  # of G's usual gradient norm
+VANISHED_FRACTION = 1e-3  # fraction of G's usual gradient norm
 VANISHED_NORM = 1e-6  # gradient norm of G that has vanished at any usual norm
 FORMING_FRACTION, FORMING_STEPS = 0.4, 500  # missing variety is no symptom before this fraction of the run and this step
 DIVERSE = 0.5  # metric/diversity; a fall after such a value is a collapse at any step
@@ -20,7 +20,7 @@ DIVERSE = 0.5  # metric/diversity; a fall after such a value is a collapse at an
 
 @dataclass(frozen=True)
 class History:
-    """What the judgement of a row needs of the rows before it.
+    """The values from earlier rows that the judgement of a row needs.
 
     Attributes:
         usual_norm: geometric mean of G's gradient norm over the last healthy rows; 0 before the first one.

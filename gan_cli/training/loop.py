@@ -1,4 +1,4 @@
-"""The alternating loop (Goodfellow et al. 2014, algorithm 1). A task says what each player minimises; the rest is here."""
+"""The alternating loop (Goodfellow et al. 2014, algorithm 1). The losses are those of a task."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Update = Callable[[Batch, Made | None, Turn], tuple[Tensor, Logs, Made | None]]
 
 @dataclass
 class Player:
-    """One side of the game: its network, its optimizer, its loss, and what holds after each of its updates.
+    """One player: its network, optimizer, loss, and the constraint after each update.
 
-    An update whose loss or gradient is not finite is skipped: one such gradient would stay in the weights, and in Adam's
-    moments, for good. A fused Adam or AdamW decides it on the device; for other optimizers the host waits for the answer.
+    An update with a non-finite loss or gradient is skipped, since it would spoil the weights and Adam's moments for good.
+    A fused Adam or AdamW skips on the device. For other optimizers the host synchronises with the device.
 
     Attributes:
         name: ``discriminator`` or ``generator``; its first letter begins the keys of the logs.
@@ -62,7 +62,7 @@ class Player:
             group["lr"] = values.get("lr", lr) * factor
 
     def update(self, batch: Batch, before: Made | None, turn: Turn) -> tuple[Logs, Made | None]:
-        """One gradient step, unless it is skipped. Returns what to log, on the device, and what the next turn may use."""
+        """One gradient step, unless it is skipped. Returns logs on the device, and what the next turn may reuse."""
         self.optimizer.zero_grad(set_to_none=True)
         loss, logs, made = self.loss_and_gradient(batch, before, turn)
         loss, logs = processes.average(self.network, loss, logs)
@@ -80,9 +80,9 @@ class Player:
         return logs | {f"{self.name[0]}/grad_norm": norm, f"{self.name[0]}/skipped": skip}, made
 
     def plain_loss_and_gradient(self, batch: Batch, before: Made | None, turn: Turn) -> tuple[Tensor, Logs, Made | None]:
-        """The loss, detached, what to log, and what the next turn may use; the gradient is left in the weights.
+        """Compute the gradient of the weights; return the loss, detached, the logs, and what the next turn may reuse.
 
-        This is the function that gets compiled.
+        torch.compile compiles this function.
         """
         device_type = next(iter(batch.values())).device.type
         with torch.autocast(device_type, self.precision, enabled=self.precision is not torch.float32):
@@ -97,7 +97,7 @@ class Player:
         return nn.utils.get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
 
     def not_finite(self) -> str:
-        """What was not finite in the last update, or where."""
+        """The loss or the parameter whose value or gradient was not finite in the last update."""
         lost = (name for name, p in self.network.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
         name = next(lost, None)
         return "loss, or the norm of its gradient," if name is None else f"gradient of {name}"
@@ -105,7 +105,7 @@ class Player:
 
 @dataclass
 class Progress:
-    """How far a run is. ``step``: completed generator updates. ``images``: real images shown to the discriminator."""
+    """The progress of a run. ``step``: completed generator updates. ``images``: real images shown to the discriminator."""
 
     step: int = 0
     images: int = 0
@@ -126,7 +126,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Players:
-    """What the loop needs: a task, its two players, the average of G, data, and how far the run is."""
+    """The objects of the loop: a task, its two players, the average of G, data and progress."""
 
     task: Any
     generator: Player
@@ -145,7 +145,7 @@ def train(
 ) -> None:
     """Run the game from its progress to ``total_steps``.
 
-    A step is n_critic updates of D, each on a batch of its own, and one of G, in the order that the objective gives.
+    A step is n_critic updates of D, each on its own batch, and one of G, in the order that the objective gives.
     Neighbouring turns of different players have one batch, and what the task made of it.
     ``after_step`` gets the step's logs (scalars on the device) and returns whether to go on; with a fused Adam nothing else
     in the loop waits for the device. Of several critic updates the last one's logs are kept, and the share that was skipped.

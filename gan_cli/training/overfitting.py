@@ -15,7 +15,7 @@ from gan_cli.data.dataset import ImageDataset
 from gan_cli.protocols import Scores
 
 log = logging.getLogger("gan_cli")
-MAX_IMAGES = 256  # of the training set, and as many held-out ones
+MAX_IMAGES = 256  # training images that are scored, and as many held-out ones
 CHUNK_IMAGES = 64  # images that D scores at a time
 MIN_GAP = 0.5  # standard deviations between D's scores of real and generated images; below, r_v is noise
 

@@ -68,7 +68,7 @@ def describe(dataset: ImageDataset | TranslationDataset) -> str:
 
 
 def kept_where(game: Game, limit: float | None) -> str:
-    """Where the samples are kept, as text: in memory, or decoded at each use; with the reason."""
+    """The storage of the samples, as text: in memory or decoded at each use, with the reason."""
     dataset = game.dataset
     parts = [part for _, part in dataset.streams] if isinstance(dataset, TranslationDataset) else [dataset]
     if all(isinstance(part, ArrayDataset) for part in parts):

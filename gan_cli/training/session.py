@@ -192,7 +192,7 @@ class Session:
         self.progress, self.plan = game.progress, Plan.of(config.as_dict())
         self.guard = Guard(run_dir, against_divergence(config.loss, config.optimizer))
         self.status = status.Status(run_dir, config.total_steps, game.progress, command.anew())
-        self.best = checkpoint.best_of(saved, run_dir)  # of all evaluations, as best.json holds it
+        self.best = checkpoint.best_of(saved, run_dir)  # best evaluation so far, the content of best.json
         self.superseded: set[int] = set()  # steps of checkpoints to delete when the next one is saved
 
     def run(self) -> float | None:
@@ -220,7 +220,7 @@ class Session:
     def begin(self) -> None:
         """Restore the directory to the state of the checkpoint, and log what starts."""
         config, saved, run_dir, game = self.config, self.saved, self.run_dir, self.game
-        (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # of a shorter session
+        (run_dir / "samples" / "training.gif").unlink(missing_ok=True)  # made by a shorter session
         text = to_yaml(config.as_dict())
         write_file(run_dir / "config.yaml", text)
         announce(game, saved, model=config.model, dataset=config.dataset, deviations=config.deviations)

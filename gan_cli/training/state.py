@@ -94,7 +94,7 @@ def restore(
             if has_same_moments(then, now):
                 load_optimizer(player, groups.get(f"optimizer_{side}", {}), saved.info["optimizer_scalars"][side])
             else:
-                log.info("note: the %s has another optimizer than before, which begins anew", side)
+                log.info("note: the %s has another optimizer than before, which starts without state", side)
     except CheckpointError as error:
         if saved.info["config"]["model"] == model:
             raise

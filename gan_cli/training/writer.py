@@ -37,7 +37,7 @@ ENDED = ".ended"  # suffix of the event file that records how the run ended
 
 @dataclass(frozen=True)
 class Options:
-    """What a writer shows of a run.
+    """The settings of a writer.
 
     Attributes:
         total_steps: last step. log_every: steps between rows. config_text: YAML for TensorBoard.
@@ -80,7 +80,7 @@ class Writer:
         self.skipping = False  # whether the last row had skipped updates
         self.seen = dict.fromkeys(key for row in earlier for key in row)  # every key of a row so far, in order
         self.seconds = earlier[-1].get("time/elapsed", 0.0) if earlier else 0.0  # duration of earlier sessions
-        self.columns: list[str] = []  # of the HParams tab
+        self.columns: list[str] = []  # metrics in the HParams tab
         self.bar = tqdm(
             total=options.total_steps,
             initial=progress.step,
