@@ -187,7 +187,7 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
 
     Each worker has one pipe. A killed worker closes its pipe, so that it is noticed at once; shared memory and locks, which
     could fill up or stay behind, are not used. The workers end when the iterator is closed or this process is killed.
-    torch's DataLoader costs this process twice the CPU time per batch, and raises from a signal handler at any line.
+    torch's DataLoader costs this process 1.3 to 2 times the CPU time per batch, and raises from a signal handler at any line.
 
     Raises:
         GanError: an error of ``dataset.batch``.
@@ -233,7 +233,7 @@ def decode_in_processes(dataset: ImageDataset, order: Iterator[Tensor], workers:
         except (EOFError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise
-            what = "a process that decodes images was killed, most often for want of memory"
+            what = "a process that decodes images was killed, most often for lack of memory"
             raise MemoryFullError(what, "workers", "Set workers=0 or fewer") from error
 
 
@@ -255,7 +255,7 @@ def _decode(dataset: ImageDataset, pipe: Connection, others: Connection) -> None
                 pipe.send([array.shape, array.dtype.str])
                 pipe.send_bytes(array.reshape(-1).data)
             except GanError as error:
-                pipe.send((type(error), error.what, error.where, error.todo))
+                pipe.send((type(error), error.what, error.where, error.todo, error.key))
             except OSError as error:
                 pipe.send((OSError, error.errno, error.strerror, str(error.filename)))
             except Exception as error:

@@ -20,7 +20,7 @@ MASK_NUMBERS = 2**20  # values of the mask of a block; a larger sample is a bloc
 
 @contextmanager
 def training_behaviour(network: nn.Module, *, batch_norm: bool) -> Iterator[None]:
-    """Within this block dropout is active; no running statistics are updated.
+    """Activate dropout within this block, without updates of running statistics.
 
     Args:
         network: in evaluation mode. batch_norm: normalise by the statistics of the batch at hand.
@@ -42,7 +42,7 @@ def training_behaviour(network: nn.Module, *, batch_norm: bool) -> Iterator[None
 
 
 def one_by_one(network: nn.Module, inputs: Tensor, label: Tensor | None, seed: object, start: int, **options: Any) -> Tensor:
-    """``network`` on each sample alone, so that no result depends on its neighbours.
+    """Run ``network`` on each sample alone, so that no result depends on the batch.
 
     Sample k draws its dropout from ``seed`` and ``start + k``. ``inputs``: (N, ...); ``label``: int64 (N,) or None. Returns
     what the network returns, (N, ...).
@@ -57,7 +57,7 @@ def one_by_one(network: nn.Module, inputs: Tensor, label: Tensor | None, seed: o
 def with_own_noise(
     network: nn.Module, inputs: Tensor, label: Tensor | None, seed: object, start: int, **options: Any
 ) -> Tensor:
-    """``network``, in evaluation mode but for its dropout. Sample k draws what is random from ``seed`` and ``start + k``.
+    """Run ``network`` in evaluation mode with active dropout. Sample k draws its masks from ``seed`` and ``start + k``.
 
     ``inputs``: (N, ...); ``label``: int64 (N,) or None. Returns what the network returns, (N, ...).
     """
@@ -75,7 +75,7 @@ def with_own_noise(
         for layer in layers:
             stack.callback(layer.register_forward_hook(drop).remove)
         results: Tensor = apply(network, inputs, label, **options)
-    if odd:  # its rows are not the samples
+    if odd:  # the first axis is not the samples
         with training_behaviour(network, batch_norm=False):
             return one_by_one(network, inputs, label, seed, start, **options)
     return results

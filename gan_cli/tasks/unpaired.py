@@ -40,7 +40,7 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def query(self, images: Tensor) -> Tensor:
-        """``images``: float (N, C, H, W), without a graph. Returns as many, new or old, without synchronising with the device."""
+        """``images``: float (N, C, H, W), without a graph. Returns as many, new or old, without a wait for the device."""
         if self.size == 0:
             return images
         device, returned = images.device, []
@@ -93,7 +93,7 @@ class UnpairedTranslation(nn.Module):
         self.mixes_samples = bool(mixing(discriminator))
 
     def prepare(self, batch: Batch, player: PlayerName, before: Made | None) -> Made:
-        """Translations of both domains, float32: ``a`` and ``b``; in G's turn also ``same_a`` and ``same_b`` for the identity term."""
+        """Translations, float32: ``a`` and ``b``; in G's turn also ``same_a`` and ``same_b`` for the identity term."""
         if before is not None:
             return before
         a, b = batch["a"], batch["b"]
