@@ -41,6 +41,7 @@ from gan_cli.system.locks import locked
 from gan_cli.system.signals import stop_on_signal
 from gan_cli.system.text import number
 from gan_cli.training.build import build_game
+from gan_cli.training.checks import refuse_drift
 from gan_cli.training.game import Game
 from gan_cli.training.guard import Guard
 from gan_cli.training.health import Health, against_divergence
@@ -94,11 +95,14 @@ def run(
             refuse_foreign(run_dir)
             refuse_links(run_dir, "Remove it; run_dir itself may be a link")
             stack.enter_context(locked(run_dir))
-            saved, changes = reopen(run_dir, config, command)
-            if saved is not None and saved.step >= config.total_steps:
-                finish_again(run_dir, config, saved, command)
-                source.compare(config.seed, run_dir)
-                return result(run_dir, config)
+            saved = reopen(run_dir, config.total_steps, command)
+            if saved is not None:
+                changes = refuse_drift(saved, config.as_dict(), config.allow_change, run_dir)
+                if saved.step >= config.total_steps:
+                    finish_again(run_dir, config.total_steps, saved, command, gif=config.gif)
+                    source.compare(config.seed, run_dir)
+                    return result(run_dir, config)
+                checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
         processes.from_first((run_dir and run_dir.absolute(), saved and saved.step))
         game = build_game(config, saved)
         game.changes += changes
