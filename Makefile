@@ -23,10 +23,10 @@ $(READY): pyproject.toml
 train: $(READY) ## train a DCGAN on the embedded digits (about 3 minutes on 2 cores)
 	@$(BIN)/gan-train
 
-test: $(READY) ## run the quick tests: every promise of the documents once (about 5 minutes on 2 cores)
+test: $(READY) ## run the quick tests: every promise of the documents once (about 4 minutes on 2 cores)
 	@$(PYTEST) -m 'not slow' --durations=15
 
-test-all: $(READY) ## run all tests (about 20 minutes on 2 cores)
+test-all: $(READY) ## run all tests (about 15 minutes on 2 cores)
 	@$(PYTEST)
 
 soak: $(READY) ## run the tests of docs/reliability.md in full size (about an hour on 2 cores)
