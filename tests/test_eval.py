@@ -645,7 +645,7 @@ def test_own_features(run: Path, evaluate: Any, pixels: list[str]) -> None:
         2,
         [
             ("raise ValueError('too dark')", "too dark"),
-            ("return images.float().mean((2, 3)).flatten()", "for 20 images"),
+            ("return images.float().mean((2, 3)).flatten()", "for 2 images"),
             ("return None", "NoneType"),
             ("return self.nothing", "nothing"),
             ("return images.float().flatten(1) / 0", "features"),
@@ -845,7 +845,7 @@ REFUSED: dict[str, tuple[list[str], int, str, list[object]]] = {
     "not a run": (["run_dir=empty"], 66, "empty", []),
     "no step": (["run_dir=run", "step=3"], 66, "run", [3, "2, 4"]),
     "no best": (["run_dir=run", "step=best"], 66, "run", ["eval_every"]),
-    "output is a file": (["run_dir=run", "metrics=[fid]", "output=run/train.log"], 73, "run/train.log", ["output="]),
+    "output is a file": (["run_dir=run", "metrics=[fid]", "output=run/train.log"], 73, ".json", ["run/train.log", "output="]),
 }  # fmt: skip
 
 

@@ -521,7 +521,7 @@ MISFITS: dict[str, tuple[list[str], int, str, list[object]]] = {
     ),
     "pix2pix on single images": ([*PIX2PIX, "dataset=digits"], 2, "", ["digits_paired"]),
     "pix2pix on two domains": ([*PIX2PIX, "dataset=digits_unpaired"], 2, "", ["digits_paired"]),
-    "dcgan on pairs": ([*RUNS["noise"][1:], "dataset=digits_paired"], 2, "", ["dataset=digits"]),
+    "dcgan on pairs": ([*RUNS["noise"][1:], "dataset=digits_paired"], 2, "model and dataset", ["digits, image_folder"]),
     "cyclegan on pairs": ([*CYCLEGAN, "dataset=digits_paired"], 2, "", ["digits_unpaired"]),
     "cyclegan on single images": ([*CYCLEGAN, "dataset=digits"], 2, "", ["digits_unpaired"]),
     "cgan on pairs": ([*CGAN, "dataset=digits_paired"], 2, "dataset.num_classes", []),
