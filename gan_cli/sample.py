@@ -19,9 +19,9 @@ def app(cfg: DictConfig) -> None:
     import torch
 
     from gan_cli.compute.device import default_threads
-    from gan_cli.rundir.reload import draw_options, load_run
+    from gan_cli.rundir.reload import chosen_direction, draw_options, load_run
     from gan_cli.sampling.noise import Source, chosen_classes, sample
-    from gan_cli.sampling.translate import batch_key, chosen_direction, held_out_images, own_images, translate
+    from gan_cli.sampling.translate import batch_key, held_out_images, own_images, translate
 
     torch.set_num_threads(config.threads or default_threads())
     run = load_run(config.run_dir, step=config.step, ema=config.ema, device=config.device, trust=config.trust)

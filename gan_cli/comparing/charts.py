@@ -60,6 +60,15 @@ class Curve:
     ends: list[tuple[float, float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Named:
+    """A group with its letter, and its style in the charts; None after the first groups."""
+
+    group: Group
+    letter: str
+    style: int | None
+
+
 def drawable(value: object) -> float:
     """Return a value of an untrusted run as a number that can be drawn, else NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MAX_DRAWN:

@@ -11,13 +11,12 @@ import re
 import shlex
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from gan_cli.comparing import charts, samples
-from gan_cli.comparing.charts import STYLES, Curve
+from gan_cli.comparing.charts import STYLES, Curve, Named
 from gan_cli.comparing.gather import plural
 from gan_cli.comparing.groups import lost_states
 from gan_cli.comparing.records import Column, Comparison, Group, Summary
@@ -30,15 +29,6 @@ from gan_cli.system.version import __version__
 MAX_CHARTS = 12  # charts of training scalars
 # Training scalars by importance; others follow in alphabetical order.
 SCALARS = ("d/loss", "g/loss", "d/wasserstein", "d/real", "d/fake", "d/accuracy", "d/grad_norm", "g/grad_norm")
-
-
-@dataclass(frozen=True)
-class Named:
-    """A group with its letter, and its style in the charts; None after the first groups."""
-
-    group: Group
-    letter: str
-    style: int | None
 
 
 def write(comparisons: list[Comparison], path: Path, title: str | None = None) -> None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from gan_cli.comparing.charts import STYLES, at_steps
+from gan_cli.comparing.charts import STYLES, Named, at_steps
 from gan_cli.comparing.records import Group, RunRecord
 from gan_cli.system.files import read_file
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from gan_cli.comparing.page import Named
 
 SHARES = (0.25, 0.5, 1.0)  # columns, as fractions of the images that all groups have seen
 TOLERANCE = 0.25  # relative distance of a picture from the number of images of its column

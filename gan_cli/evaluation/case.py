@@ -22,8 +22,8 @@ from gan_cli.evaluation.references import (
     with_split,
 )
 from gan_cli.evaluation.rule import Comparison
-from gan_cli.protocols import DrawsPoints, HasModes
-from gan_cli.rundir.reload import Run, draw_options
+from gan_cli.protocols import DrawsPoints
+from gan_cli.rundir.reload import Run, chosen_direction, draw_options
 from gan_cli.system.errors import ConfigError
 
 log = logging.getLogger("gan_cli")
@@ -83,14 +83,7 @@ def sampler_of(
     if isinstance(run.task, DrawsPoints):
         todo = "Its distance from the data is logged while it trains: metric/... in metrics.jsonl"
         raise ConfigError("the run makes points, not images", str(run.run_dir), todo)
-    directions = run.task.directions if run.translates else ()
-    if direction is not None and not directions:
-        raise ConfigError("the run does not translate two ways", "direction", "Leave direction out")
-    if mode is not None:
-        if not isinstance(run.task, HasModes):
-            raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
-        run.task.sample_mode = mode
-    direction = direction or next(iter(directions), None)
+    direction = chosen_direction(run, direction, mode)
     options = draw_options(run.generator, truncation=truncation)
     return Sampler(run.task, run.generator, run.device, seed, batch_size, direction, options)
 

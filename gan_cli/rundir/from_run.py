@@ -30,7 +30,7 @@ MAX_THREADS = 1024  # a recorded number of threads above this is ignored
 OF_THE_COMMAND = ("run_dir", "allow_change", "max_hours")  # keys that are never copied
 # Key of the config -> key of the recorded machine.
 MACHINE = {"threads": "threads", "precision": "precision", "compile": "compiled", "device": "device"}
-TODO = "Use the version that made it"
+OLD_VERSION_ADVICE = "Use the version that made it"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Original:
         except KeyError as error:
             lacking = [str(error)]
         if lacking:
-            raise CheckpointError(f"its config has no {', '.join(lacking)}", where, TODO)
+            raise CheckpointError(f"its config has no {', '.join(lacking)}", where, OLD_VERSION_ADVICE)
         return cls(run_dir.resolve(), config, trust, info)
 
     def changed(self, cfg: DictConfig, overrides: list[str]) -> TrainConfig:
@@ -106,7 +106,7 @@ class Original:
             if is_among(error.where.split(" ")[0].split("[")[0], own | set(OF_THE_COMMAND)):
                 raise
             what, where = f"the run's config: {short(error.what, 300)}", f"{self.run_dir}, {short(error.where, 200)}"
-            raise CheckpointError(what, where, TODO) from error
+            raise CheckpointError(what, where, OLD_VERSION_ADVICE) from error
         end, total = plain["schedule"].get("total_steps"), self.config.get("total_steps")
         if isinstance(end, int) and config.total_steps > max(end, total if isinstance(total, int) else 0):
             what = f"the schedule of the run ends at step {end}, with the learning rate that it has there"

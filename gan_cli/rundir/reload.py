@@ -18,7 +18,7 @@ from gan_cli.config.build import build
 from gan_cli.config.groups import BY_KEY
 from gan_cli.config.plain import Node
 from gan_cli.networks import keywords
-from gan_cli.protocols import DrawsPoints, Translates
+from gan_cli.protocols import DrawsPoints, HasModes, Translates
 from gan_cli.randomness import SAMPLE_BLOCK
 from gan_cli.rundir import checkpoint
 from gan_cli.rundir.trust import checked, fitting, is_trusted
@@ -133,6 +133,22 @@ class Run:
         if labels is None:
             labels = self.task.labels(n)
         return torch.cat(list(self.generate(self.task.latents(seed, 0, n), labels, batch_size, seed, **options)))
+
+
+def chosen_direction(run: Run, direction: str | None, mode: str | None) -> str | None:
+    """Set the ``mode`` of a run and return its direction, by default the first; None for a run with one direction only.
+
+    Raises:
+        ConfigError: ``direction`` or ``mode`` is set, and the run has none to choose from.
+    """
+    directions = run.task.directions if run.translates else ()
+    if direction is not None and not directions:
+        raise ConfigError("the run has no directions to choose from", "direction", "Leave direction out; it is for CycleGAN")
+    if mode is not None:
+        if not isinstance(run.task, HasModes):
+            raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
+        run.task.sample_mode = mode
+    return direction or next(iter(directions), None)
 
 
 def draw_options(generator: nn.Module, **wanted: float | None) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from torch import Tensor
 from gan_cli.config.build import build
 from gan_cli.data.image_files import BadFile, ImageFiles, find_images
 from gan_cli.images import enlarge, is_ours, to_uint8, write_png
-from gan_cli.protocols import HasModes
 from gan_cli.rundir.reload import Run
 from gan_cli.rundir.trust import fitting, own_dataset
 from gan_cli.sampling.output import allocate, refuse_taken, remove_numbered, write_npz
@@ -75,22 +74,6 @@ def translate(run: Run, sources: Sources, formats: Sequence[str], output: Path, 
     if "npz" in formats:
         write_npz(output, kept)
     log.info("%d %s translated%s: %s", n, "image" if n == 1 else "images", f" {direction}" if direction else "", output)
-
-
-def chosen_direction(run: Run, direction: str | None, mode: str | None) -> str | None:
-    """The direction, ``a2b`` by default; None for models with one direction only. Sets the ``mode`` of the run.
-
-    Raises:
-        ConfigError: the run has no directions or no modes.
-    """
-    if direction is not None and not run.task.directions:
-        todo = "Leave direction out; a pix2pix model goes the way of its dataset.direction"
-        raise ConfigError("the run translates one way only", "direction", todo)
-    if mode is not None:
-        if not isinstance(run.task, HasModes):
-            raise ConfigError("the run has one mode only", "mode", "Leave mode out; it is for pix2pix models")
-        run.task.sample_mode = mode
-    return direction or next(iter(run.task.directions), None)
 
 
 def batch_key(run: Run, direction: str | None) -> str:
