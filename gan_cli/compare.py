@@ -19,6 +19,7 @@ from gan_cli.comparing.groups import Question, compare, kept_apart
 from gan_cli.comparing.records import Comparison
 from gan_cli.system.errors import ConfigError, GanError, NotFoundError, OutputError, failing_as
 from gan_cli.system.files import write_output
+from gan_cli.system.version import version
 
 NAME = "gan-compare"
 DEFAULT_WIDTH = 120  # characters of a line if the output is not a terminal
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         prog=NAME, description="Compare runs: means over seeds, and whether they support the differences.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
     )  # fmt: skip
+    options.add_argument("--version", action="version", version=version())
     options.add_argument("runs", nargs="+", metavar="RUNS", help="directories of runs or sweeps, or folders with runs below")
     options.add_argument("--sort", default="", metavar="METRIC", help="column to sort by, best first; default: the first one")
     options.add_argument("--at", default="last", metavar="last|best|IMAGES", help="evaluation that counts; default: last")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,7 +16,7 @@ from gan_cli.sweeps import worker_processes
 from gan_cli.sweeps.directory import continue_sweep
 from gan_cli.system import signals, torchrun
 from gan_cli.system.errors import ConfigError, PreemptedError
-from gan_cli.system.text import job_name, override
+from gan_cli.system.text import job_name
 
 if TYPE_CHECKING:
     from gan_cli.rundir.from_run import Original
@@ -39,12 +36,12 @@ def app(cfg: DictConfig) -> float | None:
     note_unused_sweep(hydra, overrides)
     choices = hydra.runtime.choices
     name = "-".join(str(choices[group]).replace("/", "-") for group in ("model", "dataset", "loss"))
-    if original is not None:
+    run_dir = Path(config.run_dir).expanduser() if config.run_dir is not None else None
+    command = Command.of_job(hydra, overrides)
+    if original is not None and original.continues:
+        command, original = command.of_run(original.run_dir), None
+    elif original is not None:
         name = f"from-{original.run_dir.name}"
-    run_dir, command = (
-        Path(config.run_dir).expanduser() if config.run_dir is not None else None,
-        Command.of_job(hydra, overrides),
-    )
     if run_dir is not None or hydra.mode != RunMode.MULTIRUN:
         return session.run(config, run_dir, name, command, original=original)
     run_dir = Path(hydra.sweep.dir) / job_name(str(hydra.job.override_dirname))
@@ -106,27 +103,8 @@ def reporter_of(hydra: Any, run_dir: Path) -> Callable[[int, float], bool] | Non
     return reporter(options, run_dir.parent, run_dir.name)
 
 
-def loosened(arguments: list[str]) -> list[str]:
-    """Prefix overrides with ``++`` if ``from_run=`` is given, since that run may have keys that the default config lacks.
-
-    An existing directory is quoted, because sweeps name those of their jobs ``loss=hinge,seed=0``.
-    """
-    if not any(argument.startswith("from_run=") for argument in arguments):
-        return arguments
-    result = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key == "from_run" and os.path.isdir(os.path.expanduser(value)):
-            argument = override(key, value)
-        elif re.fullmatch(r"(?!hydra\.)\w+(\.\w+)+", key):
-            argument = f"++{argument}"
-        result.append(argument)
-    return result
-
-
 def main() -> NoReturn:
     """Console script."""
-    sys.argv[1:] = loosened(sys.argv[1:])
     entry.run(app, "train", "gan-train", resumable=True)
 
 

@@ -201,7 +201,7 @@ def test_wrong_values_of_the_command_are_its_own(original: Path, copied: Callabl
 
 @pytest.mark.parametrize(
     ("where", "kind", "name"),
-    [("nowhere", NotFoundError, "nowhere"), ("empty", NotFoundError, "empty"), ("a", ConfigError, "from_run and run_dir")],
+    [("nowhere", NotFoundError, "nowhere"), ("empty", NotFoundError, "empty")],
 )
 def test_what_is_no_run(
     where: str, kind: type[GanError], name: str, original: Path, tmp_path: Path, composed: Callable[..., DictConfig]

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from gan_cli.system import torchrun
-from gan_cli.system.text import override, program
+from gan_cli.system.text import program, word
 
 
 @dataclass(frozen=True)
 class Command:
-    """The shell command of a run. ``words``: program and arguments without ``run_dir``."""
+    """The shell command of a run.
+
+    Attributes:
+        words: program and arguments without ``run_dir``. continued: the run that is continued with its own config.
+    """
 
     words: tuple[str, ...]
+    continued: str | None = None
 
     @classmethod
     def of_job(cls, hydra: Any, overrides: list[str]) -> Command:
@@ -37,13 +42,17 @@ class Command:
             start = [program("torchrun"), *several, f"--nproc-per-node={torchrun.local_world()}", "-m", "gan_cli.train"]
         return cls((*start, *flags, *overrides, *searched))
 
+    def of_run(self, run_dir: Path) -> Command:
+        """The command that continues a run with its own config and the arguments of this one, which has ``from_run``."""
+        return Command(tuple(w for w in self.words if not w.startswith("from_run=")), near(str(run_dir)))
+
     def anew(self) -> str:
         """The command that starts the same run in a new directory."""
-        return shlex.join(self.words)
+        return shlex.join([*self.words, *([word("from_run", self.continued)] if self.continued else [])])
 
     def resume(self, run_dir: Path) -> str:
         """The command that resumes the run in its directory."""
-        return shlex.join([*self.words, override("run_dir", run_dir)])
+        return shlex.join([*self.words, self.continued or word("run_dir", run_dir)])
 
 
 def near(path: str) -> str:

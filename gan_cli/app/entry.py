@@ -13,13 +13,16 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gan_cli.app.messages import CONFIG_PACKAGE, compose, translate
+from gan_cli.app.messages import CONFIG_PACKAGE, compose, translate, unknown_flag
+from gan_cli.app.own_configs import ignore_byte_order_marks, refuse_octal
+from gan_cli.app.words import loosened, to_overrides, with_new_keys
 from gan_cli.system import console, signals, torchrun
 from gan_cli.system.errors import (
     ConfigError,
@@ -30,6 +33,7 @@ from gan_cli.system.errors import (
     SweepError,
 )
 from gan_cli.system.text import first_line, job_name
+from gan_cli.system.version import version
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -222,12 +226,26 @@ def compose_and_run(program: Program) -> None:
     parser: argparse.ArgumentParser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(message, "command line", f"See {program.name} --help")
+        raise unknown_flag(message, program.name, program.config_name)
 
     parser.error = refuse  # type: ignore[method-assign]
+    if "--version" in sys.argv[1:]:
+        print(f"{program.name} {version()}")
+        return
     args = parser.parse_intermixed_args()
-    # Hydra refuses flags between overrides: put them last.
-    sys.argv[1:] = [*args.overrides, *(a for a in sys.argv[1:] if a not in args.overrides)]
+    ignore_byte_order_marks()
+    if args.config_dir:
+        refuse_octal(args.config_dir, args.overrides)
+    if args.config_path:
+        raise ConfigError("gan_cli has its own configs", "--config-path", "Add a folder of your own with --config-dir DIR")
+    flags = [a for a in sys.argv[1:] if a not in args.overrides]
+    args.overrides = to_overrides(args.overrides, name=program.name, sweeping=bool(args.multirun))
+    if program.resumable:
+        args.overrides = loosened(args.overrides)
+        if args.multirun:
+            base = partial(compose, program.config_name, config_dir=args.config_dir)
+            args.overrides = with_new_keys(_parsed(args.overrides), base)
+    sys.argv[1:] = [*args.overrides, *flags]  # Hydra refuses flags between overrides
     if args.help:
         print(_help(args.config_name or program.config_name, args))
         return

@@ -8,13 +8,15 @@ import os
 import re
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_cli.config.schema import nearest
+from gan_cli.config import schema
+from gan_cli.config.names import SYNONYMS, nearest
 from gan_cli.system.errors import (
     ConfigError,
     GanError,
@@ -69,8 +71,8 @@ def _of_composition(error: Exception, config_name: str, *, composing: bool) -> C
         return _missing_option(error)
     if isinstance(error, OverrideParseException):
         detail = first_line(str(getattr(error, "message", "") or first))
-        if detail.startswith("Lexer"):
-            detail = "a character needs quotes"
+        if detail.startswith(("Lexer", "mismatched", "no viable", "extraneous", "missing")):
+            detail = "a value is missing, or a character needs quotes"
         return ConfigError(f"cannot read {error.override!r}: {detail}", "command line", "Write key=value, quoted for the shell")
     if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
@@ -90,7 +92,11 @@ def _of_composition(error: Exception, config_name: str, *, composing: bool) -> C
     ambiguous = re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text)
     if ambiguous:
         key, values = ambiguous.groups()
-        return ConfigError(f"{values!r} are several values", key, f"Write {key}=[{values}] for a list")
+        return ConfigError(f"{values!r} are several values", key, f"Add -m to sweep over them, or write '{key}=[{values}]'")
+    added = re.search(r"Multiple values for ([\w/]+)\.|An item is already at '([^']+)'", text)
+    if added:
+        key = added[1] or added[2]
+        return ConfigError("the config has this key already", f"+{key}", f"Leave out the +: {key}=VALUE")
     if "Config group override must be a string" in text:
         todo = "Name an option of the group; --help lists them"
         return ConfigError("a config group cannot be null", "command line", todo)
@@ -114,6 +120,9 @@ def _missing_option(error: MissingConfigException) -> ConfigError:
     if group == "hydra/launcher":
         extra = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}.get(option)
         todo = f"Install it: pip install 'gan_cli[{extra}]'" if extra else todo
+    other = Path(next(iter(folders_of_own()), ""), group, f"{option}.yml")
+    if other.is_file():
+        todo = f"Rename {other} to {option}.yaml"
     if not options:
         todo = "Check the name of the group; --help lists them"
     return ConfigError(f"{group} has no option {option!r}", f"{group}={option}", todo)
@@ -123,26 +132,50 @@ def _unknown_key(key: str, config_name: str) -> ConfigError:
     """The error for an unknown key, with the nearest key of its section, else of the config, else all keys of its section."""
     if key in REMOVED_KEYS:
         return ConfigError("this key was removed", key, REMOVED_KEYS[key])
-    keys = _all_keys(config_name, key)
-    parent = key.rpartition(".")[0]
+    keys, target = _all_keys(config_name, key)
+    parent, _, name = key.rpartition(".")
     beside = [k for k in keys if k.rpartition(".")[0] == parent]
-    near = nearest(key, beside).strip() or nearest(key, keys).strip()
+    if target is not None and name in (schema.parameters(target) or {}):
+        return ConfigError("the YAML leaves this argument at its default", key, f"Write +{key}=VALUE to set it")
+    near = nearest(key, keys).strip()
+    if not near and key in SYNONYMS["dataset.root"].split():
+        near = "For images of your own: dataset=image_folder dataset.root=DIR"
     listed = f"The keys there are: {', '.join(beside)}" if beside else "--help lists the keys"
     return ConfigError(f"unknown key {key!r}", key, near or listed)
 
 
-def _all_keys(config_name: str, unknown: str) -> list[str]:
-    """All keys and groups of the config, composed with the group options of the command line but without ``unknown``."""
+def _all_keys(config_name: str, unknown: str) -> tuple[list[str], str | None]:
+    """All keys and groups of a config, and the ``_target_`` beside the unknown key.
+
+    The config is composed with the group options of the command line but without ``unknown``.
+    """
     from gan_cli.config.plain import flatten
 
     choices = [a for a in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w-]+", a) and not a.startswith(f"{unknown}=")]
-    config_dir = next((b for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")), None)
+    config_dir = next(iter(folders_of_own()), None)
     for overrides in (choices, []):
         try:
-            plain = OmegaConf.to_container(compose(config_name, overrides, config_dir), resolve=False)
-            inside = [k for k in flatten(plain) if k.startswith("hydra.") == unknown.startswith("hydra.")]
+            plain = flatten(OmegaConf.to_container(compose(config_name, overrides, config_dir), resolve=False))
+            inside = [k for k in plain if k.startswith("hydra.") == unknown.startswith("hydra.")]
             keys = [k for k in inside if not k.endswith("_target_")]
-            return list(dict.fromkeys([*(k.split(".")[0] for k in keys), *keys]))
+            target = plain.get(f"{unknown.rpartition('.')[0]}._target_")
+            return list(dict.fromkeys([*(k.split(".")[0] for k in keys), *keys])), target
         except Exception as problem:
             logging.getLogger("gan_cli").debug("the config cannot be composed with %s: %s", overrides, problem)
-    return []
+    return [], None
+
+
+def folders_of_own() -> list[str]:
+    """The folder after ``--config-dir``, if it is given."""
+    return [b for a, b in pairwise(sys.argv) if a in ("--config-dir", "-cd")]
+
+
+def unknown_flag(message: str, name: str, config_name: str) -> ConfigError:
+    """The error for a flag that the parser of Hydra refuses with ``message``."""
+    match = re.search(r"--?([a-zA-Z][\w-]*)=?(\S*)", message)
+    if not match:
+        return ConfigError(message, "command line", f"See {name} --help")
+    key = match[1].replace("-", "_")
+    keys, _ = _all_keys(config_name, key)
+    near = f"Write {key}=VALUE" if key in keys else nearest(key, keys).strip() or f"See {name} --help"
+    return ConfigError(f"there is no flag {match[0]}; settings have no dashes", "command line", near)

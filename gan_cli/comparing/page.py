@@ -23,7 +23,7 @@ from gan_cli.comparing.records import Column, Comparison, Group, Summary
 from gan_cli.comparing.text import mark, measured, plain, run_value, training
 from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import write_output
-from gan_cli.system.text import clock, number, override
+from gan_cli.system.text import clock, number, word
 from gan_cli.system.version import __version__
 
 MAX_CHARTS = 12  # charts of training scalars
@@ -108,9 +108,7 @@ def chapter(comparison: Comparison, ident: str, chapters: int) -> dict[str, Any]
                 "values": [run_value(one.group, run, column.name) for column in comparison.columns],
                 "measured": [f"{e.images:,}" for e in measured(one.group, run)],
                 "command": training(run),
-                "again": shlex.join(
-                    ["gan-train", override("from_run", run.path), override("run_dir", f"again/{run.path.name}")]
-                ),
+                "again": shlex.join(["gan-train", word("from_run", run.path), word("run_dir", f"again/{run.path.name}")]),
             }
             for one in groups
             for run in sorted(one.group.runs, key=lambda run: run.seed)

@@ -16,7 +16,7 @@ from gan_cli.comparing.groups import lost_states
 from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord
 from gan_cli.comparing.scalars import TAIL
 from gan_cli.comparing.statistics import LEVEL
-from gan_cli.system.text import number, override, short
+from gan_cli.system.text import number, short, word
 
 FORMAT = 1  # version of the JSON; increased when a key is removed or changes its meaning
 MARKS = {"": "*", "unsupported": "?", "worse": ""}  # mark of each verdict in a table
@@ -252,5 +252,5 @@ def commands(comparisons: Sequence[Comparison]) -> str:
                     lines.append(f"{folder}{training(run)} run_dir=NEW")
                 elif run.command:
                     lines.append("# not shown: the recorded command does not run gan-train")
-                lines.append(shlex.join(["gan-train", override("from_run", run.path), "run_dir=NEW"]))
+                lines.append(shlex.join(["gan-train", word("from_run", run.path), "run_dir=NEW"]))
     return "\n".join(map(plain, lines))

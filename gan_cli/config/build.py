@@ -22,7 +22,10 @@ def build(node: Node, where: str, **injected: Any) -> Any:
     from hydra.utils import instantiate
 
     try:
-        return instantiate(node, _partial_=True, _convert_="all")(**injected)
+        # Hydra would resolve a text with ${...} in it a second time.
+        scalars = {k: v for k, v in node.items() if k != "_target_" and not isinstance(v, dict | list)}
+        others = {k: v for k, v in node.items() if k not in scalars}
+        return instantiate(others, _partial_=True, _convert_="all")(**scalars, **injected)
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, GanError):

@@ -7,7 +7,6 @@ config is reported without loading torch. Targets outside the package are import
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import inspect
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gan_cli import ranges
+from gan_cli.config.names import nearest
 from gan_cli.system.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
@@ -47,16 +47,6 @@ class Parameter:
 
     type: Any
     required: bool
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """``" Did you mean: width?"``, or an empty text when no word is near."""
-    words = [w for w in words if w != word]
-    match = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    if not match:  # lrr -> optimizer.lr
-        tails = {w.rsplit(".", 1)[-1]: w for w in reversed(words)}
-        match = [tails[tail] for tail in difflib.get_close_matches(word.rsplit(".", 1)[-1], tails, n=1, cutoff=0.6)]
-    return f" Did you mean: {match[0]}?" if match else ""
 
 
 @cache

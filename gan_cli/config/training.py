@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_cli.config import groups, schema
 from gan_cli.config.metrics import VALUES, Metric
+from gan_cli.config.names import nearest
 from gan_cli.config.plain import Node, flatten, to_plain
 from gan_cli.ranges import Count, Fraction, NonNegative, Positive, PositiveInt, Seed
 from gan_cli.system.errors import ConfigError
@@ -190,7 +191,7 @@ def _combinations(top: dict[str, Any]) -> None:
     keys = [".".join(key.split(".")[:k]) for key in flatten(top) for k in range(1, key.count(".") + 2)]
     for name in top["allow_change"]:
         if name != "data" and name not in keys:
-            near = schema.nearest(name, keys).strip() or "Name keys or groups, such as [optimizer.lr], or data"
+            near = nearest(name, keys).strip() or "Name keys or groups, such as [optimizer.lr], or data"
             raise ConfigError(f"there is no key {name!r} that could change", "allow_change", near)
     if top["eval_every"] is not None and top["eval_every"] > top["total_steps"]:
         what = f"there would be no evaluation in {top['total_steps']} steps"

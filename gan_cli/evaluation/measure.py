@@ -28,7 +28,7 @@ from gan_cli.metrics.neighbours import memorisation, nearest_neighbours, prdc
 from gan_cli.metrics.similarity import psnr, ssim
 from gan_cli.randomness import derive
 from gan_cli.system.errors import ConfigError, DataError
-from gan_cli.system.version import __version__
+from gan_cli.system.version import __version__, commit
 
 log = logging.getLogger("gan_cli")
 KID_SUBSETS, KID_SUBSET_SIZE, SPLITS = 100, 1000, 10
@@ -326,12 +326,13 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str | None]:
     """Versions of the libraries that computed a result."""
     from importlib.metadata import version
 
     return {
         "gan_cli": __version__,
+        "commit": commit(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "torch_fidelity": version("torch-fidelity"),

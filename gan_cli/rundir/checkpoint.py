@@ -26,6 +26,7 @@ from torch import Tensor
 from gan_cli.rundir.best import as_best, read_best
 from gan_cli.system.errors import CheckpointError, DiskError, GanError, NewerError, NotFoundError
 from gan_cli.system.files import MAX_TEXT_BYTES, TEMPORARY_PREFIX, opened, read_file, write_file
+from gan_cli.system.text import word
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -295,7 +296,11 @@ def find(run_dir: Path, step: str, wanted: Wanted | None = None) -> Checkpoint:
         raise NotFoundError("there is no such run directory", str(run_dir), "Give the directory that gan-train printed")
     present = steps(run_dir)
     if not present:
-        raise NotFoundError("the run has no checkpoint", str(run_dir), "Train it up to a multiple of save_every")
+        todo = "Train it up to a multiple of save_every"
+        if run_dir.parent.name == "checkpoints":
+            number = run_dir.name.removeprefix("step-").lstrip("0")
+            todo = f"A checkpoint is chosen by its step: {word('run_dir', run_dir.parent.parent)} step={number}"
+        raise NotFoundError("the run has no checkpoint", str(run_dir), todo)
     if step == "last":
         newest = load_newest(run_dir, wanted)
         assert newest is not None

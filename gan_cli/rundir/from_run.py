@@ -35,17 +35,19 @@ OLD_VERSION_ADVICE = "Use the version that made it"
 
 @dataclass(frozen=True)
 class Original:
-    """The run to copy.
+    """The run to copy, or to continue with its own config.
 
     Attributes:
         run_dir: its directory. config: of the run, not yet checked. trust: it may name classes of the user's own.
         info: plain data of its newest checkpoint; empty if there is none.
+        continues: whether the run itself is trained on, so that any key may be set; ``allow_change`` decides then.
     """
 
     run_dir: Path
     config: dict[str, Any]
     trust: bool
     info: dict[str, Any]
+    continues: bool = False
 
     @classmethod
     def read(cls, cfg: DictConfig) -> Original:
@@ -57,9 +59,6 @@ class Original:
         """
         where, trust = schema.convert(cfg.from_run, str, "from_run"), schema.convert(cfg.trust, bool, "trust")
         run_dir = Path(where).expanduser()
-        if cfg.run_dir is not None and Path(str(cfg.run_dir)).expanduser().resolve() == run_dir.resolve():
-            todo = "Choose another run_dir=, or leave out from_run and repeat its own command to continue it"
-            raise ConfigError("a run cannot be copied into its own directory", "from_run and run_dir", todo)
         if not run_dir.is_dir():
             raise NotFoundError("there is no such run directory", where, "Give the directory gan-train printed")
         if not trust:
@@ -75,7 +74,8 @@ class Original:
             lacking = [str(error)]
         if lacking:
             raise CheckpointError(f"its config has no {', '.join(lacking)}", where, OLD_VERSION_ADVICE)
-        return cls(run_dir.resolve(), config, trust, info)
+        is_same = cfg.run_dir is not None and Path(str(cfg.run_dir)).expanduser().resolve() == run_dir.resolve()
+        return cls(run_dir.resolve(), config, trust, info, is_same)
 
     def changed(self, cfg: DictConfig, overrides: list[str]) -> TrainConfig:
         """Its config, with the keys that may be set together with ``from_run``, and the settings of its machine.
@@ -92,7 +92,7 @@ class Original:
             key = override.get_key_element().lstrip("+~")
             if key in BEGINNING or key in ("run_dir", "sweep", "launcher"):
                 continue
-            if key != "seed" and (override.is_delete() or not is_among(key, MAY_CHANGE)):
+            if override.is_delete() or not (self.continues or key == "seed" or is_among(key, MAY_CHANGE)):
                 command = status.command(self.run_dir)
                 todo = f"Edit and repeat {command} instead" if command else "Repeat the command that made it with another value"
                 what = f"{key} is part of the run; with from_run only seed and keys without effect on the result can be set"
@@ -122,6 +122,8 @@ class Original:
         for key, value in missing.items():
             _put(plain, key, value)
             log.info("note: the run is of an older version, without %s; it is %s here", key, value)
+        if self.continues:
+            return plain | {key: defaults[key] for key in OF_THE_COMMAND}
         machine = self._recorded("machine")
         plain |= {key: machine[name] for key, name in MACHINE.items() if name in machine}
         plain["device"] = str(plain["device"]).partition(":")[0]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gan_cli.config import schema
+from gan_cli.config.names import nearest
 from gan_cli.images import enlarge, make_grid, to_uint8, write_gif, write_png
 from gan_cli.metrics.features import ProgressLine
 from gan_cli.protocols import DrawsPoints
@@ -142,7 +142,7 @@ def chosen_classes(label: Any, num_classes: int | None, names: Sequence[str]) ->
         number = exact.get(str(item), loose.get(str(item).lower(), item))  # names first: they may be numbers too
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < num_classes:
             words = [name for name in names if not name.isdigit()]
-            near = schema.nearest(str(item), words)
+            near = nearest(str(item), words)
             todo = f"Choose from 0 to {num_classes - 1}" + (f", or by name: {', '.join(words[:20])}" if words else "")
             raise ConfigError(f"{item!r} is not a class of this run", "label", f"{todo}.{near}" if near else todo)
         chosen.append(number)

@@ -27,6 +27,8 @@ def sweep(jobs: Jobs, params: Mapping[str, str], arguments: Sequence[str]) -> li
     """
     overrides = jobs.parse(params, arguments)
     combinations = combine(overrides)
+    if not combinations:
+        raise ConfigError("the sweep has no jobs", " ".join(arguments), "Check its globs and ranges")
     with jobs.opened(overrides):
         outcomes = jobs.run(combinations)
     done = sum(one.state == "complete" for one in outcomes)

@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 MAX_JOB_NAME_BYTES = 200  # file systems allow 255
+# Last parts of keys that take a path. A command line gives it literally.
+PATH_KEYS = frozenset(
+    {"run_dir", "from_run", "init_from", "input", "output", "fake", "real", "root", "path", "weights", "linear", "cache"}
+)
 
 
 def program(name: str) -> str:
@@ -22,13 +26,26 @@ def program(name: str) -> str:
     return os.path.relpath(in_environment) if in_environment.is_relative_to(Path.cwd()) else str(in_environment)
 
 
+def word(key: str, path: object) -> str:
+    """``key=path`` as a user types it, before the quotes of a shell; for the keys of :data:`PATH_KEYS`."""
+    text = str(path)
+    is_plain = text not in ("", "null", "auto", "???") and text[0] not in "\"'" and "${" not in text
+    return f"{key}={text}" if is_plain or os.path.exists(text) else f"{key}={quoted(text)}"
+
+
 def override(key: str, value: object) -> str:
-    """``key=value`` with the quotes that Hydra needs. Not yet quoted for a shell."""
-    text = str(value)
-    if re.fullmatch(r"[\w./:+-]+", text):
-        return f"{key}={text}"
-    escaped = text.replace('"', '\\"')
-    return f'{key}="{escaped}"'
+    """``key=value`` with the quotes that Hydra needs."""
+    return f"{key}={quoted(str(value))}"
+
+
+def quoted(text: str) -> str:
+    """A text with the quotes that Hydra needs, so that it is a text and not resolved."""
+    if re.fullmatch(r"[A-Za-z./][A-Za-z0-9_./-]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text)
+    trailing = len(text) - len(text.rstrip("\\"))
+    return f'"{text}{trailing * chr(92)}"'
 
 
 def first_line(text: str) -> str:

@@ -126,6 +126,8 @@ def refuse_drift(saved: Checkpoint, now: Node, allow_change: list[str], run_dir:
         shown = "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
         names = ",".join(dict.fromkeys(shared[key] if len(refused) <= 3 else key.split(".")[0] for key in refused))
         todo = f"Repeat the command it was started with, choose another run_dir=, or go on all the same: allow_change=[{names}]"
+        if any(key.startswith(("model.generator.", "model.discriminator.")) for key in refused):
+            todo = "Repeat the command it was started with, or choose another run_dir="  # the weights may not fit
         if refused == ["schedule.total_steps"]:
             kept = saved.info["config"]["schedule"].get("total_steps", saved.info["config"]["total_steps"])
             todo = f"Its schedule depends on total_steps: set schedule.total_steps={kept} too, or choose another run_dir="

@@ -20,7 +20,8 @@ from gan_cli.rundir.checkpoint import Checkpoint
 from gan_cli.system.errors import (
     PreemptedError,
 )
-from gan_cli.system.text import clock, override, program, short
+from gan_cli.system.text import clock, program, short, word
+from gan_cli.system.version import version
 from gan_cli.training.game import Game
 
 log = logging.getLogger("gan_cli")
@@ -36,6 +37,7 @@ def film(run_dir: Path) -> None:
 def announce(game: Game, saved: Checkpoint | None, *, model: Node, dataset: Node, deviations: list[str]) -> None:
     """Log networks, data, device and deviations. ``model``, ``dataset``, ``deviations``: nodes of the config."""
     machine = game.machine
+    log.info("gan_cli %s", version())
     for network in ("generator", "discriminator"):
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
         log.info("%s: %s, %s parameters", network, model[network]["_target_"], f"{count:,}")
@@ -93,7 +95,7 @@ def farewell(run_dir: Path, step: int, dataset: Any, seconds: float, *, is_trust
     translates = isinstance(dataset, TranslationDataset)
     trust = [] if is_trusted(translates) else ["trust=true"]
     number = "num_samples=16" if translates else "num_samples=64"
-    sample = shlex.join([program("gan-sample"), override("run_dir", run_dir), number, *trust])
+    sample = shlex.join([program("gan-sample"), word("run_dir", run_dir), number, *trust])
     log.info("done in %s", clock(seconds))
     log.info("pictures:    %s", run_dir / "samples" / f"{last}.png")
     log.info(
@@ -106,7 +108,7 @@ def farewell(run_dir: Path, step: int, dataset: Any, seconds: float, *, is_trust
     log.info("next:        %s", sample)
     if len(getattr(dataset, "shape", (3, 0, 0))) == 3:
         trust = [] if is_trusted(True) else ["trust=true"]
-        log.info("             %s", shlex.join([program("gan-eval"), override("run_dir", run_dir), *trust]))
+        log.info("             %s", shlex.join([program("gan-eval"), word("run_dir", run_dir), *trust]))
 
 
 @contextmanager

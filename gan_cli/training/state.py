@@ -16,7 +16,7 @@ from gan_cli.objective import PlayerName
 from gan_cli.rundir.checkpoint import Checkpoint, TensorGroups
 from gan_cli.rundir.reload import load_state
 from gan_cli.system.errors import CheckpointError
-from gan_cli.system.version import __version__
+from gan_cli.system.version import __version__, commit
 from gan_cli.training.ema import EMA
 from gan_cli.training.game import Game
 from gan_cli.training.loop import Player
@@ -70,7 +70,7 @@ def snapshot(game: Game) -> tuple[TensorGroups, dict[str, Any]]:
         "data": game.dataset.fingerprint,
         "class_names": list(game.dataset.class_names),
         "changes": game.changes,
-        "versions": {"gan_cli": __version__, "python": platform.python_version()},
+        "versions": {"gan_cli": __version__, "commit": commit(), "python": platform.python_version()},
     }
     return groups, info
 
