@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from gan_cli.app import entry
 from gan_cli.app.commands import Command
+from gan_cli.config import schema
 from gan_cli.config.training import TrainConfig, check
+from gan_cli.ranges import Positive
 from gan_cli.sweeps import worker_processes
 from gan_cli.sweeps.directory import continue_sweep
 from gan_cli.system import signals, torchrun
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from gan_cli.rundir.from_run import Original
 
 log = logging.getLogger("gan_cli")
+MAX_STEPS = 2**53  # larger than any total_steps
 
 
 def app(cfg: DictConfig) -> float | None:
@@ -42,13 +48,16 @@ def app(cfg: DictConfig) -> float | None:
         command, original = command.of_run(original.run_dir), None
     elif original is not None:
         name = f"from-{original.run_dir.name}"
+    in_epochs = partial(of_epochs, cfg, config, float(cfg.epochs)) if cfg.epochs is not None else None
     if run_dir is not None or hydra.mode != RunMode.MULTIRUN:
-        return session.run(config, run_dir, name, command, original=original)
+        return session.run(config, run_dir, name, command, original=original, in_epochs=in_epochs)
     run_dir = Path(hydra.sweep.dir) / job_name(str(hydra.job.override_dirname))
     worker_processes.obey(run_dir.parent)
     try:
         with worker_processes.own_gpu(run_dir.parent, config.device, hydra.job.num):
-            value = session.run(config, run_dir, name, command, report=reporter_of(hydra, run_dir), original=original)
+            value = session.run(
+                config, run_dir, name, command, report=reporter_of(hydra, run_dir), original=original, in_epochs=in_epochs
+            )
         if signals.received:  # received in the last step
             raise signals.Interrupted(signals.received[0])
         return value
@@ -66,6 +75,10 @@ def checked(cfg: DictConfig, hydra: Any) -> tuple[TrainConfig, Original | None, 
     """
     overrides = [o for o in entry.task_overrides(hydra) if not o.startswith("run_dir=")]
     original = None
+    if schema.convert(cfg.epochs, Positive | None, "epochs") is not None:
+        if any(o.startswith("total_steps=") for o in overrides):
+            raise ConfigError("epochs and total_steps both set the length", "epochs and total_steps", "Leave one out")
+        cfg.total_steps = MAX_STEPS  # until the size of the training set is known
     if cfg.from_run is None:
         config = check(cfg)
     else:
@@ -81,6 +94,17 @@ def checked(cfg: DictConfig, hydra: Any) -> tuple[TrainConfig, Original | None, 
     if config.run_dir == "":
         raise ConfigError("a directory is needed", "run_dir", "Set run_dir=DIR, or leave it out for a new one")
     return config, original, overrides
+
+
+def of_epochs(cfg: DictConfig, config: TrainConfig, epochs: float, images: int) -> TrainConfig:
+    """The config of a run of some passes over a training set of ``images`` images.
+
+    ``config``: that of ``cfg``, or of the run that ``cfg`` copies or continues.
+    """
+    per_step = config.batch_size * int(config.loss.get("n_critic", 1))
+    cfg.total_steps = max(1, math.ceil(epochs * images / per_step))
+    log.info("epochs=%g: %s steps of %d images", epochs, f"{cfg.total_steps:,}", per_step)
+    return check(cfg) if cfg.from_run is None else replace(config, total_steps=cfg.total_steps)
 
 
 def note_unused_sweep(hydra: Any, overrides: list[str]) -> None:

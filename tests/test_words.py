@@ -24,8 +24,8 @@ from gan_cli.system.version import commit
 
 TINY = ["model.generator.width=8", "model.discriminator.width=8", "total_steps=2", "batch_size=4", "threads=1"]
 NAMES = [
-    "a b", "데이터", "a'b", 'a"b', "a,b=c", "loss=hinge,seed=0", "2024_01_02", "1e5", "true", "[x]", "a\\b", "b\\", "(x)", "a:b",
-    "#a", "~x", "a${b}", "\\${c}", "'q'", "null", "auto", "x\\\\", '"', "choice(a,b)",
+    "a b", "데이터", "a'b", 'a"b', "a,b=c", "loss=hinge,seed=0", "2024_01_02", "1e5", "true", "[x]", "a\\b", "b\\", "(x)",
+    "a:b", "#a", "~x", "a${b}", "\\${c}", "'q'", "null", "auto", "x\\\\", '"', "choice(a,b)",
 ]  # fmt: skip
 
 
@@ -97,10 +97,10 @@ def test_keys_of_hydra_that_would_do_nothing_are_refused(key: str, gan: Callable
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("lr", "optimizer.lr"), ("lr_d", "optimizer.discriminator.lr"), ("z_dim", "model.task.latent_dim"), ("bs", "batch_size"),
-        ("gpu", "device"), ("resume", "run_dir"), ("epoch", "epochs"), ("Batch-Size", "batch_size"), ("num_workers", "workers"),
-        ("optimizer.learning_rate", ""), ("sweep.dir", ""), ("qqq", ""), ("lrr", "optimizer.lr"), ("optimizer.beta", "optimizer.betas"),
-        ("model.generator.widht", "model.generator.width"),
+        ("lr", "optimizer.lr"), ("lr_d", "optimizer.discriminator.lr"), ("z_dim", "model.task.latent_dim"),
+        ("bs", "batch_size"), ("gpu", "device"), ("resume", "run_dir"), ("epoch", "epochs"), ("Batch-Size", "batch_size"),
+        ("num_workers", "workers"), ("optimizer.learning_rate", ""), ("sweep.dir", ""), ("qqq", ""),
+        ("lrr", "optimizer.lr"), ("optimizer.beta", "optimizer.betas"), ("model.generator.widht", "model.generator.width"),
     ],
 )  # fmt: skip
 def test_suggested_keys(typed: str, meant: str) -> None:

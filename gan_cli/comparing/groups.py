@@ -205,7 +205,7 @@ class _Table:
 
     def _existing(self, names: Sequence[str]) -> list[Column]:
         """Return columns for the training scalars that exist."""
-        keys = {key for run in self.runs for row in run.rows for key in row} - {"step", "images"}
+        keys = {key for run in self.runs for row in run.rows for key in row} - {"step", "images", "epoch"}
         columns = [Column(name, better(name)) for name in names if name in keys]
         losses = {json.dumps({k: v for k, v in run.config.items() if k.startswith("loss.")}, default=str) for run in self.runs}
         if len(losses) > 1 and any("loss" in column.name or "wasserstein" in column.name for column in columns):

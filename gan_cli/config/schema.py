@@ -318,6 +318,8 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         todo = f"Choose {describe(kind)}" + (f". {near}" if near else "")
         raise ConfigError(f"{shown(value)} is not an option", path, todo)
     if origin in (list, tuple, Sequence):
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            value = [value]  # metrics=fid
         if not isinstance(value, list | tuple):
             raise TypeError
         if origin is tuple and args[-1] is not ...:

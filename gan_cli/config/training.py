@@ -25,6 +25,7 @@ MAY_CHANGE = frozenset(
         "workers",
         "total_steps",
         "log_every",
+        "print_rows",
         "sample_every",
         "save_every",
         "keep_checkpoints",
@@ -41,8 +42,8 @@ MAY_CHANGE = frozenset(
         *groups.MAY_CHANGE,
     ]
 )
-# Keys of gan-train that name another run, and are not part of the run's own config.
-BEGINNING = ("from_run", "trust")
+# Keys of gan-train that are not part of the run's own config: they name another run, or stand for total_steps.
+BEGINNING = ("from_run", "trust", "epochs")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class TrainConfig:
     workers: Count | None
     sync_batch_norm: bool
     log_every: PositiveInt
+    print_rows: bool
     sample_every: PositiveInt
     save_every: PositiveInt
     keep_checkpoints: PositiveInt

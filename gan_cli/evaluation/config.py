@@ -74,8 +74,6 @@ def check(plain: dict[str, Any], protocol: str | None = None, overridden: Sequen
     """
     plain.pop("total_steps", None)  # dataset=digits sets it for gan-train
     plain.setdefault("dataset", None)  # Hydra omits a group without a chosen option
-    if isinstance(plain.get("metrics"), str):  # metrics=fid
-        plain["metrics"] = [plain["metrics"]]
     plain["protocol"] = protocol or "default"
     fields = schema.check_fields(plain, EvalConfig)
     for key in overridden if protocol is not None else ():

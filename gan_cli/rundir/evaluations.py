@@ -8,12 +8,15 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gan_cli.config.metrics import direction
 from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import read_file, write_file
 from gan_cli.system.text import number, short
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 # Protocol keys of the samples, the reference and the machine. Results that differ only in these can be compared.
 SUBJECT_KEYS = frozenset({"step", "images", "checkpoint_hash", "samples_hash", "samples_path", "reference_path"})
@@ -49,6 +52,14 @@ def write(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, text + "\n")
     return values
+
+
+def to_tensorboard(run_dir: Path, writer: SummaryWriter, step: int) -> None:
+    """Write the results of a step, each protocol under a tag of its own, so that no curve mixes two."""
+    for path in sorted((run_dir / "evaluations").glob(f"step-{step:08d}-*.json")):
+        result = read(path)
+        for key, value in result["metrics"].items() if result is not None else ():
+            writer.add_scalar(f"eval_{path.stem.rpartition('-')[2]}/{key}", value, step)  # type: ignore[no-untyped-call]
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -88,7 +88,9 @@ def _class_name(target: str) -> str:
 def columns(logged: Iterable[str], evaluated: Iterable[str] = ()) -> list[str]:
     """The metrics to show: those evaluated and the two losses, or else all logged ones except times and skipped updates."""
     losses = ["d/loss", "g/loss"]
-    own = [key for key in logged if key not in ("step", "images", *losses) and not re.match("time/|[dg]/skipped$", key)]
+    own = [
+        key for key in logged if key not in ("step", "images", "epoch", *losses) and not re.match("time/|[dg]/skipped$", key)
+    ]
     return [*(f"metric/{name}" for name in evaluated), *losses] if evaluated else [*losses, *own]
 
 

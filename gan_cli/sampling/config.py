@@ -62,8 +62,6 @@ def check(plain: dict[str, Any]) -> SampleConfig:
     Raises:
         ConfigError: naming the key, the value and what is allowed.
     """
-    if isinstance(plain.get("formats"), str):  # formats=npz
-        plain["formats"] = [plain["formats"]]
     config = SampleConfig(**schema.check_fields(plain, SampleConfig))
     if config.formats == []:
         raise ConfigError("there is nothing to write", "formats", f"Set formats to any of: {', '.join(FORMATS)}")

@@ -9,6 +9,7 @@ import sys
 from gan_cli.system import signals
 
 NOTICE = 25  # log level of lines that are shown even if several jobs share the console; train.log has the rest
+ONLY_FILE = "only_file"  # attribute of log records that train.log has and the console does not show
 CLEAR_BELOW = "\r\x1b[J"  # terminal code that clears everything from the current line on
 
 
@@ -18,7 +19,8 @@ class _Console(logging.Handler):
     job = ""  # name of this job if the jobs of a sweep share the console
 
     def emit(self, record: logging.LogRecord) -> None:
-        write(self.format(record))
+        if not getattr(record, ONLY_FILE, False):
+            write(self.format(record))
 
 
 _handler = _Console()

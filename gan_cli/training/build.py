@@ -14,6 +14,7 @@ from gan_cli.compute.layers import has_convolutions
 from gan_cli.config.build import build
 from gan_cli.config.training import TrainConfig, optimizer_node
 from gan_cli.data.batches import Batches
+from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.objective import PlayerName
 from gan_cli.randomness import seed_everything
 from gan_cli.rundir.checkpoint import Checkpoint
@@ -28,16 +29,26 @@ SIDES: tuple[PlayerName, ...] = ("generator", "discriminator")
 MAX_AUTO_WORKERS = 8  # worker processes at most when workers is null
 
 
-def build_game(config: TrainConfig, saved: Checkpoint | None) -> Game:
-    """Networks, optimizers, data and their state: that of ``saved``, or a new one that depends on the seed only."""
+def load_dataset(config: TrainConfig) -> ImageDataset | TranslationDataset:
+    """The training set; rank 0 goes first, since it may download."""
+    with processes.first_goes_first():
+        dataset: ImageDataset | TranslationDataset = build(config.dataset, "dataset")
+    return dataset
+
+
+def build_game(config: TrainConfig, saved: Checkpoint | None, dataset: ImageDataset | TranslationDataset | None = None) -> Game:
+    """Networks, optimizers, data and their state: that of ``saved``, or a new one that depends on the seed only.
+
+    ``dataset``: the training set, if it is loaded already.
+    """
     device, threads = choose_device(config.device), choose_threads(config.threads, saved)
     torch.set_num_threads(threads)
     task, networks = build_task(config, device)
     precision, precision_reason = processes.from_first(choose_precision(config.precision, device, task, saved))
     ema = build_average(task.generator, config.ema)
     players = build_players(config, task, networks, torch.bfloat16 if precision == "bf16" else torch.float32)
-    with processes.first_goes_first():  # it may download
-        dataset = build(config.dataset, "dataset")
+    if dataset is None:
+        dataset = load_dataset(config)
     refuse_wrong_data(task, dataset)
     refuse_wrong_shapes(task, dataset, device)
     progress, changes = Progress(), []

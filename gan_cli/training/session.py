@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from gan_cli.compute.device import choose_device
 from gan_cli.config.metrics import VALUES
 from gan_cli.config.plain import to_yaml
 from gan_cli.config.training import TrainConfig
+from gan_cli.losses import Logistic
 from gan_cli.randomness import seed_everything
 from gan_cli.rundir import checkpoint, hparams, status
 from gan_cli.rundir.best import final_metric, refuse_unknown_metric
@@ -40,7 +41,7 @@ from gan_cli.system.files import refuse_links, write_file
 from gan_cli.system.locks import locked
 from gan_cli.system.signals import stop_on_signal
 from gan_cli.system.text import number
-from gan_cli.training.build import build_game
+from gan_cli.training.build import build_game, load_dataset
 from gan_cli.training.checks import refuse_drift
 from gan_cli.training.game import Game
 from gan_cli.training.guard import Guard
@@ -70,6 +71,7 @@ def run(
     *,
     report: Report | None = None,
     original: Original | None = None,
+    in_epochs: Callable[[int], TrainConfig] | None = None,
 ) -> float | None:
     """Train or resume one run; return the value of ``optimized_metric``.
 
@@ -80,13 +82,18 @@ def run(
         command: shell command of the run.
         report: called with each new value of ``optimized_metric``; True prunes the run.
         original: the run of ``from_run``, which this one repeats.
+        in_epochs: gives the config by the size of the training set, if the length of the run is set in epochs.
 
     Raises:
         GanError: any foreseeable failure. PreemptedError, PrunedError: stopped early with its state saved.
     """
     with processes.joined(lambda: choose_device(config.device)), ExitStack() as stack:
+        dataset = None
+        if in_epochs is not None:
+            dataset = load_dataset(config)
+            config = in_epochs(len(dataset))
         if processes.rank() > 0:
-            follow(config)
+            follow(config, dataset)
             return None
         source = original or NoOriginal()
         saved, changes = None, list[str]()
@@ -104,7 +111,7 @@ def run(
                     return result(run_dir, config)
                 checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
         processes.from_first((run_dir and run_dir.absolute(), saved and saved.step))
-        game = build_game(config, saved)
+        game = build_game(config, saved, dataset)
         game.changes += changes
         source.refuse_other_data(game.dataset.fingerprint, config.allow_change)
         evaluation = evaluation_of(config, game)
@@ -121,8 +128,8 @@ def run(
         ).run()  # fmt: skip
 
 
-def follow(config: TrainConfig) -> None:
-    """Take part in the updates as a rank above 0.
+def follow(config: TrainConfig, dataset: Any = None) -> None:
+    """Take part in the updates as a rank above 0. ``dataset``: the training set, if it is loaded already.
 
     Raises:
         PreemptedError: stopped early; rank 0 saves the state.
@@ -136,7 +143,7 @@ def follow(config: TrainConfig) -> None:
     except (CheckpointError, NotFoundError) as error:
         raise CheckpointError(error.what, error.where, "Every process must be able to read the run directory") from error
     with failures_in(run_dir), stop_on_signal() as stop:
-        game = build_game(config, saved)
+        game = build_game(config, saved, dataset)
         try:
             train(game, total_steps=config.total_steps, seed=config.seed, after_step=lambda logs: not processes.agree(stop))
         finally:
@@ -239,7 +246,8 @@ class Session:
             self.best = self.evaluation.best  # None if another metric decides now
         options = Options(
             config.total_steps, config.log_every, text, hparams.values(config.as_dict(), self.command.resume(run_dir)),
-            evaluated=self.evaluation.values if self.evaluation is not None else (),
+            evaluated=self.evaluation.values if self.evaluation is not None else (), epoch_images=len(game.dataset),
+            print_rows=config.print_rows, has_probabilities=isinstance(game.task.objective.adversarial, Logistic),
         )  # fmt: skip
         self.writer = Writer.open(
             run_dir, game.progress, options, guard=self.guard, waited=lambda: game.batches.waited,

@@ -18,18 +18,22 @@ from torch.utils.tensorboard import FileWriter, SummaryWriter
 from tqdm import tqdm
 
 from gan_cli.images import enlarge, write_png
-from gan_cli.rundir import hparams
+from gan_cli.rundir import evaluations, hparams
 from gan_cli.rundir.metrics_log import read_rows
 from gan_cli.system import console
 from gan_cli.system.errors import CheckpointError
 from gan_cli.system.files import write_file
 from gan_cli.system.text import clock
+from gan_cli.training import charts
 from gan_cli.training.guard import Guard
 from gan_cli.training.loop import Progress
 from gan_cli.training.sums import BLOCK, Sums
 
 log = logging.getLogger("gan_cli")
 LINE_PERIOD_S = 10.0  # seconds between console lines when there is no terminal
+BAR = "{percentage:3.0f}% {n_fmt}/{total_fmt} {postfix} {elapsed}<{remaining}"
+WARM_UP_STEPS = 4  # steps of a session that the estimate of its duration leaves out
+ESTIMATE_STEPS = 20  # steps of a session after which its duration is estimated
 # Event file of the hyper-parameters. It is the first one by name, since TensorBoard does not return to an earlier file.
 SESSION = "events.out.tfevents.0.session"
 ENDED = ".ended"  # suffix of the event file that records how the run ended
@@ -42,6 +46,8 @@ class Options:
     Attributes:
         total_steps: last step. log_every: steps between rows. config_text: YAML for TensorBoard.
         hparams: hyper-parameters for TensorBoard's HParams tab. evaluated: names of the metrics that are evaluated.
+        epoch_images: images of an epoch, the length of the training set. print_rows: print every row on the console.
+        has_probabilities: whether ``d/real`` and ``d/fake`` are probabilities, D(x) and D(G(z)); else they are scores.
     """
 
     total_steps: int
@@ -49,6 +55,9 @@ class Options:
     config_text: str = ""
     hparams: Mapping[str, str | float] = field(default_factory=dict)
     evaluated: Sequence[str] = ()
+    epoch_images: int = 1
+    print_rows: bool = False
+    has_probabilities: bool = True
 
 
 class Writer:
@@ -88,7 +97,9 @@ class Writer:
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5,
+            bar_format=BAR,
         )
+        self.warm_time = 0.0  # time of step WARM_UP_STEPS of this session
         self.started = self.row_time = time.monotonic()
         self.row_images, self.row_waited = progress.images, waited()
         self.first_step, self.line_time = progress.step, -math.inf
@@ -130,8 +141,11 @@ class Writer:
         writer._to_hparams()
         if before is None:
             writer.tensorboard.add_text("config", "```yaml\n" + options.config_text + "\n```")
-        elif rows and rows[-1]["step"] == progress.step:  # purged with the later ones
-            writer._to_tensorboard(rows[-1])
+        else:  # TensorBoard drops this step too
+            if rows and rows[-1]["step"] == progress.step:
+                writer._to_tensorboard(rows[-1])
+            evaluations.to_tensorboard(run_dir, writer.tensorboard, progress.step)
+        charts.describe(writer.tensorboard, has_probabilities=options.has_probabilities)
         return writer
 
     @torch.no_grad()
@@ -142,6 +156,22 @@ class Writer:
             self.sums[keys] = Sums(torch.zeros(2, len(keys), device=values.device))
         self.sums[keys].add(values)
         self.bar.update(1)
+        done = self.progress.step - self.first_step
+        if done == WARM_UP_STEPS:
+            self.warm_time = time.monotonic()
+        elif done == ESTIMATE_STEPS:
+            self._estimate((time.monotonic() - self.warm_time) / (ESTIMATE_STEPS - WARM_UP_STEPS))
+
+    def _estimate(self, seconds_per_step: float) -> None:
+        """Log how long the session will take, without pictures and evaluations."""
+        left = self.options.total_steps - self.progress.step
+        if left > 0:
+            log.info(
+                "time left: about %s for %s steps, at %.3g s per step",
+                clock(left * seconds_per_step),
+                f"{left:,}",
+                seconds_per_step,
+            )
 
     def measure(self, scalars: Mapping[str, float]) -> None:
         """Put scalars into the next row without averaging."""
@@ -193,6 +223,7 @@ class Writer:
         row = {
             "step": progress.step,
             "images": progress.images,
+            "epoch": round(progress.images / self.options.epoch_images, 4),
             **means,
             "time/elapsed": round(self.seconds + now - self.started, 3),
             "time/images_per_second": round((progress.images - self.row_images) / seconds, 2),
@@ -224,16 +255,18 @@ class Writer:
                 self.tensorboard.add_scalar(key, value, row["step"])
 
     def _show(self, row: dict[str, Any], now: float) -> None:
-        names = {"d/loss": "d", "g/loss": "g", "d/real": "D(x)", "d/fake": "D(G(z))", "d/wasserstein": "W"}
-        shown = {label: f"{row[key]:.3f}" for key, label in names.items() if key in row}
-        shown["img/s"] = f"{row['time/images_per_second']:.0f}"
+        """Show a row in the bar or as a line. train.log has a line of every row."""
+        options, labels = self.options, charts.labels(self.options.has_probabilities)
+        shown = [f"{label} {row[key]:.3f}" for key, label in labels.items() if key in row]
+        shown.append(f"{row['time/images_per_second']:.0f} images/s")
         if not self.bar.disable:
-            self.bar.set_postfix(shown, refresh=False)
-        elif now - self.line_time >= LINE_PERIOD_S or row["step"] >= self.options.total_steps:
+            self.bar.set_postfix_str(" ".join(shown), refresh=False)
+        is_due = self.bar.disable and (now - self.line_time >= LINE_PERIOD_S or row["step"] >= options.total_steps)
+        if is_due:
             self.line_time = now
-            left = (self.options.total_steps - row["step"]) * (now - self.started) / max(row["step"] - self.first_step, 1)
-            text = "  ".join(f"{k} {v}" for k, v in shown.items())
-            log.info("step %d/%d  %s  ETA %s", row["step"], self.options.total_steps, text, clock(left))
+        left = (options.total_steps - row["step"]) * (now - self.started) / max(row["step"] - self.first_step, 1)
+        text = f"step {row['step']}/{options.total_steps}  epoch {row['epoch']:.1f}  {'  '.join(shown)}  ETA {clock(left)}"
+        log.info("%s", text, extra={console.ONLY_FILE: not (is_due or options.print_rows)})
 
     def picture(self, picture: Tensor) -> None:
         """``picture``: uint8 (C, H, W), written as ``samples/step-<8 digits>.png`` and to TensorBoard."""
