@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -72,25 +73,25 @@ def report(case: Case, rule: Rule, device: torch.device, protocol_name: str, out
     notes = advice(evaluation.metrics, fake, evaluation.real, extractor.dim) if extractor is not None else []
     if notes:  # the FID of so few images is not reliable: KID comes first
         values = {k: values[k] for k in sorted(values, key=lambda key: not key.startswith("kid"))}
-    print(case.title)
-    print("\n".join(evaluations.metric_lines(values, translates=evaluation.paired)))
+    lines = [case.title, *evaluations.metric_lines(values, translates=evaluation.paired)]
     if extractor is not None:
         accuracy = extractor.facts.get("classifier_accuracy")
         right = f", right on {100 * accuracy:.1f} % of the test images" if accuracy is not None else ""
-        print(f"features: {extractor.facts['features']}{right}; comparable {extractor.facts['comparable']}")
-    print(f"samples: {fake.n:,}; reference: {case.reference}, {evaluation.real.n:,} images")
-    print(f"rule: {evaluations.rule_id(protocol)}; results of other images by the same rule can be compared with these")
+        lines.append(f"features: {extractor.facts['features']}{right}; comparable {extractor.facts['comparable']}")
+    lines.append(f"samples: {fake.n:,}; reference: {case.reference}, {evaluation.real.n:,} images")
+    lines.append(f"rule: {evaluations.rule_id(protocol)}; results of other images by the same rule can be compared with these")
     everything = evaluations.write(path, values, protocol)
     for pixels in pictures:
         write_png(picture, enlarge(pixels))
     if "checkpoint_hash" in protocol and output is None:
         to_tensorboard(case.folder.parent, f"eval_{identity}", values, protocol["step"])
-    for note in [*notes, *evaluations.others(protocol, path)]:
-        print(f"note: {note}")
+    lines += [f"note: {note}" for note in [*notes, *evaluations.others(protocol, path)]]
     if pictures:
-        print(f"neighbours: {picture} (a sample, then its nearest training images)")
+        lines.append(f"neighbours: {picture} (a sample, then its nearest training images)")
     kept = f" (with {len(everything) - len(values)} values measured before)" if len(everything) > len(values) else ""
-    print(f"result: {path}{kept}")
+    lines.append(f"result: {path}{kept}")
+    with contextlib.suppress(BrokenPipeError):  # gan-eval ... | head: nobody reads the rest
+        print("\n".join(lines), flush=True)
 
 
 def to_tensorboard(run_dir: Path, tag: str, values: dict[str, float], step: int) -> None:

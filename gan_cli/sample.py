@@ -39,7 +39,7 @@ def app(cfg: DictConfig) -> None:
             direction = chosen_direction(run, config.direction, config.mode)
             key = batch_key(run, direction)
             if config.input is not None:
-                sources = own_images(run, config.input, key, output)
+                sources = own_images(run, config.input, key, output, config.on_bad_image)
             else:
                 sources = held_out_images(run, config.num_samples, key, trust=config.trust)
             translate(run, sources, config.formats or ["png", "grid"], output, direction=direction, seed=config.seed)

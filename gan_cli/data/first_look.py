@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gan_cli.data.image_files import SKIP_HINT, BadFile, ImageFiles, quiet
+from gan_cli.data.image_files import SKIP_HINT, BadFile, ImageFiles, OwnFile, Trait, quiet
 from gan_cli.ranges import OnBadImage
 from gan_cli.system import console
 from gan_cli.system.errors import DataError
@@ -20,7 +20,17 @@ log = logging.getLogger(__name__)
 
 MIN_FOR_PROGRESS = 2000  # samples above which a progress bar is drawn
 
-Result = tuple[Tensor | None, list[str]]  # a sample, or None if it was only checked; the names of its grey files
+MAX_EXAMPLES = 64  # images whose mean level is looked at
+DARK, BRIGHT = 6, 249  # mean levels of 0 to 255 beyond which a set is nearly black or nearly white
+DARKEST = 32  # level that no image of a nearly black set reaches
+TRAITS: dict[Trait, str] = {
+    "grey": "are grey, used as RGB",
+    "transparent": "have an alpha channel, laid over {background} (dataset.background)",
+    "animated": "are animations: only their first frames are used",
+    "enlarged": "are enlarged more than twice, to {image_size} pixels (dataset.image_size)",
+}
+
+Result = tuple[Tensor | None, list[tuple[Trait, str]]]  # a sample, or None if it was only checked; traits of its files
 
 
 def read_images(
@@ -45,25 +55,52 @@ def read_images(
     images = torch.empty(len(files.samples) if in_memory else 0, *files.shape, dtype=torch.uint8)
     good: list[tuple[str, ...]] = []
     bad: list[str] = []
-    grey: list[str] = []
+    own: list[str] = []
+    traits: dict[Trait, list[str]] = {trait: [] for trait in TRAITS}
     for sample, result in zip(files.samples, _for_all(examine, files.samples), strict=True):
+        if isinstance(result, OwnFile):
+            own.append(result.name)
+            continue
         if isinstance(result, BadFile):
             bad.append(f"{result.name} ({result.reason})")
             continue
-        image, its_grey = result
+        image, its_traits = result
         if image is not None and in_memory:
             images[len(good)] = image
         good.append(sample)
-        grey += its_grey
+        for trait, name in its_traits:
+            traits[trait].append(name)
+    if own:
+        log.info("%d files were made by gan_cli and are left out: %s", len(own), _first(own))
+        if not good and not bad:
+            raise DataError("no images in it but those that gan_cli made", str(files.where), hint, "dataset.root")
     if bad:
         count = len(files.samples)
         what = f"{len(bad)} of {count} images cannot be read: {_first(bad)}"
         if on_bad_image == "error" or not good:
             raise DataError(what, str(files.where), SKIP_HINT if good else hint, "dataset.on_bad_image")
         log.warning("%s. They are left out.", what)
-    if grey and files.channels == 3:
-        log.info("%d of %d images are grey, used as RGB: %s", len(grey), sum(map(len, good)), _first(grey))
-    return replace(files, samples=good), images[: len(good)] if in_memory else None
+    for trait, names in traits.items():
+        if names and (trait != "grey" or files.channels == 3):
+            text = TRAITS[trait].format(background=files.background, image_size=files.image_size)
+            log.info("%d of %d images %s: %s", len(names), sum(map(len, good)), text, _first(names))
+    files = replace(files, samples=good)
+    _warn_of_extremes(files, images[: len(good)] if in_memory else None)
+    return files, images[: len(good)] if in_memory else None
+
+
+def _warn_of_extremes(files: ImageFiles, images: Tensor | None) -> None:
+    """Warn of a set that is nearly black or nearly white: its values may not use the range of its file format."""
+    step = -(-len(files.samples) // MAX_EXAMPLES)
+    try:
+        examples = images[::step] if images is not None else torch.stack([files.load(s)[0] for s in files.samples[::step]])
+    except BadFile:  # found when it is used
+        return
+    mean = examples.float().mean()
+    is_dark, is_bright = mean < DARK or examples.max() < DARKEST, mean > BRIGHT or examples.min() > 255 - DARKEST
+    if is_dark or is_bright:
+        text = "the images are nearly %s: levels %d to %d of 0 to 255. If they use a part of their format's range, scale them"
+        log.warning(text, "black" if is_dark else "white", examples.min(), examples.max())
 
 
 def one_line(text: str) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import logging
 import os
+import re
 import stat
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,16 +20,38 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.data.fitting import fit_images
+from gan_cli.images import MAKER
 from gan_cli.ranges import Fit
-from gan_cli.system.errors import DataError, MemoryFullError, NotFoundError
+from gan_cli.system.errors import ConfigError, DataError, MemoryFullError, NotFoundError
+from gan_cli.system.text import short
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")  # allowed formats, found by the content and not by the suffix
+log = logging.getLogger(__name__)
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # allowed formats, found by the content, not by the suffix
+SUFFIXES = tuple(
+    [
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".dib",
+        ".webp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+    ]
+)
 MAX_PIXELS = 100_000_000  # pixels of the largest allowed image
 MAX_FILE_BYTES = 2**30  # bytes of the largest allowed file, more than MAX_PIXELS need uncompressed
 MAX_DENSITY = 1000  # pixels per byte of an allowed file with DENSE_PIXELS or more: flat colour reaches it, photos never
@@ -38,6 +63,9 @@ HALVES_RATIO = (1.8, 2.2)  # width by height of two images side by side, least a
 SKIP_HINT = "Repair or remove what cannot be read, or set dataset.on_bad_image=skip to leave it out"
 
 Part = Literal["whole", "left", "right"]
+Trait = Literal["grey", "transparent", "animated", "enlarged"]  # what is worth a line about a file
+# Names of grids, sheets and animations among the files that gan_cli writes; its other images are single samples.
+PICTURES = re.compile(r"(.*/)?(sheets/.*|grid\.png|step-\d{8}(-[0-9a-f]{8})?\.png|.*\.gif)")
 
 
 class BadFile(Exception):
@@ -46,6 +74,10 @@ class BadFile(Exception):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
         self.name, self.reason = name, reason
+
+
+class OwnFile(BadFile):
+    """A file that gan_cli wrote, which is no data."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +92,8 @@ class ImageFiles:
         channels: 1 or 3, of each image.
         fit: see :func:`gan_cli.data.fitting.fit_images`.
         parts: the images to take from each file, in this order.
+        background: colour under transparent pixels, as Pillow writes colours.
+        own_files: whether samples that gan_cli wrote are used. Its grids, sheets and animations never are.
     """
 
     where: Path
@@ -69,6 +103,15 @@ class ImageFiles:
     channels: int
     fit: Fit
     parts: tuple[Part, ...] = ("whole",)
+    background: str = "white"
+    own_files: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            ImageColor.getrgb(self.background)
+        except (ValueError, AttributeError) as error:
+            what = f"{self.background!r} is not a colour"
+            raise ConfigError(what, "dataset.background", "Write a name such as black, or #rrggbb") from error
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,20 +147,23 @@ class ImageFiles:
             digest.update(self._content(name))
         return digest.hexdigest()
 
-    def load(self, sample: tuple[str, ...]) -> tuple[Tensor, list[str]]:
+    def load(self, sample: tuple[str, ...]) -> tuple[Tensor, list[tuple[Trait, str]]]:
         """Decode one sample.
 
         Returns:
-            uint8 of :attr:`shape`, and the names of its grey files.
+            uint8 of :attr:`shape`, and traits of its files, each with the name of the file.
 
         Raises:
-            BadFile: a file is damaged, of another format, or not of the right shape.
+            BadFile: a file is damaged, of another format, or not of the right shape. OwnFile: gan_cli wrote it.
             MemoryError, MemoryFullError: there is not enough memory, or too many files are open.
         """
-        images, grey = [], []
+        images: list[Tensor] = []
+        traits: list[tuple[Trait, str]] = []
         for name in sample:
             try:
-                pixels, is_grey = decode_image(self._open(name))
+                with open_image(self._open(name)) as opened:
+                    traits += self._traits(opened, name)
+                    pixels = decode(opened, self.background)
                 if self.parts != ("whole",):
                     _check_halves(pixels.shape[2], pixels.shape[1])
             except Exception as error:  # a damaged file can make a decoder fail in any way
@@ -128,24 +174,39 @@ class ImageFiles:
                 fit_images(cuts[part][None], image_size=self.image_size, channels=self.channels, fit=self.fit)[0]
                 for part in self.parts
             ]
-            grey += [name] if is_grey else []
-        return torch.cat(images), grey
+        return torch.cat(images), traits
 
-    def check(self, sample: tuple[str, ...]) -> tuple[None, list[str]]:
+    def check(self, sample: tuple[str, ...]) -> tuple[None, list[tuple[Trait, str]]]:
         """Like :meth:`load`, but reads the headers only and returns no image."""
-        grey = []
+        traits: list[tuple[Trait, str]] = []
         for name in sample:
             try:
-                with Image.open(self._open(name), formats=FORMATS) as image:
-                    _check_pixels(image)
+                with open_image(self._open(name)) as image:
+                    traits += self._traits(image, name)
                     if self.parts != ("whole",):
                         width, height = image.size
                         turned = image.getexif().get(0x0112, 1) >= 5
                         _check_halves(*((height, width) if turned else (width, height)))
-                    grey += [name] if _is_grey(image) else []
             except Exception as error:
                 raise _blame(name, error) from error
-        return None, grey
+        return None, traits
+
+    def _traits(self, image: ImageFile.ImageFile, name: str) -> list[tuple[Trait, str]]:
+        """What is worth a line about an open file.
+
+        Raises:
+            OwnFile: gan_cli wrote it.
+        """
+        is_own = image.info.get("Software") == MAKER or image.info.get("comment") == MAKER.encode()
+        if is_own and not (self.own_files and PICTURES.fullmatch(name) is None):
+            raise OwnFile(name, "made by gan_cli")
+        found: dict[Trait, bool] = {
+            "grey": image.mode in ("1", "L", "LA") or image.mode.startswith("I"),
+            "transparent": image.has_transparency_data,
+            "animated": getattr(image, "n_frames", 1) > 1,
+            "enlarged": self.fit != "pad" and 2 * min(image.size) < self.image_size,
+        }
+        return [(trait, name) for trait, is_so in found.items() if is_so]
 
     def _open(self, name: str) -> Path | io.BytesIO:
         if not isinstance(self.source, Path):
@@ -247,6 +308,7 @@ def find_images(folder: Path) -> list[str]:
         refuse(error)
 
     names: list[str] = []
+    others: Counter[str] = Counter()  # files that are not used, by suffix
     seen: set[str] = set()  # links may lead in a circle
     for parent, subfolders, files in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(parent))
@@ -254,28 +316,47 @@ def find_images(folder: Path) -> list[str]:
             name for name in subfolders if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen
         )
         relative = Path(parent).relative_to(folder)
-        names += [
-            (relative / name).as_posix() for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES)
-        ]
+        shown = [name for name in files if not name.startswith(".")]
+        names += [(relative / name).as_posix() for name in shown if name.lower().endswith(SUFFIXES)]
+        others.update(Path(name).suffix.lower() or name for name in shown if not name.lower().endswith(SUFFIXES))
     if not names:
         todo = f"Set dataset.root to a folder with files in {' '.join(SUFFIXES)}"
         raise DataError("no images in it", str(folder), todo, "dataset.root")
+    kinds = Counter(Path(name).suffix.lower() for name in names)
+    if others or kinds.keys() - {".png", ".jpg", ".jpeg"}:
+        unused = f"; not used, with no suffix of an image: {_counts(others)}" if others else ""
+        log.info("found: %s%s (%s)", _counts(kinds), unused, short(folder, 200))
     return sorted(names)
 
 
-def decode_image(file: Path | io.BytesIO) -> tuple[Tensor, bool]:
-    """Decode one file; of an animation, the first frame.
+def _counts(kinds: Counter[str]) -> str:
+    return ", ".join(f"{n} {short(suffix)}" for suffix, n in kinds.most_common(8)) + (", ..." if len(kinds) > 8 else "")
 
-    EXIF orientation is applied, transparency is composited over white, 16-bit grey is scaled by 1/257.
 
-    Returns:
-        uint8 (C, H, W) with 1 or 3 channels, and whether the file is grey.
+@contextmanager
+def open_image(file: Path | io.BytesIO) -> Iterator[ImageFile.ImageFile]:
+    """Open one file, without decoding it.
 
     Raises:
         Exception: of many kinds, if the file is damaged, of another format or larger than ``MAX_PIXELS``.
     """
-    with Image.open(file, formats=FORMATS) as opened, _one_large_image(opened):
+    with Image.open(file, formats=FORMATS) as opened:
         _check_pixels(opened)
+        yield opened
+
+
+def decode(opened: ImageFile.ImageFile, background: str = "white") -> Tensor:
+    """Decode an open file; of an animation, the first frame.
+
+    EXIF orientation is applied, transparency is composited over ``background``, 16-bit grey is scaled by 1/257.
+
+    Returns:
+        uint8 (C, H, W) with 1 or 3 channels.
+
+    Raises:
+        Exception: of many kinds, if the file is damaged.
+    """
+    with _one_large_image(opened):
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):
             wide = np.asarray(image)
@@ -288,20 +369,22 @@ def decode_image(file: Path | io.BytesIO) -> tuple[Tensor, bool]:
         elif image.mode == "F":
             raise ValueError("floating-point pixels have no defined range")
         elif image.has_transparency_data:
-            white = Image.new("RGBA", image.size, "white")
-            pixels = np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
+            under = Image.new("RGBA", image.size, background)
+            pixels = np.array(Image.alpha_composite(under, image.convert("RGBA")).convert("RGB"))
         else:
             pixels = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-        return torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1), _is_grey(opened)
+        return torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+
+
+def decode_image(file: Path | io.BytesIO) -> tuple[Tensor, bool]:
+    """Decode one file as :func:`decode` does; return the pixels and whether the file is grey."""
+    with open_image(file) as opened:
+        return decode(opened), opened.mode in ("1", "L", "LA") or opened.mode.startswith("I")
 
 
 def _one_large_image(image: ImageFile.ImageFile) -> AbstractContextManager[Any]:
     """A lock for large images, which need up to a few GB while they are decoded; small ones are decoded in parallel."""
     return LARGE if image.width * image.height > LARGE_PIXELS else nullcontext()
-
-
-def _is_grey(image: Image.Image) -> bool:
-    return image.mode in ("1", "L", "LA") or image.mode.startswith("I")
 
 
 def _check_pixels(image: ImageFile.ImageFile) -> None:
@@ -322,6 +405,8 @@ def _check_halves(width: int, height: int) -> None:
 
 def _blame(name: str, error: Exception) -> BadFile:
     """The error of a decoder as a :class:`BadFile`, unless memory or file handles ran out."""
+    if isinstance(error, OwnFile):
+        return error
     if isinstance(error, MemoryError):
         raise error
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):

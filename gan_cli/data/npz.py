@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def npz(
         image_size: side in pixels.
         channels: 1 or 3.
         num_classes: number of classes, or None for the largest label plus 1.
-        images: name of the array of images, or None for the first of images, x_train, arr_0, x, data.
+        images: name of the array of images, or None for the first of images, x_train, arr_0, x, data, or for the only one.
         labels: name of the array of labels, or None for the first of labels, y_train, arr_1, y, or unlabelled if there is none.
         fit: see :func:`gan_cli.data.fitting.fit_images`.
 
@@ -86,7 +87,8 @@ def _read(path: Path, images: str | None, labels: str | None) -> dict[str, np.nd
     try:
         with np.load(path, allow_pickle=False) as file:
             there = file.files
-            image_name = images or next((name for name in IMAGE_NAMES if name in there), "images")
+            only = there[0] if len(there) == 1 else "images"
+            image_name = images or next((name for name in IMAGE_NAMES if name in there), only)
             label_name = labels or next((name for name in LABEL_NAMES if name in there), None)
             chosen = {"images": image_name, "labels": label_name, "class_names": "class_names"}
             arrays = {key: file[name] for key, name in chosen.items() if name in there}
@@ -94,14 +96,14 @@ def _read(path: Path, images: str | None, labels: str | None) -> dict[str, np.nd
                 if not isinstance(array, np.ndarray):  # other members of the archive are given as their bytes
                     raise ValueError(f"{chosen[key]!r} is not an array")
     except Exception as error:  # a damaged archive can fail in any way; np.load gives an array for an .npy file
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200] if zipfile.is_zipfile(path) else "it is no zip archive"
         raise DataError(
             f"not a readable .npz file of plain arrays: {reason}", str(path), "Write it with numpy.savez"
         ) from error
     for key, name in (("images", image_name), ("labels", labels)):
         if name is not None and key not in arrays:
             todo = f"Set dataset.{key} to one of: {', '.join(there)}" if there else "Write it again: it is empty"
-            raise DataError(f"no array {name!r} in it", str(path), todo)
+            raise DataError(f"no array {name!r} in it", str(path), todo, f"dataset.{key}")
     return arrays
 
 

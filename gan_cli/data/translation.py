@@ -32,6 +32,7 @@ class TranslationOptions(TypedDict, total=False):
     * ``memory_gb``, 4: see :func:`gan_cli.data.image_folder.image_folder`; of all domains together.
     * ``on_bad_image``, "error": whether a file that cannot be read is an error, or is left out with a warning; of a pair,
       both images are left out.
+    * ``background``, "white": colour under transparent pixels, a name or ``#rrggbb``.
     """
 
     image_size: ImageSize
@@ -41,6 +42,7 @@ class TranslationOptions(TypedDict, total=False):
     fit: Fit
     memory_gb: NonNegative
     on_bad_image: OnBadImage
+    background: str
 
 
 class FileStream(NamedTuple):
@@ -104,6 +106,7 @@ def translation_files(
     fit: Fit = "resize",
     memory_gb: float = 4.0,
     on_bad_image: OnBadImage = "error",
+    background: str = "white",
 ) -> TranslationDataset:
     """Read the files of one split.
 
@@ -112,22 +115,23 @@ def translation_files(
         split: the split to read.
         held_out: the split that is held out, or None.
         hint: what to do if nothing can be read.
-        image_size, load_size, flip, channels, fit, memory_gb, on_bad_image: see :class:`TranslationOptions`.
+        image_size, load_size, flip, channels, fit, memory_gb, on_bad_image, background: see :class:`TranslationOptions`.
 
     Raises:
         ConfigError, DataError: ``load_size`` is smaller than ``image_size``; files cannot be read.
     """
     jitter = make_jitter(load_size, image_size, flip)
     found = [
-        (keys, ImageFiles(where, source, samples, load_size or image_size, channels, fit, parts))
+        (keys, ImageFiles(where, source, samples, load_size or image_size, channels, fit, parts, background))
         for keys, where, source, samples, parts in find(split)
     ]
     in_memory = sum(files.nbytes for _, files in found) <= memory_gb * 2**30
     streams: list[tuple[tuple[str, ...], ImageDataset]] = []
     identities = []
+    seen = [] if background == "white" else [background]
     for keys, all_files in found:
         files, images = read_images(all_files, in_memory=in_memory, on_bad_image=on_bad_image, hint=hint)
-        identities.append(fingerprint(repr(files.samples), files.digest(), *files.shape, files.fit, repr(files.parts)))
+        identities.append(fingerprint(repr(files.samples), files.digest(), *files.shape, files.fit, repr(files.parts), *seen))
         streams.append((keys, as_dataset(files, images, labels=None, class_names=[], fingerprint=identities[-1])))
 
     make_held_out = partial(
@@ -142,6 +146,7 @@ def translation_files(
         fit=fit,
         memory_gb=0.0,  # decoded when asked for, since only a few are shown
         on_bad_image=on_bad_image,
+        background=background,
     )
     return TranslationDataset(
         streams,

@@ -166,13 +166,13 @@ def node_of_path(given: str, key: str, image_size: int | None, channels: int | N
     path = Path(given).expanduser()
     if not path.exists():
         raise NotFoundError("there is no such file or folder", str(path.absolute()), f"Set {key}= to a folder or an npz file")
-    if not path.is_dir() and path.suffix != ".npz":
+    if not path.is_dir() and path.suffix.lower() != ".npz":
         raise DataError("neither a folder nor an .npz file", str(path), f"Set {key}= to one of them")
     with given_by(key):
         shape = folder_shape(path, image_size) if path.is_dir() else shape_in(str(path))
     if image_size is None and shape[1] != shape[2]:
         raise DataError(f"the images are {shape[1]} x {shape[2]}, not square", str(path), "Set image_size= to scale them")
-    where = {"_target_": "gan_cli.data.image_folder.image_folder", "root": str(path)}
+    where = {"_target_": "gan_cli.data.image_folder.image_folder", "root": str(path), "own_files": True}
     if not path.is_dir():
         where = {"_target_": "gan_cli.data.npz.npz", "path": str(path)}
     node = {**where, "image_size": image_size or shape[1], "channels": channels or min(3, shape[0]), "fit": "resize"}

@@ -8,6 +8,7 @@ from torch import Tensor
 from gan_cli.metrics.frechet import float64
 
 CHUNK_ROWS = 512  # rows of a distance matrix at a time
+TINY = 1e-300  # squared radius of a ball that holds equal points only
 ROUNDING_TOLERANCE = 1e-12  # fraction of the squared norms; squared distances that differ by less count as equal
 
 
@@ -40,7 +41,9 @@ def prdc(real: Tensor, fake: Tensor, *, k_precision: int = 3, k_density: int = 5
     fake_rounding = ROUNDING_TOLERANCE * (_squared_norms(fake) + fake_radii[:, -1])
     closed_real = real_radii[:, k_precision - 1] + real_rounding
     closed_fake = fake_radii[:, k_precision - 1] + fake_rounding
-    open_real = real_radii[:, k_density - 1] - real_rounding
+    radii = real_radii[:, k_density - 1]
+    # The ball of a point that equals its k nearest others has the radius 0 and holds the points that equal it.
+    open_real = torch.where(radii <= real_rounding, radii + real_rounding + TINY, radii - real_rounding)
 
     precise = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
     recalled, inside, covered = torch.zeros(3, dtype=torch.int64, device=fake.device)

@@ -160,12 +160,12 @@ def own_dataset(config: dict[str, Any], trust: bool) -> Node:
 
 
 def fitting(config: dict[str, Any]) -> Node:
-    """``image_size``, ``channels`` and ``fit`` of a run's training images, if its config has them.
+    """``image_size``, ``channels``, ``fit`` and ``background`` of a run's training images, if its config has them.
 
     Raises:
         CheckpointError: one is out of range.
     """
-    kinds = {"image_size": ImageSize, "channels": GreyOrRGB, "fit": Fit}
+    kinds = {"image_size": ImageSize, "channels": GreyOrRGB, "fit": Fit, "background": str}
     data = config["dataset"]
     plain = {key: data[key] for key in kinds if isinstance(data.get(key), int | str)}  # others could name a class
     try:

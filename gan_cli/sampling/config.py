@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gan_cli.config import schema
-from gan_cli.ranges import Finite, PositiveInt, Seed
+from gan_cli.ranges import Finite, OnBadImage, PositiveInt, Seed
 from gan_cli.system.errors import ConfigError
 
 FORMATS = ("grid", "npz", "png", "gif")
@@ -25,6 +25,7 @@ class SampleConfig:
     label: Any
     truncation: Finite | None
     input: str | None
+    on_bad_image: OnBadImage
     direction: Literal["a2b", "b2a"] | None
     mode: Literal["paper", "eval"] | None
     formats: list[Literal["grid", "npz", "png", "gif"]] | None
@@ -65,4 +66,7 @@ def check(plain: dict[str, Any]) -> SampleConfig:
     config = SampleConfig(**schema.check_fields(plain, SampleConfig))
     if config.formats == []:
         raise ConfigError("there is nothing to write", "formats", f"Set formats to any of: {', '.join(FORMATS)}")
+    if config.output is not None and Path(config.output).suffix.lower() in (".png", ".gif", ".npz", ".jpg", ".jpeg"):
+        todo = f"Name a folder, output={Path(config.output).with_suffix('')}; formats= chooses the kinds of files"
+        raise ConfigError("output is a folder", f"output={config.output}", todo)
     return config

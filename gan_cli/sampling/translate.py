@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from gan_cli.config.build import build
-from gan_cli.data.image_files import BadFile, ImageFiles, find_images
+from gan_cli.data.image_files import PICTURES, BadFile, ImageFiles, find_images
 from gan_cli.images import enlarge, is_ours, to_uint8, write_png
+from gan_cli.ranges import OnBadImage
 from gan_cli.rundir.reload import Run
 from gan_cli.rundir.trust import fitting, own_dataset
 from gan_cli.sampling.output import allocate, refuse_taken, remove_numbered, write_npz
@@ -82,8 +83,8 @@ def batch_key(run: Run, direction: str | None) -> str:
     return key
 
 
-def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
-    """The user's images, fitted as those of the training were; results of gan-sample in ``output`` are left out.
+def own_images(run: Run, given: str, key: str, output: Path, on_bad_image: OnBadImage = "error") -> Sources:
+    """The user's images, fitted as those of the training were. Pictures of gan_cli and its results in ``output`` are left out.
 
     Raises:
         NotFoundError, DataError: nothing is there, or a file cannot be read.
@@ -99,7 +100,10 @@ def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
     except GanError as error:
         raise type(error)(error.what, error.where, todo) from error
     within = output.resolve()
-    names = [n for n in names if not ((folder / n).resolve().is_relative_to(within) and is_ours(folder / n))]
+    names = [
+        n for n in names
+        if not (PICTURES.fullmatch(n) or (folder / n).resolve().is_relative_to(within)) or not is_ours(folder / n)
+    ]  # fmt: skip
     if not names:
         raise DataError("no images in it but results of gan-sample", str(folder.absolute()), todo)
     data = fitting(run.config)
@@ -113,19 +117,32 @@ def own_images(run: Run, given: str, key: str, output: Path) -> Sources:
         image_size=data["image_size"],
         channels=data["channels"],
         fit=data.get("fit", "resize"),
+        background=data.get("background", "white"),
+        own_files=True,
     )
 
     def read(name: str) -> Tensor:
         try:
             return files.load((name,))[0]
         except BadFile as bad:
-            todo = "Repair or remove it"
+            todo = "Repair or remove it, or set on_bad_image=skip"
             raise DataError(f"the image cannot be read: {bad.reason}", str(folder / name), todo) from bad
 
-    wide = 0
-    for name in names:  # finds a damaged file before anything is written
-        read(name)
+    wide, bad = 0, list[DataError]()
+    for name in list(names):  # finds a damaged file before anything is written
+        try:
+            read(name)
+        except DataError as error:
+            if on_bad_image == "error":
+                raise
+            bad.append(error)
+            names.remove(name)
+            continue
         wide += is_two_to_one(folder / name)
+    if bad:
+        log.warning("%d images cannot be read and are left out: %s", len(bad), bad[0].where)
+        if not names:
+            raise bad[0]
     if wide:
         log.warning("%d images are twice as wide as high. Two side by side are not cut apart: give the sources alone", wide)
     return Sources(

@@ -18,7 +18,7 @@ from gan_cli.data.dataset import ImageDataset, TranslationDataset
 from gan_cli.objective import PlayerName
 from gan_cli.randomness import seed_everything
 from gan_cli.rundir.checkpoint import Checkpoint
-from gan_cli.training.checks import data_change, refuse_batch_norm, refuse_wrong_data, refuse_wrong_shapes
+from gan_cli.training.checks import data_change, refuse_batch_norm, refuse_batch_of_one, refuse_wrong_data, refuse_wrong_shapes
 from gan_cli.training.compiling import choose_compile, compile_game
 from gan_cli.training.game import Game, Machine
 from gan_cli.training.loop import Player, Progress
@@ -47,6 +47,7 @@ def build_game(config: TrainConfig, saved: Checkpoint | None, dataset: ImageData
     precision, precision_reason = processes.from_first(choose_precision(config.precision, device, task, saved))
     ema = build_average(task.generator, config.ema)
     players = build_players(config, task, networks, torch.bfloat16 if precision == "bf16" else torch.float32)
+    refuse_batch_of_one(task, config.batch_size // processes.world())
     if dataset is None:
         dataset = load_dataset(config)
     refuse_wrong_data(task, dataset)

@@ -67,6 +67,13 @@ def refuse_wrong_data(task: Any, dataset: Any) -> None:
         raise ConfigError(what, "model and dataset", f"With this model use a dataset such as {names}")
 
 
+def refuse_batch_of_one(task: nn.Module, batch_size: int) -> None:
+    """Refuse a batch of one image where batch norm has one value for each channel: it has no variance."""
+    if batch_size == 1 and any(isinstance(module, nn.BatchNorm1d) for module in task.modules()):
+        what = "batch norm of a network needs two images or more in a batch"
+        raise ConfigError(what, "batch_size=1", "Set batch_size=2 or more for each process")
+
+
 def refuse_batch_norm(objective: Any, discriminator: nn.Module) -> None:
     """Refuse a per-sample penalty if the critic mixes samples (Gulrajani et al. 2017, section 4)."""
     mixed = mixing(discriminator)

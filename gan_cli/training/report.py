@@ -6,10 +6,12 @@ import contextlib
 import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from gan_cli.config.plain import Node
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, TranslationDataset
@@ -25,6 +27,7 @@ from gan_cli.system.version import version
 from gan_cli.training.game import Game
 
 log = logging.getLogger("gan_cli")
+MAX_CLASSES = 20  # classes that are listed at the start
 
 
 def film(run_dir: Path) -> None:
@@ -42,6 +45,8 @@ def announce(game: Game, saved: Checkpoint | None, *, model: Node, dataset: Node
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
         log.info("%s: %s, %s parameters", network, model[network]["_target_"], f"{count:,}")
     log.info("data: %s, %s, %s", describe(game.dataset), dataset["_target_"], kept_where(game, dataset.get("memory_gb")))
+    if classes := class_counts(game.dataset):
+        log.info("classes: %s", classes)
     log.info("device: %s, %d threads, %s (%s)", machine.device, machine.threads, machine.precision, machine.precision_reason)
     log.info("compile: %s (%s)", "yes" if machine.compiled else "no", machine.compile_reason)
     if machine.processes is not None:
@@ -67,6 +72,15 @@ def describe(dataset: ImageDataset | TranslationDataset) -> str:
         return f"{len(dataset):,} {'images' if len(dataset.shape) == 3 else 'points'}"
     counts = " and ".join(f"{len(part):,}" for _, part in dataset.streams)
     return f"{counts} {'pairs' if dataset.paired else 'images'}"
+
+
+def class_counts(dataset: ImageDataset | TranslationDataset) -> str:
+    """The names of the classes, each with its number of images; empty for a set without classes."""
+    if isinstance(dataset, TranslationDataset) or dataset.labels is None:
+        return ""
+    counts = torch.bincount(dataset.labels, minlength=len(dataset.class_names)).tolist()
+    shown = [f"{short(name)} ({n:,})" for name, n in zip(dataset.class_names, counts, strict=False)]
+    return ", ".join(shown[:MAX_CLASSES]) + (f", ... {len(shown)} in all" if len(shown) > MAX_CLASSES else "")
 
 
 def kept_where(game: Game, limit: float | None) -> str:
@@ -111,12 +125,37 @@ def farewell(run_dir: Path, step: int, dataset: Any, seconds: float, *, is_trust
         log.info("             %s", shlex.join([program("gan-eval"), word("run_dir", run_dir), *trust]))
 
 
+class Kept(logging.Handler):
+    """Keeps the records until the file of the log can be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self.records.append(record)
+
+
 @contextmanager
-def logged_to(path: Path) -> Iterator[None]:
-    """Copy the log to a file."""
+def kept() -> Iterator[list[logging.LogRecord]]:
+    """Keep the records of the log within this block."""
+    handler = Kept()
+    log.addHandler(handler)
+    try:
+        yield handler.records
+    finally:
+        log.removeHandler(handler)
+
+
+@contextmanager
+def logged_to(path: Path, earlier: Sequence[logging.LogRecord] = ()) -> Iterator[None]:
+    """Copy the log to a file, after ``earlier`` records."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk: the line is on the console
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for record in earlier:
+        handler.handle(record)
     log.addHandler(handler)
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ from gan_cli.training.health import Health, against_divergence
 from gan_cli.training.loop import train
 from gan_cli.training.overfitting import Overfitting
 from gan_cli.training.plan import Due, Plan
-from gan_cli.training.report import announce, farewell, film, logged_to
+from gan_cli.training.report import announce, farewell, film, kept, logged_to
 from gan_cli.training.resume import finish_again, reopen
 from gan_cli.training.state import snapshot
 from gan_cli.training.writer import Options, Writer
@@ -111,7 +111,8 @@ def run(
                     return result(run_dir, config)
                 checkpoint.set_aside(run_dir, [step for step in checkpoint.steps(run_dir) if step > saved.step])
         processes.from_first((run_dir and run_dir.absolute(), saved and saved.step))
-        game = build_game(config, saved, dataset)
+        with kept() as notes:
+            game = build_game(config, saved, dataset)
         game.changes += changes
         source.refuse_other_data(game.dataset.fingerprint, config.allow_change)
         evaluation = evaluation_of(config, game)
@@ -124,7 +125,7 @@ def run(
         stack.callback(game.batches.close)
         return Session(
             config, run_dir, game, saved, command,
-            evaluation=evaluation, original=source, report=report, stop=stop,
+            evaluation=evaluation, original=source, report=report, stop=stop, notes=notes,
         ).run()  # fmt: skip
 
 
@@ -174,7 +175,8 @@ class Session:
 
     Args:
         saved: checkpoint that ``game`` was built from. evaluation: None without ``eval_every``.
-        stop: list of reasons to stop after the present step. clock: monotonic clock in seconds.
+        stop: list of reasons to stop after the present step. notes: records for the top of train.log.
+        clock: monotonic clock in seconds.
         Others: see :func:`run`.
     """
 
@@ -194,11 +196,12 @@ class Session:
         original: Original | NoOriginal | None = None,
         report: Report | None = None,
         stop: list[str] | None = None,
+        notes: Sequence[logging.LogRecord] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.run_dir, self.game, self.saved, self.command = config, run_dir, game, saved, command
         self.evaluation, self.original, self.report = evaluation, original or NoOriginal(), report
-        self.stop = [] if stop is None else stop
+        self.stop, self.notes = [] if stop is None else stop, notes
         self.clock, self.started = clock, clock()
         self.progress, self.plan = game.progress, Plan.of(config.as_dict())
         self.guard = Guard(run_dir, against_divergence(config.loss, config.optimizer))
@@ -211,7 +214,7 @@ class Session:
         config, game = self.config, self.game
         if self.evaluation is not None:
             self.evaluation.begin(self.run_dir, self.best)
-        with logged_to(self.run_dir / "train.log"), self.status.kept(), failures_in(self.run_dir):
+        with logged_to(self.run_dir / "train.log", self.notes), self.status.kept(), failures_in(self.run_dir):
             self.original.announce(config.seed, game.machine.facts(), game.dataset.fingerprint)
             self.begin()
             try:

@@ -511,7 +511,7 @@ def test_commands(run: Any, compare: Any) -> None:
     run("a b", 0, 1.0, command="gan-train 'model.generator.hidden=[8]' loss=hinge seed=0")
     lines = compare("--commands").out.splitlines()
     assert "cd /somewhere && gan-train 'model.generator.hidden=[8]' loss=hinge seed=0 run_dir=NEW" in lines
-    assert any(line.startswith("gan-train 'from_run=\"runs/a b\"' run_dir=NEW") for line in lines)
+    assert any(line.startswith("gan-train 'from_run=runs/a b' run_dir=NEW") for line in lines)
 
 
 def test_files_are_written_atomically(two: Any, compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_what_is_in_it(tmp_path: Path) -> None:
     for value in (
         *("10 runs by loss", "22.00 ± 0.50", "fid", "precision", "lower is better", "higher is better", "p = 0.01"),
         *("9 complete", "1 diverged", "one run diverged", "protocol 1a2b3c4d", "resize", "loss.n_critic", "training diverged"),
-        *("gan-train loss=lsgan seed=1", "somewhere", 'from_run="', 'run_dir="again/loss=hinge,seed=1"'),
+        *("gan-train loss=lsgan seed=1", "somewhere", "from_run=", "run_dir=again/loss=hinge,seed=1"),
         *("200, 400 and 800 images", "800 images (step 100)", "9 of 10"),
     ):
         assert value in found.text, value

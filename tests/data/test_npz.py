@@ -78,7 +78,7 @@ def test_grey_and_ambiguous_shapes(save: Any) -> None:
         ({"images": np.zeros((2, 8, 8, 2), np.uint8)}, r"\(2, 8, 8, 2\)"),
         ({"images": RGB[:0]}, "hold nothing"),
         ({"images": np.array([{}], dtype=object)}, "not a readable"),
-        ({"pictures": RGB}, "no array 'images' .* one of: pictures"),
+        ({"pictures": RGB, "others": RGB}, "no array 'images' .* one of: pictures, others"),
         ({"images": RGB, "labels": LABELS[:5]}, r"labels of shape \(5,\) for 6 images"),
         ({"images": RGB, "labels": LABELS - 1}, "from -1 to 1"),
         ({"images": RGB, "labels": LABELS / 2}, "type float64"),
