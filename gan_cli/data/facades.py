@@ -11,7 +11,8 @@ from typing import Literal, Unpack
 
 from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.download import ensure, fetch, read_tar, unpack
-from gan_cli.data.image_files import SUFFIXES, Part, find_images
+from gan_cli.data.find import SUFFIXES, find_images
+from gan_cli.data.image_files import Part
 from gan_cli.data.paired import PARTS
 from gan_cli.data.translation import FileStream, TranslationOptions, check_load_size, translation_files
 

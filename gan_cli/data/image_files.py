@@ -11,12 +11,11 @@ import re
 import stat
 import threading
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,31 +26,10 @@ from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.data.fitting import fit_images
 from gan_cli.images import MAKER
 from gan_cli.ranges import Fit
-from gan_cli.system.errors import ConfigError, DataError, MemoryFullError, NotFoundError
-from gan_cli.system.text import short
+from gan_cli.system.errors import ConfigError, DataError, MemoryFullError
 
 log = logging.getLogger(__name__)
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # allowed formats, found by the content, not by the suffix
-SUFFIXES = tuple(
-    [
-        ".png",
-        ".apng",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".bmp",
-        ".dib",
-        ".webp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".pbm",
-        ".pgm",
-        ".ppm",
-        ".pnm",
-    ]
-)
 MAX_PIXELS = 100_000_000  # pixels of the largest allowed image
 MAX_FILE_BYTES = 2**30  # bytes of the largest allowed file, more than MAX_PIXELS need uncompressed
 MAX_DENSITY = 1000  # pixels per byte of an allowed file with DENSE_PIXELS or more: flat colour reaches it, photos never
@@ -285,52 +263,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def find_images(folder: Path) -> list[str]:
-    """List the image files below ``folder``, by suffix, as sorted relative paths with ``/``, without hidden ones.
-
-    Raises:
-        NotFoundError: no such folder.
-        DataError: it is not a folder, not readable, or without images.
-    """
-
-    def refuse(error: OSError) -> NoReturn:
-        raise DataError(f"the folder cannot be read: {error.strerror}", str(error.filename), "Check its path and permissions")
-
-    todo = "Set dataset.root to a folder of images"
-    try:
-        if not stat.S_ISDIR(folder.stat().st_mode):
-            raise DataError("not a folder", str(folder), todo, "dataset.root")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError("the folder does not exist", str(folder.absolute()), todo, "dataset.root") from error
-    except OSError as error:
-        refuse(error)
-
-    names: list[str] = []
-    others: Counter[str] = Counter()  # files that are not used, by suffix
-    seen: set[str] = set()  # links may lead in a circle
-    for parent, subfolders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        seen.add(os.path.realpath(parent))
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in seen
-        )
-        relative = Path(parent).relative_to(folder)
-        shown = [name for name in files if not name.startswith(".")]
-        names += [(relative / name).as_posix() for name in shown if name.lower().endswith(SUFFIXES)]
-        others.update(Path(name).suffix.lower() or name for name in shown if not name.lower().endswith(SUFFIXES))
-    if not names:
-        todo = f"Set dataset.root to a folder with files in {' '.join(SUFFIXES)}"
-        raise DataError("no images in it", str(folder), todo, "dataset.root")
-    kinds = Counter(Path(name).suffix.lower() for name in names)
-    if others or kinds.keys() - {".png", ".jpg", ".jpeg"}:
-        unused = f"; not used, with no suffix of an image: {_counts(others)}" if others else ""
-        log.info("found: %s%s (%s)", _counts(kinds), unused, short(folder, 200))
-    return sorted(names)
-
-
-def _counts(kinds: Counter[str]) -> str:
-    return ", ".join(f"{n} {short(suffix)}" for suffix, n in kinds.most_common(8)) + (", ..." if len(kinds) > 8 else "")
 
 
 @contextmanager

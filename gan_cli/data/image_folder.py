@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from gan_cli.data.dataset import ImageDataset, fingerprint
+from gan_cli.data.find import find_images
 from gan_cli.data.first_look import one_line, read_images
-from gan_cli.data.image_files import ImageFiles, as_dataset, find_images
+from gan_cli.data.image_files import ImageFiles, as_dataset
 from gan_cli.ranges import Fit, GreyOrRGB, ImageSize, NonNegative, OnBadImage, PositiveInt
 from gan_cli.system.errors import DataError
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 from gan_cli.data.dataset import TranslationDataset
-from gan_cli.data.image_files import Part, find_images
+from gan_cli.data.find import find_images
+from gan_cli.data.image_files import Part
 from gan_cli.data.translation import FileStream, TranslationOptions, choose_held_out, translation_files
 from gan_cli.system.errors import DataError, NotFoundError
 

@@ -7,7 +7,7 @@ from typing import Literal, Unpack
 
 from gan_cli.data.dataset import TranslationDataset
 from gan_cli.data.download import ensure, fetch, unpack
-from gan_cli.data.image_files import find_images
+from gan_cli.data.find import find_images
 from gan_cli.data.paired import find_two
 from gan_cli.data.translation import FileStream, TranslationOptions, check_load_size, choose_held_out, translation_files
 from gan_cli.system.errors import NotFoundError

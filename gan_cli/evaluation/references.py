@@ -16,7 +16,8 @@ from gan_cli.config.plain import Node
 from gan_cli.data.dataset import ArrayDataset, ImageDataset, fingerprint
 from gan_cli.data.digit_styles import draw_outlines
 from gan_cli.data.digits import digits
-from gan_cli.data.image_files import FORMATS, find_images
+from gan_cli.data.find import find_images
+from gan_cli.data.image_files import FORMATS
 from gan_cli.data.npz import shape_in
 from gan_cli.evaluation.image_sets import Images
 from gan_cli.metrics.features import Labelled

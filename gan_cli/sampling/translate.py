@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from gan_cli.config.build import build
-from gan_cli.data.image_files import PICTURES, BadFile, ImageFiles, find_images
+from gan_cli.data.find import find_images
+from gan_cli.data.image_files import PICTURES, BadFile, ImageFiles
 from gan_cli.images import enlarge, is_ours, to_uint8, write_png
 from gan_cli.ranges import OnBadImage
 from gan_cli.rundir.reload import Run
