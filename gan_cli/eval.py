@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from gan_cli.app import entry
 from gan_cli.config.plain import to_plain
-from gan_cli.evaluation.config import check, chosen_protocol
+from gan_cli.evaluation.config import EvalConfig, check, chosen_protocol
 from gan_cli.rundir import evaluations
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def to_tensorboard(run_dir: Path, tag: str, values: dict[str, float], step: int)
 
 def main() -> NoReturn:
     """Console script."""
-    entry.run(app, "eval", "gan-eval")
+    entry.run(app, "eval", "gan-eval", EvalConfig)
 
 
 if __name__ == "__main__":

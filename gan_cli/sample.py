@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from gan_cli.app import entry
 from gan_cli.config.plain import to_plain
-from gan_cli.sampling.config import check
+from gan_cli.sampling.config import SampleConfig, check
 from gan_cli.system.errors import ConfigError, OutputError, failing_as
 
 
@@ -55,7 +55,7 @@ def app(cfg: DictConfig) -> None:
 
 def main() -> NoReturn:
     """Console script."""
-    entry.run(app, "sample", "gan-sample")
+    entry.run(app, "sample", "gan-sample", SampleConfig)
 
 
 if __name__ == "__main__":

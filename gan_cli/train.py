@@ -129,7 +129,7 @@ def reporter_of(hydra: Any, run_dir: Path) -> Callable[[int, float], bool] | Non
 
 def main() -> NoReturn:
     """Console script."""
-    entry.run(app, "train", "gan-train", resumable=True)
+    entry.run(app, "train", "gan-train", TrainConfig, resumable=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gan_cli.app.help import description
+from gan_cli.config.training import TrainConfig
+from gan_cli.evaluation.config import EvalConfig
+from gan_cli.sampling.config import SampleConfig
+
+ROOT = Path(__file__).parents[1]
 # Runs a command and fails if it has loaded torch.
 WITHOUT_TORCH = """
 import sys
@@ -36,8 +44,8 @@ def without_torch(cwd: Path, program: str, *args: str) -> subprocess.CompletedPr
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("gan-train", ["dataset: ", "mnist", "wgan_gp", "experiment: ", "total_steps: ", "betas", "run_dir", "schedule: "]),
-        ("gan-sample", ["num_samples: 64", "formats", "run_dir", "trust: false"]),
+        ("gan-train", ["dataset=", "mnist", "wgan_gp", "experiment=", "total_steps=", "run_dir", "schedule="]),
+        ("gan-sample", ["num_samples=64", "formats", "run_dir", "trust=false"]),
         ("gan-eval", ["run_dir"]),
         ("gan-compare", ["RUNS", "--sort", "--at", "--html"]),
     ],
@@ -156,3 +164,34 @@ def test_threads_wait_shortly_unless_the_user_says_otherwise(
     result = python(tmp_path, "-c", code, **given)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == spins
+
+
+@pytest.mark.parametrize(
+    ("program", "keys"), [("gan-train", TrainConfig), ("gan-sample", SampleConfig), ("gan-eval", EvalConfig)]
+)
+def test_help_has_a_line_for_each_key_and_option(program: str, keys: type, gan: Any) -> None:
+    shown = gan(program, "--help").out
+    lines = [line.strip() for line in shown.splitlines()]
+    for name in (field.name for field in fields(keys)):
+        start = re.escape(name)
+        assert any(re.match(rf"{start}(\.\w+)?=\S+ ?", line) for line in lines), name
+    if program == "gan-train":
+        for file in (ROOT / "conf").glob("[!h]*/*.yaml"):
+            if file.parent.name != "protocol":
+                assert any(line.split(" ")[0] == file.stem for line in lines), file
+        assert max(map(len, lines)) <= 110
+
+
+def test_help_of_a_group_has_its_options_and_keys(gan: Any) -> None:
+    shown = gan("gan-train", "--help", "loss", "loss=wgan_gp").out
+    assert "hinge" in shown
+    assert "loss.penalty.weight=10" in shown
+    assert "a number > 0" in shown
+    refused = gan("gan-train", "--help", "lsos")
+    assert refused.code == 2
+    assert "loss" in refused.error.todo
+
+
+def test_each_yaml_says_what_it_is() -> None:
+    for file in (ROOT / "conf").glob("[!h]*/*.yaml"):
+        assert len(description(file)) > 20, file

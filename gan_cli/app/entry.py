@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import string
 import sys
 import traceback
 import warnings
@@ -18,8 +17,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
+from gan_cli.app.help import page
 from gan_cli.app.messages import CONFIG_PACKAGE, compose, translate, unknown_flag
 from gan_cli.app.own_configs import ignore_byte_order_marks, refuse_octal
 from gan_cli.app.words import loosened, to_overrides, with_new_keys
@@ -45,15 +45,15 @@ MAX_JOBS = 10_000  # jobs of one sweep
 SPIN_COUNT = "3000"  # busy-wait iterations of an OpenMP thread before it sleeps; the default starves a second training
 
 
-def run(app: Callable[[DictConfig], Any], config_name: str, name: str, *, resumable: bool = False) -> NoReturn:
+def run(app: Callable[[DictConfig], Any], config_name: str, name: str, keys: type, *, resumable: bool = False) -> NoReturn:
     """Run a Hydra application and leave the process with the right exit code.
 
     Args:
         app: function of the composed config; may raise :class:`GanError`.
-        config_name: primary config in conf/. name: of the program, for messages.
+        config_name: primary config in conf/. name: of the program, for messages. keys: dataclass of its top-level keys.
         resumable: whether the same command continues a run that a signal ended.
     """
-    program = Program(app, config_name, name, resumable)
+    program = Program(app, config_name, name, keys, resumable)
     together = resumable and torchrun.world() > 1
     if together:
         torchrun.end_with_parent()
@@ -79,7 +79,7 @@ class Program:
     """A command that composes its config with Hydra: the boundary where an error becomes one line and an exit code.
 
     Code below it raises errors or lets them pass. Of processes that train together rank 0 prints, or the rank whose error
-    ``is_first_failure``. See :func:`run` for the first four attributes.
+    ``is_first_failure``. See :func:`run` for the first five attributes.
 
     Attributes:
         folder: current directory at the start. want_traceback: whether the user has set HYDRA_FULL_ERROR=1.
@@ -89,6 +89,7 @@ class Program:
     app: Callable[[DictConfig], Any]
     config_name: str
     name: str
+    keys: type
     resumable: bool
     folder: str = ""
     want_traceback: bool = False
@@ -239,6 +240,8 @@ def compose_and_run(program: Program) -> None:
     if args.config_path:
         raise ConfigError("gan_cli has its own configs", "--config-path", "Add a folder of your own with --config-dir DIR")
     flags = [a for a in sys.argv[1:] if a not in args.overrides]
+    topics = [word for word in args.overrides if args.help and "=" not in word]
+    args.overrides = [word for word in args.overrides if word not in topics]
     args.overrides = to_overrides(args.overrides, name=program.name, sweeping=bool(args.multirun))
     if program.resumable:
         args.overrides = loosened(args.overrides)
@@ -247,7 +250,9 @@ def compose_and_run(program: Program) -> None:
             args.overrides = with_new_keys(_parsed(args.overrides), base)
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra refuses flags between overrides
     if args.help:
-        print(_help(args.config_name or program.config_name, args))
+        folders = [Path(str(resources.files(CONFIG_PACKAGE))), *([Path(args.config_dir)] if args.config_dir else [])]
+        base = partial(compose, args.config_name or program.config_name, args.overrides, args.config_dir)
+        print(page(folders, program.config_name, program.keys, base, topics))
         return
     if not program.resumable:  # gan-train's sweeper has its own check
         refuse_huge_sweep(_parsed(args.overrides))
@@ -283,22 +288,6 @@ def refuse_huge_sweep(overrides: Sequence[Override]) -> None:
             jobs *= max(1.0, abs(stop - start) / abs(step))
         if not jobs <= MAX_JOBS:
             raise ConfigError(f"a sweep of more than {MAX_JOBS:,} jobs", "command line", "Sweep fewer values at a time")
-
-
-def _help(config_name: str, args: argparse.Namespace) -> str:
-    """The help template of the config, filled in. Hydra's own listing of the groups takes half a second."""
-    folders = [Path(str(resources.files(CONFIG_PACKAGE))), *([Path(args.config_dir)] if args.config_dir else [])]
-    groups: dict[str, set[str]] = {}
-    for file in (file for folder in folders for file in folder.glob("*/*.yaml")):
-        groups.setdefault(file.parent.name, set()).add(file.stem)
-    cfg = compose(config_name, args.overrides, args.config_dir)
-    template = string.Template(cfg.hydra.help.template)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return template.safe_substitute(
-        APP_CONFIG_GROUPS="\n".join(f"{name}: {', '.join(sorted(groups[name]))}" for name in sorted(groups)),
-        CONFIG=OmegaConf.to_yaml(cfg, resolve=bool(args.resolve)),
-    )
 
 
 def say(name: str, error: Exception) -> None:
