@@ -234,3 +234,25 @@ def test_a_generator_with_a_mistake_is_one_line(own: Path, gan: Any, body: str, 
     assert result.code == 2 and len(result.err.splitlines()) == 1, result
     assert re.search(message, result.err), result.err
     assert not (own / "outputs").exists()
+
+
+COPIED = quick(["model=dcgan", "loss=wgan_gp", "optimizer=adam", "dataset=digits"], "model=dcgan", "dataset=digits")
+
+
+@pytest.mark.parametrize("option", COPIED)
+def test_a_copied_option_trains_as_it_is_and_is_never_overwritten(option: str, tmp_path: Path, gan: Any) -> None:
+    assert gan("gan-train", "--copy", option, ".").code == 0
+    group, _, name = option.partition("=")
+    tiny = ["total_steps=1", "batch_size=4", "threads=1", "run_dir=r"]
+    assert gan("gan-train", "--config-dir", "conf", f"{group}=my_{name}", *tiny).code == 0
+    assert f"my_{name}" in (tmp_path / "r" / "config.yaml").read_text()
+    (tmp_path / f"my_{name}.py").write_text("mine")
+    refused = gan("gan-train", "--copy", option, ".")
+    assert refused.code == 73
+    assert refused.error.where == f"my_{name}.py"
+    assert (tmp_path / f"my_{name}.py").read_text() == "mine"
+
+
+@pytest.mark.parametrize("words", [[], ["model=dcgan"], ["model=dcgn", "."], ["modle=dcgan", "."], ["optimizer=ttur", "."]])
+def test_what_cannot_be_copied(words: list[str], gan: Any) -> None:
+    assert gan("gan-train", "--copy", *words).code == 2

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from omegaconf import DictConfig, OmegaConf
 
+from gan_cli.app.copying import copy
 from gan_cli.app.help import page
 from gan_cli.app.messages import CONFIG_PACKAGE, compose, translate, unknown_flag
 from gan_cli.app.own_configs import ignore_byte_order_marks, refuse_octal
@@ -232,6 +233,9 @@ def compose_and_run(program: Program) -> None:
     parser.error = refuse  # type: ignore[method-assign]
     if "--version" in sys.argv[1:]:
         print(f"{program.name} {version()}")
+        return
+    if program.resumable and sys.argv[1:2] == ["--copy"]:
+        print(copy(sys.argv[2:], Path(str(resources.files(CONFIG_PACKAGE)))))
         return
     args = parser.parse_intermixed_args()
     ignore_byte_order_marks()
