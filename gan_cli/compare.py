@@ -25,7 +25,7 @@ NAME = "gan-compare"
 DEFAULT_WIDTH = 120  # characters of a line if the output is not a terminal
 HINT = "more: --html FILE for a page with curves and pictures, --csv, --json, --markdown, --commands; --help lists all"
 EXAMPLES = """\
-  gan-compare outputs/sweep-...                    a sweep: a row for each setting, mean +- std over seeds
+  gan-compare outputs/sweep-...                    a sweep: a row for each setting, mean ± std over seeds
   gan-compare outputs --sort kid                   all runs below a folder
   gan-compare outputs/a outputs/b --at 640000      at equally many images
   gan-compare outputs/sweep-... --html page.html   one page with curves and sample grids

@@ -16,7 +16,7 @@ from gan_cli.comparing.groups import lost_states
 from gan_cli.comparing.records import Column, Comparison, EvaluationRecord, Group, RunRecord
 from gan_cli.comparing.scalars import TAIL
 from gan_cli.comparing.statistics import LEVEL
-from gan_cli.system.text import number, short, word
+from gan_cli.system.text import decimals, short, word
 
 FORMAT = 1  # version of the JSON; increased when a key is removed or changes its meaning
 MARKS = {"": "*", "unsupported": "?", "worse": ""}  # mark of each verdict in a table
@@ -46,6 +46,9 @@ def size(group: Group) -> int:
 
 def table(comparison: Comparison, ways: dict[str, str]) -> list[list[str]]:
     """Return the header and a row for each group, without names of groups. ``ways``: text for a column's direction."""
+    plus = "±" if ways is ARROWS else "+-"
+    means = {c.name: [g.summaries[c.name].mean for g in comparison.groups if c.name in g.summaries] for c in comparison.columns}
+    places = {name: decimals(values) for name, values in means.items()}
     rows = [["n", *(short(column.name, MAX_HEAD_LENGTH) + ways[column.better] for column in comparison.columns)]]
     for group in comparison.groups:
         cells = [", ".join([str(size(group)), *lost_states(group.runs)])]
@@ -54,9 +57,10 @@ def table(comparison: Comparison, ways: dict[str, str]) -> list[list[str]]:
             if summary is None:
                 cells.append("-")
                 continue
-            spread = f" +- {number(summary.std)}" if summary.std is not None else ""
+            digits = places[column.name]
+            spread = f" {plus} {summary.std:.{digits}f}" if summary.std is not None else ""
             n = f" (n={summary.n})" if summary.n != size(group) else ""
-            cells.append(f"{number(summary.mean)}{spread}{n} {mark(comparison, group, column)}".rstrip())
+            cells.append(f"{summary.mean:.{digits}f}{spread}{n} {mark(comparison, group, column)}".rstrip())
         rows.append(cells)
     return rows
 
@@ -78,7 +82,7 @@ def legend(comparison: Comparison) -> list[str]:
     marks = {mark(comparison, group, column) for group in comparison.groups for column in comparison.columns}
     found = []
     if "*" in marks:
-        found.append("values are mean +- standard deviation over n seeds; * is the best of its column")
+        found.append("values are mean and standard deviation over n seeds; * is the best of its column")
     if "?" in marks:
         test = f"Welch's t test against the best, Holm-corrected, p >= {LEVEL:g}, or no test: a single seed, or no spread"
         found.append(f"? the seeds do not support that it is worse than the best ({test})")

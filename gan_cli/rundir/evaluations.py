@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gan_cli.config.metrics import direction
 from gan_cli.system.errors import OutputError, failing_as
 from gan_cli.system.files import read_file, write_file
-from gan_cli.system.text import number, short
+from gan_cli.system.text import number, plus_minus, short
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -79,7 +79,7 @@ def metric_lines(values: dict[str, float], translates: bool) -> list[str]:
     width = max([len("metric"), *map(len, shown)])
     lines = [f"{'metric':<{width}}  {'value':<20}  better"]
     for key in shown:
-        spread = f" +- {number(values[key + '_std'])}" if key + "_std" in values else ""
+        spread = f" {plus_minus()} {number(values[key + '_std'])}" if key + "_std" in values else ""
         lines.append(f"{key:<{width}}  {number(values[key]) + spread:<20}  {direction(key, translates)}")
     return lines
 

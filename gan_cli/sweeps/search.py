@@ -178,7 +178,7 @@ def confirm(search: Search, best: Mapping[str, Any], seeds: Sequence[int]) -> No
     for k, label in enumerate(both):
         ends = [one.value for one in outcomes[k * len(seeds) : (k + 1) * len(seeds)] if one.state == "complete"]
         values = [value for value in ends if value is not None and math.isfinite(value)]
-        spread = f" +- {number(std(values) or 0)}" if len(values) > 1 else ""
+        spread = f" ± {number(std(values) or 0)}" if len(values) > 1 else ""
         shown = f"{number(mean(values))}{spread}" if values else "no value"
         log.info("  %-8s %s %s, n=%d of %d", label, metric, shown, len(values), len(seeds))
     flags = ["--at", "best"] if is_evaluated(metric) else []

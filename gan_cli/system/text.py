@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,17 @@ def number(value: float) -> str:
     if value == 0 or abs(value) >= 1000:
         return f"{value:.0f}"
     return f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.6f}"
+
+
+def decimals(values: Iterable[float]) -> int:
+    """Decimals for a column of numbers: its smallest one other than 0 has three significant digits, within 0 to 6 decimals."""
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
+    return max(0, min(6, 2 - math.floor(math.log10(min(sizes))))) if sizes else 0
+
+
+def plus_minus(encoding: str | None = None) -> str:
+    """``±``, or ``+-`` where the output cannot show it. ``encoding``: by default that of stdout."""
+    return "±" if (encoding or sys.stdout.encoding or "ascii").lower().startswith("utf") else "+-"
 
 
 def short(value: Any, most: int = 24) -> str:

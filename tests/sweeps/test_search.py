@@ -421,8 +421,8 @@ def test_the_best_trial_is_confirmed(tmp_path: Path, logged: pytest.LogCaptureFi
     found.optimise()
     confirm(found, found.study.best_params, range(6, 9))
     assert run.seen[-6:] == [*(f"m=1 x=1 seed={seed}" for seed in (6, 7, 8)), *(f"m=1 seed={seed}" for seed in (6, 7, 8))]
-    assert "best     metric/fid 1.07 +- 0.01, n=3 of 3" in logged.text
-    assert "default  metric/fid 9.07 +- 0.01, n=3 of 3" in logged.text
+    assert "best     metric/fid 1.07 ± 0.01, n=3 of 3" in logged.text
+    assert "default  metric/fid 9.07 ± 0.01, n=3 of 3" in logged.text
     assert "gan-compare --at best" in logged.text
 
 
