@@ -302,7 +302,7 @@ def test_a_table_of_everything() -> None:
     assert len(lines) == 1 + len(VALUES) + 1 and len({line.rindex("  ") for line in lines}) <= 2
     rows = {line.split("  ")[0]: line for line in lines}
     assert (
-        "0.5 +- 0.1" in rows["kid"] and rows["memorisation"].endswith("near 0.5") and rows["fid/a long class"].endswith("lower")
+        "0.5 ± 0.1" in rows["kid"] and rows["memorisation"].endswith("near 0.5") and rows["fid/a long class"].endswith("lower")
     )
     assert rows["lpips"].endswith("lower") and evaluations.metric_lines({"lpips": 1.0}, translates=False)[1].endswith("higher")
 
