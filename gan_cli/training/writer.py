@@ -31,7 +31,7 @@ from gan_cli.training.sums import BLOCK, Sums
 
 log = logging.getLogger("gan_cli")
 LINE_PERIOD_S = 10.0  # seconds between console lines when there is no terminal
-BAR = "{percentage:3.0f}% {n_fmt}/{total_fmt} {postfix} {elapsed}<{remaining}"
+BAR = "{n_fmt}/{total_fmt} <{remaining} {desc}"  # what is left comes first: a narrow terminal cuts the end
 WARM_UP_STEPS = 4  # steps of a session that the estimate of its duration leaves out
 ESTIMATE_STEPS = 20  # steps of a session after which its duration is estimated
 # Event file of the hyper-parameters. It is the first one by name, since TensorBoard does not return to an earlier file.
@@ -257,10 +257,11 @@ class Writer:
     def _show(self, row: dict[str, Any], now: float) -> None:
         """Show a row in the bar or as a line. train.log has a line of every row."""
         options, labels = self.options, charts.labels(self.options.has_probabilities)
-        shown = [f"{label} {row[key]:.3f}" for key, label in labels.items() if key in row]
-        shown.append(f"{row['time/images_per_second']:.0f} images/s")
+        speed = f"{row['time/images_per_second']:.0f}"
         if not self.bar.disable:
-            self.bar.set_postfix_str(" ".join(shown), refresh=False)
+            values = [f"{label} {row[key]:.3g}" for key, label in labels.items() if key in row]
+            self.bar.set_description_str(" ".join([f"{speed} images/s", *values]), refresh=False)
+        shown = [*(f"{label} {row[key]:.3f}" for key, label in labels.items() if key in row), f"{speed} images/s"]
         is_due = self.bar.disable and (now - self.line_time >= LINE_PERIOD_S or row["step"] >= options.total_steps)
         if is_due:
             self.line_time = now
