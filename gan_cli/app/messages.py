@@ -25,6 +25,7 @@ from gan_cli.system.errors import (
     of_system,
 )
 from gan_cli.system.text import first_line
+from gan_cli.system.version import install_command
 
 CONFIG_PACKAGE = "gan_cli.conf"
 REMOVED_KEYS = {  # key -> what to do instead
@@ -119,7 +120,7 @@ def _missing_option(error: MissingConfigException) -> ConfigError:
         return ConfigError(f"there is no config {option!r}", "--config-name", "Leave it out")
     if group == "hydra/launcher":
         extra = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm"}.get(option)
-        todo = f"Install it: pip install 'gan_cli[{extra}]'" if extra else todo
+        todo = f"Install it: {install_command(extra)}" if extra else todo
     other = Path(next(iter(folders_of_own()), ""), group, f"{option}.yml")
     if other.is_file():
         todo = f"Rename {other} to {option}.yaml"

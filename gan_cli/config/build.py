@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from gan_cli.config.plain import Node
+from gan_cli.config.schema import IMPORT_ADVICE
 from gan_cli.system.errors import ConfigError, GanError
 
 
@@ -39,5 +40,7 @@ def build(node: Node, where: str, **injected: Any) -> Any:
 
 
 def _cannot_build(target: str, where: str, cause: BaseException) -> ConfigError:
+    if str(cause).startswith("Error loading") or isinstance(cause, ImportError):
+        return ConfigError(f"{target} cannot be imported", where, IMPORT_ADVICE)
     reason = str(cause).split("\n")[0].rstrip(".")
     return ConfigError(f"{target} cannot be built: {reason}", where, "Correct its arguments")

@@ -23,6 +23,7 @@ from gan_cli.system.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
 NAMES = {**vars(ranges), "Literal": Literal, "Any": Any, "Sequence": Sequence}  # namespace for annotations of every module
+IMPORT_ADVICE = "Check the spelling; your own class must lie in the current directory, on PYTHONPATH or in an installed package"
 
 
 class _Opaque(type):
@@ -69,9 +70,8 @@ def parameters(target: str) -> dict[str, Parameter] | None:
         importlib.import_module(module.split(".")[0])
         obj = locate(target)
     except Exception as error:  # a user's module may raise anything
-        todo = "Check the spelling; your own class must lie in the current directory or an installed package"
         reason = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{target!r} cannot be imported: {reason}", "_target_", todo) from error
+        raise ConfigError(f"{target!r} cannot be imported: {reason}", "_target_", IMPORT_ADVICE) from error
     return _from_object(obj)
 
 

@@ -36,8 +36,8 @@ def facades(
     """Pairs of a photo (A) and a map of its parts (B), 256x256 each: 400 to train, 100 for validation, 106 to test.
 
     Args:
-        root: holds ``facades/`` with train, val and test, or ``facades.tar.gz`` there or in ``root`` itself, which is read
-            without unpacking it. Never written to if one is there.
+        root: holds ``facades/`` with train, val and test, or is that folder, or holds ``facades.tar.gz``, which is read
+            without unpacking it. Never written to if the images are there.
         direction: ``b2a`` makes photos from maps, ``a2b`` maps from photos.
         split: the part to read. Held out is val, or test where val is trained on.
         download: whether missing files may be downloaded. The download is not verified: no hash of it is published.
@@ -70,6 +70,8 @@ def _facades(
 ) -> TranslationDataset:
     home = Path(root).expanduser()
     folder = home / "facades"
+    if not folder.exists() and any((home / part).is_dir() for part in COUNTS):  # root is the folder itself
+        folder = home
     archive = next((path for path in (folder / ARCHIVE, home / ARCHIVE) if path.is_file()), None)
 
     def is_unpacked(split: str) -> bool:

@@ -106,7 +106,8 @@ class Original:
             if is_among(error.where.split(" ")[0].split("[")[0], own | set(OF_THE_COMMAND)):
                 raise
             what, where = f"the run's config: {short(error.what, 300)}", f"{self.run_dir}, {short(error.where, 200)}"
-            raise CheckpointError(what, where, OLD_VERSION_ADVICE) from error
+            todo = error.todo if error.todo == schema.IMPORT_ADVICE else OLD_VERSION_ADVICE
+            raise CheckpointError(what, where, todo) from error
         end, total = plain["schedule"].get("total_steps"), self.config.get("total_steps")
         if isinstance(end, int) and config.total_steps > max(end, total if isinstance(total, int) else 0):
             what = f"the schedule of the run ends at step {end}, with the learning rate that it has there"

@@ -26,6 +26,7 @@ from gan_cli.sweeps.space import Space, read_space
 from gan_cli.sweeps.study import Options, direction_of, is_evaluated, make_sampler, open_study, storage_errors
 from gan_cli.system.errors import ClashError, ConfigError, GanError, SweepError, TooLargeError
 from gan_cli.system.text import number
+from gan_cli.system.version import install_command
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -47,7 +48,7 @@ def sweep(jobs: Jobs, given: Mapping[str, Any], arguments: Sequence[str]) -> Non
         GanError, SweepError: the search cannot begin, was stopped, or gave no value.
     """
     if find_spec("optuna") is None:
-        raise ConfigError("Optuna is not installed", "hydra/sweeper", "Install it: pip install 'gan_cli[sweep]'")
+        raise ConfigError("Optuna is not installed", "hydra/sweeper", f"Install it: {install_command('sweep')}")
     options = Options.checked({k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in given.items()})
     overrides = jobs.parse(options.params, arguments)
     space = read_space(overrides)

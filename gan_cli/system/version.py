@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import cache
+from importlib.metadata import requires
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -24,6 +26,13 @@ def commit() -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return head[:12]
+
+
+def install_command(extra: str) -> str:
+    """The command that installs the packages of an extra of gan_cli, wherever gan_cli itself came from."""
+    lines = [line.partition(";") for line in requires("gan_cli") or []]
+    packages = [package.strip() for package, _, condition in lines if extra in condition.replace("'", '"').split('"')]
+    return shlex.join(["pip", "install", *packages])
 
 
 def version() -> str:
