@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_cli.system import files
-
-MAKER = "gan_cli"  # stored in every file; only files with it may be overwritten
+from gan_cli.system.files import MAKER
 
 
 def to_uint8(images: Tensor) -> Tensor:

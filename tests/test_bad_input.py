@@ -213,7 +213,7 @@ def test_labels_that_are_not_there(gan: Any, tmp_path: Path, data_root: Path) ->
 def test_files_that_are_damaged(gan: Any, tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\3\4 nothing of use")
     answer(gan("gan-train", "dataset=npz", "dataset.path=a.npz"), r"not a readable \.npz file", 65)
-    np.savez(tmp_path / "b.npz", other=np.zeros(3))
+    np.savez(tmp_path / "b.npz", other=np.zeros(3), more=np.zeros(3))
     answer(gan("gan-train", "dataset=npz", "dataset.path=b.npz"), r"dataset\.images to one of: other", 65)
 
 

@@ -176,7 +176,9 @@ def test_preset_has_the_value_of_its_source(preset: str, key: str) -> None:
 
 
 def test_dcgan_digits_is_the_default() -> None:
-    assert differences(composed("experiment=dcgan_digits").as_dict(), composed().as_dict()).keys() == {"deviations"}
+    assert differences(composed("experiment=dcgan_digits").as_dict(), composed().as_dict()).keys() == {
+        *("deviations", "total_steps", "model.generator.width", "model.discriminator.width")
+    }
 
 
 @pytest.mark.parametrize(

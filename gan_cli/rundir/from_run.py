@@ -147,7 +147,7 @@ class Original:
         """
         before = str(self.info.get("data", fingerprint))
         if before != fingerprint and "data" not in allowed:
-            todo = "Set dataset.root to where that is, or use what is here all the same: allow_change=[data]"
+            todo = "Set dataset.root to where that is, or use what is here all the same: allow_change=data"
             where = f"{short(before[:12])} -> {fingerprint[:12]}"
             raise DataError("the data is not that which the run was trained on", where, todo)
 

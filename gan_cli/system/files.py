@@ -17,6 +17,7 @@ from gan_cli.system.errors import UntrustedError
 TEMPORARY_PREFIX = ".writing-"  # prefix of the name of a file that is being written
 MAX_TEXT_BYTES = 16 * 2**20  # a larger JSON file in a run directory is refused
 # Names in a run directory that gan_cli reads or writes.
+MAKER = "gan_cli"  # stored in every picture and npz file; only files with it may be overwritten
 OWN_NAMES = frozenset(["checkpoints", "evaluations", "generated", "samples", "tensorboard"]) | frozenset(
     ["best.json", "config.yaml", "metrics.jsonl", "status.json", "train.log", ".lock"]
 )

@@ -36,7 +36,7 @@ def data_change(saved: Checkpoint, fingerprint: str, allowed: list[str]) -> list
         return []
     change = f"{saved.info['data'][:12]} -> {fingerprint[:12]}"
     if "data" not in allowed:
-        todo = "Bring it back, start another run_dir, or go on with it all the same: allow_change=[data]"
+        todo = "Bring it back, start another run_dir, or go on with it all the same: allow_change=data"
         raise DataError("the data is not that which the run was trained on", f"dataset, {change}", todo)
     return [f"from step {saved.step} on data: {change}"]
 
@@ -132,7 +132,7 @@ def refuse_drift(saved: Checkpoint, now: Node, allow_change: list[str], run_dir:
         lines = [f"{key}: {changed[key]}" for key in refused]
         shown = "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
         names = ",".join(dict.fromkeys(shared[key] if len(refused) <= 3 else key.split(".")[0] for key in refused))
-        todo = f"Repeat the command it was started with, choose another run_dir=, or go on all the same: allow_change=[{names}]"
+        todo = f"Repeat the command it was started with, choose another run_dir=, or go on all the same: allow_change={names}"
         if any(key.startswith(("model.generator.", "model.discriminator.")) for key in refused):
             todo = "Repeat the command it was started with, or choose another run_dir="  # the weights may not fit
         if refused == ["schedule.total_steps"]:

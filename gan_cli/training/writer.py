@@ -142,9 +142,9 @@ class Writer:
         if before is None:
             writer.tensorboard.add_text("config", "```yaml\n" + options.config_text + "\n```")
         else:  # TensorBoard drops this step too
-            if rows and rows[-1]["step"] == progress.step:
-                writer._to_tensorboard(rows[-1])
-            evaluations.to_tensorboard(run_dir, writer.tensorboard, progress.step)
+            row = rows[-1] if rows and rows[-1]["step"] == progress.step else {}
+            writer._to_tensorboard(row)
+            evaluations.to_tensorboard(run_dir, writer.tensorboard, progress.step, row)
         charts.describe(writer.tensorboard, has_probabilities=options.has_probabilities)
         return writer
 

@@ -51,7 +51,7 @@ def test_what_does_no_harm_is_noted(begun: Any) -> None:
 def test_what_is_allowed_by_name_is_recorded(allowed: str, begun: Any, read: Any, tmp_path: Path) -> None:
     refused = begun("ema.half_life=5", code=2)
     assert "ema.half_life: 10000.0 -> 5.0 (r)" in refused.errors[0]
-    assert refused.errors[0].endswith("allow_change=[ema.half_life].")
+    assert refused.errors[0].endswith("allow_change=ema.half_life.")
     result = begun("ema.half_life=5", f"allow_change=[{allowed}]")
     assert "from step 2 on ema.half_life: 10000.0 -> 5.0\n" in result.err
     assert read.info(tmp_path / "r")["changes"] == ["from step 2 on ema.half_life: 10000.0 -> 5.0"]
@@ -84,7 +84,7 @@ def test_other_data_is_refused_or_allowed_and_recorded(begun: Any, read: Any, da
     shutil.rmtree(tmp_path / "r" / "checkpoints" / "step-00000004")
     shutil.copy(tmp_path / "photos" / "class0" / "0.png", tmp_path / "photos" / "class0" / "another.png")
     refused = begun(first=photos, code=65)
-    assert refused.errors[0].endswith("allow_change=[data].")
+    assert refused.errors[0].endswith("allow_change=data.")
     begun("allow_change=[data]", first=photos)
     (change,) = read.info(tmp_path / "r")["changes"]
     assert change.startswith("from step 2 on data: ")
@@ -164,7 +164,7 @@ def test_a_name_that_is_no_key(begun: Any) -> None:
 @slow
 def test_a_learning_rate_is_that_of_both_players(begun: Any, read: Any, tmp_path: Path) -> None:
     refused = begun("optimizer.lr=1e-5", code=2)
-    assert refused.errors[0].endswith("allow_change=[optimizer.lr].")
+    assert refused.errors[0].endswith("allow_change=optimizer.lr.")
     begun("optimizer.lr=1e-5", "allow_change=[optimizer.lr]")
     assert len(read.info(tmp_path / "r")["changes"]) == 2
 
