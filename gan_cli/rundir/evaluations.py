@@ -54,20 +54,15 @@ def write(
     return values
 
 
-def to_tensorboard(run_dir: Path, writer: SummaryWriter, step: int, row: Mapping[str, Any]) -> None:
+def to_tensorboard(run_dir: Path, writer: SummaryWriter, step: int, own: str | None = None) -> None:
     """Write gan-eval's results of a step, each protocol under a tag of its own, so that no curve mixes two.
 
-    ``row``: of metrics.jsonl at this step, which has the values that the training itself measured.
+    ``own``: protocol id of the evaluations of the training itself, which are logged under ``metric/``.
     """
     for path in sorted((run_dir / "evaluations").glob(f"step-{step:08d}-*.json")):
-        metrics = (read(path) or {"metrics": {}})["metrics"]
-        if all(
-            math.isclose(row.get(f"metric/{key}", math.inf), value, rel_tol=1e-5, abs_tol=1e-9)
-            for key, value in metrics.items()
-        ):
-            continue
-        for key, value in metrics.items():
-            writer.add_scalar(f"eval_{path.stem.rpartition('-')[2]}/{key}", value, step)  # type: ignore[no-untyped-call]
+        result, identity = read(path), path.stem.rpartition("-")[2]
+        for key, value in result["metrics"].items() if result is not None and identity != own else ():
+            writer.add_scalar(f"eval_{identity}/{key}", value, step)  # type: ignore[no-untyped-call]
 
 
 def read(path: Path) -> dict[str, Any] | None:

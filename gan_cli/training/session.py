@@ -249,7 +249,8 @@ class Session:
             self.best = self.evaluation.best  # None if another metric decides now
         options = Options(
             config.total_steps, config.log_every, text, hparams.values(config.as_dict(), self.command.resume(run_dir)),
-            evaluated=self.evaluation.values if self.evaluation is not None else (), epoch_images=len(game.dataset),
+            evaluated=self.evaluation.values if self.evaluation is not None else (),
+            protocol_id=self.evaluation.rule if self.evaluation is not None else None, epoch_images=len(game.dataset),
             print_rows=config.print_rows, has_probabilities=isinstance(game.task.objective.adversarial, Logistic),
         )  # fmt: skip
         self.writer = Writer.open(

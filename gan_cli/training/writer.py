@@ -46,7 +46,7 @@ class Options:
     Attributes:
         total_steps: last step. log_every: steps between rows. config_text: YAML for TensorBoard.
         hparams: hyper-parameters for TensorBoard's HParams tab. evaluated: names of the metrics that are evaluated.
-        epoch_images: images of an epoch, the length of the training set. print_rows: print every row on the console.
+        protocol_id: of the evaluations. epoch_images: images of an epoch, the length of the training set. print_rows: print every row on the console.
         has_probabilities: whether ``d/real`` and ``d/fake`` are probabilities, D(x) and D(G(z)); else they are scores.
     """
 
@@ -55,6 +55,7 @@ class Options:
     config_text: str = ""
     hparams: Mapping[str, str | float] = field(default_factory=dict)
     evaluated: Sequence[str] = ()
+    protocol_id: str | None = None
     epoch_images: int = 1
     print_rows: bool = False
     has_probabilities: bool = True
@@ -142,9 +143,9 @@ class Writer:
         if before is None:
             writer.tensorboard.add_text("config", "```yaml\n" + options.config_text + "\n```")
         else:  # TensorBoard drops this step too
-            row = rows[-1] if rows and rows[-1]["step"] == progress.step else {}
-            writer._to_tensorboard(row)
-            evaluations.to_tensorboard(run_dir, writer.tensorboard, progress.step, row)
+            if rows and rows[-1]["step"] == progress.step:
+                writer._to_tensorboard(rows[-1])
+            evaluations.to_tensorboard(run_dir, writer.tensorboard, progress.step, options.protocol_id)
         charts.describe(writer.tensorboard, has_probabilities=options.has_probabilities)
         return writer
 
