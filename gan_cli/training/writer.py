@@ -46,7 +46,8 @@ class Options:
     Attributes:
         total_steps: last step. log_every: steps between rows. config_text: YAML for TensorBoard.
         hparams: hyper-parameters for TensorBoard's HParams tab. evaluated: names of the metrics that are evaluated.
-        protocol_id: of the evaluations. epoch_images: images of an epoch, the length of the training set. print_rows: print every row on the console.
+        protocol_id: of the evaluations. epoch_images: images of an epoch, the length of the training set.
+        print_rows: print every row on the console.
         has_probabilities: whether ``d/real`` and ``d/fake`` are probabilities, D(x) and D(G(z)); else they are scores.
     """
 
