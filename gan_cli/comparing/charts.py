@@ -156,6 +156,8 @@ def line_chart(curves: Sequence[Curve], x_label: str, ident: str) -> str:
             axes.plot(x, y, **look, markevery=max(1, len(x) // 8))
             if one.style is not None:
                 axes.fill_between(x, low, high, color=look["color"], alpha=0.14, linewidth=0)
+                if len(x) == 1:
+                    axes.vlines(x, low, high, color=look["color"], alpha=0.35, linewidth=3)
             for end in one.ends:
                 axes.plot(*end, marker="x", color=look["color"], markersize=7, zorder=5)
         _scale(axes, [point for one in curves for point in one.points if point.n])
