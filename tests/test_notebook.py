@@ -1,0 +1,49 @@
+"""The notebook of docs/ runs from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "colab.ipynb"
+TINY = [
+    "model.generator.width=8",
+    "model.discriminator.width=8",
+    "batch_size=8",
+    "threads=1",
+    "total_steps=100",
+    "sample_every=50",
+]
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gan: Callable[..., Any]) -> None:
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    shown: list[str] = []
+    display: Any = types.SimpleNamespace(Image=lambda filename, width: filename, display=shown.append)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None, display=display))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("agg")
+    names: dict[str, Any] = {}
+    commands = []
+    for cell in cells:
+        lines = [line for line in cell.splitlines() if not line.startswith(("%", "!"))]
+        for line in (line for line in cell.splitlines() if line.startswith("!gan-")):
+            program, *words = shlex.split(line[1:])
+            result = gan(program, *words, *([*TINY, "sample_every=50"] if program == "gan-train" else ["threads=1"]))
+            assert result.code == 0, result.err
+            commands.append(program)
+        exec("\n".join(lines), names)
+    assert commands == ["gan-train", "gan-sample", "gan-eval"]
+    assert len(shown) == 3
+    assert len(names["rows"]) == 2
