@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "colab.ipynb"
@@ -28,12 +28,12 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gan:
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    plt.switch_backend("agg")
     shown: list[str] = []
     display: Any = types.SimpleNamespace(Image=lambda filename, width: filename, display=shown.append)
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None, display=display))
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.chdir(tmp_path)
-    matplotlib.use("agg")
     names: dict[str, Any] = {}
     commands = []
     for cell in cells:
