@@ -31,7 +31,9 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gan:
     plt.switch_backend("agg")
     shown: list[str] = []
     display: Any = types.SimpleNamespace(Image=lambda filename, width: filename, display=shown.append)
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None, display=display))
+    monkeypatch.setitem(
+        sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None, version_info=(9, 0), display=display)
+    )
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
