@@ -6,6 +6,8 @@ import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +62,23 @@ def test_jobs_elsewhere_draw_no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GAN_CLI_SWEEP")
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert not console.may_draw()
+
+
+def test_jobs_of_a_sweep_say_what_they_share_once(gan: Any, tmp_path: Path) -> None:
+    tiny = ["model=mlp", "model.generator.hidden=8", "model.discriminator.hidden=8", "total_steps=1", "threads=1"]
+    said = gan("gan-train", "-m", "seed=0,1", *tiny, "hydra.sweep.dir=s").err
+    assert said.count("generator:") == 1
+    assert said.count("run directory:") == 2
+    assert all("generator:" in log.read_text() for log in (tmp_path / "s").glob("*/train.log"))
+    assert "generator:" in gan("gan-train", *tiny, "run_dir=r").err
+
+
+def test_rows_are_in_the_log_and_on_the_console_if_asked(gan: Any, tmp_path: Path) -> None:
+    networks = ["model=mlp", "model.generator.hidden=8", "model.discriminator.hidden=8"]
+    tiny = [*networks, "total_steps=30", "log_every=10", "threads=1"]
+    for extra, shown in (([], 2), (["print_rows=true"], 3)):
+        said = gan("gan-train", *tiny, *extra, f"run_dir=r{shown}").err
+        assert said.count("D(x)") == shown
+        assert (tmp_path / f"r{shown}" / "train.log").read_text().count("D(x)") == 3
+        assert said.count("time left:") == 1
+    assert "D(x)" not in gan("gan-train", *tiny, "loss=hinge", "run_dir=h").err

@@ -127,6 +127,7 @@ class Program:
         self.want_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises exceptions instead of printing them
         console.setup(self.log_level)
+        console.shared_lines.clear()
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", category=UserWarning, module=r"hydra\.")

@@ -9,8 +9,10 @@ import sys
 from gan_cli.system import signals
 
 NOTICE = 25  # log level of lines that are shown even if several jobs share the console; train.log has the rest
+SHARED = "shared"  # attribute of log records that the console shows once, though several jobs of a sweep log the same
 ONLY_FILE = "only_file"  # attribute of log records that train.log has and the console does not show
 CLEAR_BELOW = "\r\x1b[J"  # terminal code that clears everything from the current line on
+shared_lines: set[str] = set()  # lines of SHARED records that this command has shown
 
 
 class _Console(logging.Handler):
@@ -19,8 +21,12 @@ class _Console(logging.Handler):
     job = ""  # name of this job if the jobs of a sweep share the console
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not getattr(record, ONLY_FILE, False):
-            write(self.format(record))
+        text = self.format(record)
+        is_known = getattr(record, SHARED, False) and text in shared_lines
+        if getattr(record, SHARED, False):
+            shared_lines.add(text)
+        if not is_known and not getattr(record, ONLY_FILE, False):
+            write(text)
 
 
 _handler = _Console()

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gan_cli.data.image_files import StreamedImages
 from gan_cli.images import write_film
 from gan_cli.rundir import checkpoint
 from gan_cli.rundir.checkpoint import Checkpoint
+from gan_cli.system import console
 from gan_cli.system.errors import (
     PreemptedError,
 )
@@ -40,30 +42,31 @@ def film(run_dir: Path) -> None:
 def announce(game: Game, saved: Checkpoint | None, *, model: Node, dataset: Node, deviations: list[str]) -> None:
     """Log networks, data, device and deviations. ``model``, ``dataset``, ``deviations``: nodes of the config."""
     machine = game.machine
-    log.info("gan_cli %s", version())
+    say = partial(log.info, extra={console.SHARED: True})  # once for the jobs of a sweep that have the same line
+    say("gan_cli %s", version())
     for network in ("generator", "discriminator"):
         count = sum(p.numel() for p in getattr(game.task, network).parameters())
-        log.info("%s: %s, %s parameters", network, model[network]["_target_"], f"{count:,}")
-    log.info("data: %s, %s, %s", describe(game.dataset), dataset["_target_"], kept_where(game, dataset.get("memory_gb")))
+        say("%s: %s, %s parameters", network, model[network]["_target_"], f"{count:,}")
+    say("data: %s, %s, %s", describe(game.dataset), dataset["_target_"], kept_where(game, dataset.get("memory_gb")))
     if classes := class_counts(game.dataset):
-        log.info("classes: %s", classes)
-    log.info("device: %s, %d threads, %s (%s)", machine.device, machine.threads, machine.precision, machine.precision_reason)
-    log.info("compile: %s (%s)", "yes" if machine.compiled else "no", machine.compile_reason)
+        say("classes: %s", classes)
+    say("device: %s, %d threads, %s (%s)", machine.device, machine.threads, machine.precision, machine.precision_reason)
+    say("compile: %s (%s)", "yes" if machine.compiled else "no", machine.compile_reason)
     if machine.processes is not None:
-        log.info("processes: %s", machine.processes)
+        say("processes: %s", machine.processes)
     if saved is not None:
-        log.info("continues from step %d", saved.step)
+        say("continues from step %d", saved.step)
         then, now = saved.info.get("machine", {}), machine.facts()
         other = [f"{key}: {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
         if other:
-            log.info(
+            say(
                 "note: the result will differ slightly from an uninterrupted run, because of %s",
                 ", ".join(other),
             )
     for change in game.changes:
-        log.info("note: changed since the start: %s", short(change, 1000))
+        say("note: changed since the start: %s", short(change, 1000))
     for deviation in deviations:
-        log.info("the recipe departs from its paper: %s", short(deviation, 1000))
+        say("the recipe departs from its paper: %s", short(deviation, 1000))
 
 
 def describe(dataset: ImageDataset | TranslationDataset) -> str:
