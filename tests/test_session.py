@@ -46,7 +46,7 @@ def test_the_plan_of_an_old_checkpoint_has_no_evaluations() -> None:
 class Evaluation:
     """Stands for that of a run: each value is given, or raised."""
 
-    metric, values, best = "fid", ["fid"], None
+    metric, values, best, rule = "fid", ["fid"], None, "1a2b3c4d"
 
     def __init__(self, *found: float | Exception) -> None:
         self.found = list(found)

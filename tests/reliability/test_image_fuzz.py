@@ -135,8 +135,9 @@ def test_damaged_pictures_are_pictures_or_refused(capfd: pytest.CaptureFixture[s
 
 
 def test_a_folder_of_them_is_counted(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("gan_cli"), "handlers", [])  # of a command that an earlier test ran
     contents = mutants(64)
     for k, content in enumerate(contents):
         (tmp_path / f"{k:03d}.png").write_bytes(content)
