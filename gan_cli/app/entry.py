@@ -239,20 +239,9 @@ def compose_and_run(program: Program) -> None:
         print(copy(sys.argv[2:], Path(str(resources.files(CONFIG_PACKAGE)))))
         return
     args = parser.parse_intermixed_args()
-    ignore_byte_order_marks()
-    if args.config_dir:
-        refuse_octal(args.config_dir, args.overrides)
-    if args.config_path:
-        raise ConfigError("gan_cli has its own configs", "--config-path", "Add a folder of your own with --config-dir DIR")
-    flags = [a for a in sys.argv[1:] if a not in args.overrides]
     topics = [word for word in args.overrides if args.help and "=" not in word]
-    args.overrides = [word for word in args.overrides if word not in topics]
-    args.overrides = to_overrides(args.overrides, name=program.name, sweeping=bool(args.multirun))
-    if program.resumable:
-        args.overrides = loosened(args.overrides)
-        if args.multirun:
-            base = partial(compose, program.config_name, config_dir=args.config_dir)
-            args.overrides = with_new_keys(_parsed(args.overrides), base)
+    flags = [a for a in sys.argv[1:] if a not in args.overrides]
+    args.overrides = rewritten(program, args, [word for word in args.overrides if word not in topics])
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra refuses flags between overrides
     if args.help:
         folders = [Path(str(resources.files(CONFIG_PACKAGE))), *([Path(args.config_dir)] if args.config_dir else [])]
@@ -265,6 +254,25 @@ def compose_and_run(program: Program) -> None:
         todo = "Leave out -m and start one torchrun for each job, or leave out torchrun"
         raise ConfigError("several processes cannot sweep together", "-m under torchrun", todo)
     hydra.main(config_path=f"pkg://{CONFIG_PACKAGE}", config_name=program.config_name, version_base="1.3")(program.job)()
+
+
+def rewritten(program: Program, args: argparse.Namespace, words: list[str]) -> list[str]:
+    """The words of the command line as overrides of Hydra.
+
+    Raises:
+        ConfigError: a word, or a YAML file that it chooses, cannot be used.
+    """
+    if args.config_path:
+        raise ConfigError("gan_cli has its own configs", "--config-path", "Add a folder of your own with --config-dir DIR")
+    ignore_byte_order_marks()
+    if args.config_dir:
+        refuse_octal(args.config_dir, words)
+    overrides = to_overrides(words, name=program.name, sweeping=bool(args.multirun))
+    if program.resumable:
+        overrides = loosened(overrides)
+    if program.resumable and args.multirun:
+        overrides = with_new_keys(_parsed(overrides), partial(compose, program.config_name, config_dir=args.config_dir))
+    return overrides
 
 
 def _parsed(overrides: list[str]) -> list[Override]:

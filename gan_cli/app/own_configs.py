@@ -17,7 +17,12 @@ def ignore_byte_order_marks() -> None:
     from hydra.plugins.config_source import ConfigSource
 
     read: Any = ConfigSource._get_header_dict
-    ConfigSource._get_header_dict = staticmethod(lambda text: read(text.removeprefix("\ufeff")))  # type: ignore[method-assign, assignment]
+
+    def without_mark(text: str) -> Any:
+        return read(text.removeprefix("\ufeff"))
+
+    if read.__name__ != without_mark.__name__:  # not done yet
+        ConfigSource._get_header_dict = staticmethod(without_mark)  # type: ignore[method-assign]
 
 
 def refuse_octal(folder: str, overrides: Sequence[str]) -> None:
