@@ -22,7 +22,7 @@ def ignore_byte_order_marks() -> None:
         return read(text.removeprefix("\ufeff"))
 
     if read.__name__ != without_mark.__name__:  # not done yet
-        ConfigSource._get_header_dict = staticmethod(without_mark)  # type: ignore[method-assign]
+        ConfigSource._get_header_dict = staticmethod(without_mark)  # type: ignore[method-assign, assignment]
 
 
 def refuse_octal(folder: str, overrides: Sequence[str]) -> None:
