@@ -46,18 +46,21 @@ def to_overrides(words: Sequence[str], *, name: str, sweeping: bool) -> list[str
     run_dirs = [value for key, _, value in (word.partition("=") for word in others) if key == "run_dir"]
     if name == "gan-train" and not sweeping and not runs and len(others) == 1 and run_dirs and is_run(run_dirs[0]):
         runs, run_dirs, result = run_dirs, [], []
+    if runs and run_dirs:
+        raise ConfigError("two run directories", f"{runs[0]} and run_dir={run_dirs[0]}", "Leave one out")
     if name == "gan-train" and runs:
-        if sweeping or run_dirs:
-            todo = "Leave out -m and run_dir=, or start another run from it: from_run=DIR"
-            raise ConfigError("a run is continued by itself", runs[0], todo)
+        if sweeping:
+            raise ConfigError("a run is continued by itself", runs[0], "Leave out -m, or sweep over from_run=DIR")
         return [override("from_run", runs[0]), override("run_dir", runs[0]), *result]
     return [override("run_dir", run) for run in runs] + result
 
 
 def is_run(word: str) -> bool:
-    """Whether a word is the path of a run directory."""
+    """Whether a word is the path of a run directory; ``seed=0`` is a setting, ``seed=0/`` and ``./seed=0`` are paths."""
     path = os.path.expanduser(word)
-    return any(os.path.exists(os.path.join(path, name)) for name in ("config.yaml", "checkpoints"))
+    return ("=" not in word or "/" in word) and any(
+        os.path.exists(os.path.join(path, name)) for name in ("config.yaml", "checkpoints")
+    )
 
 
 def _override(word: str, sweeping: bool) -> str:

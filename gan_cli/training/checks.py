@@ -109,7 +109,7 @@ def refuse_wrong_shapes(task: Any, dataset: Any, device: torch.device) -> None:
     trial.try_out(attempt, dataset, device)
 
 
-SILENT_CHANGES = {"run_dir", "allow_change", "deviations"}  # keys whose change on resume is not reported
+SILENT_CHANGES = {"run_dir", "allow_change", "deviations", "print_rows"}  # keys whose change on resume is not reported
 
 
 def refuse_drift(saved: Checkpoint, now: Node, allow_change: list[str], run_dir: Path) -> list[str]:
