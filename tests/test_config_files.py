@@ -159,7 +159,7 @@ PRESETS = {
     "wgan_gp_mnist": {
         "dataset.image_size": 32,
         "batch_size": 64,
-        "optimizer.lr": 1e-4,
+        "optimizer.lr": 2e-4,
         "optimizer.betas": [0.0, 0.9],
         "loss.penalty": {"_target_": "gan_cli.penalties.GradientPenalty", "weight": 10.0},
         "loss.n_critic": 5,
