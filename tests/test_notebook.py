@@ -1,8 +1,9 @@
-"""The notebook of docs/ runs from top to bottom."""
+"""The notebook of docs/ runs from top to bottom, and the commands of the documents can be pasted into any shell."""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import types
@@ -13,7 +14,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "colab.ipynb"
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "docs" / "colab.ipynb"
 TINY = [
     "model.generator.width=8",
     "model.discriminator.width=8",
@@ -48,4 +50,17 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gan:
         exec("\n".join(lines), names)
     assert commands == ["gan-train", "gan-sample", "gan-eval"]
     assert len(shown) == 3
+    assert all(Path(picture).is_file() for picture in shown)
     assert len(names["rows"]) == 2
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+)
+def test_commands_can_be_pasted_into_any_shell(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", "")
+    commands = re.findall(r"(?m)^(?:    )?(?:\$ )?((?:gan-\w+|make|torchrun|tensorboard) (?!error:).*)$", text)
+    commands += re.findall(r"`((?:gan-\w+|make|torchrun) [^`]+)`", text)
+    for command in commands:
+        bare = re.sub(r"""'[^']*'|"[^"]*\"""", "", command)
+        assert not re.search(r"[\[\]*?#(){}<>^!~]", bare), f"zsh or fish refuses it, or reads a comment: {command}"
