@@ -16,14 +16,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "colab.ipynb"
-TINY = [
-    "model.generator.width=8",
-    "model.discriminator.width=8",
-    "batch_size=8",
-    "threads=1",
-    "total_steps=100",
-    "sample_every=50",
-]
+TINY = {
+    "gan-train": [
+        "model.generator.width=8",
+        "model.discriminator.width=8",
+        "batch_size=8",
+        "total_steps=100",
+        "sample_every=50",
+    ],
+    "gan-sample": [],
+    "gan-eval": ["features=classifier", "features.epochs=1"],  # other tests use the same classifier
+}
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gan: Callable[..., Any]) -> None:
@@ -44,7 +47,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gan:
         lines = [line for line in cell.splitlines() if not line.startswith(("%", "!"))]
         for line in (line for line in cell.splitlines() if line.startswith("!gan-")):
             program, *words = shlex.split(line[1:])
-            result = gan(program, *words, *([*TINY, "sample_every=50"] if program == "gan-train" else ["threads=1"]))
+            result = gan(program, *words, *TINY[program], "threads=1")
             assert result.code == 0, result.err
             commands.append(program)
         exec("\n".join(lines), names)
