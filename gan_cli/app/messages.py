@@ -15,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gan_cli.config import schema
+from gan_cli.config import groups, schema
 from gan_cli.config.names import SYNONYMS, nearest
 from gan_cli.system.errors import (
     ConfigError,
@@ -93,6 +93,8 @@ def _of_composition(error: Exception, config_name: str, *, composing: bool) -> C
     ambiguous = re.search(r"Ambiguous value for argument '([^=']+)=([^']*)'", text)
     if ambiguous:
         key, values = ambiguous.groups()
+        if key in (*groups.GROUPS, "experiment"):
+            return ConfigError(f"{values!r} are several options", key, "Add -m to sweep over them")
         return ConfigError(f"{values!r} are several values", key, f"Add -m to sweep over them, or write '{key}=[{values}]'")
     added = re.search(r"Multiple values for ([\w/]+)\.|An item is already at '([^']+)'", text)
     if added:
