@@ -192,6 +192,18 @@ def test_help_of_a_group_has_its_options_and_keys(gan: Any) -> None:
     assert "loss" in refused.error.todo
 
 
+@pytest.mark.parametrize(("program", "config"), [("gan-train", "train"), ("gan-eval", "eval")])
+def test_help_of_every_group(program: str, config: str, gan: Any) -> None:
+    text = (ROOT / "conf" / f"{config}.yaml").read_text()
+    names = [file.name for file in (ROOT / "conf").iterdir() if f"  - {file.name}: " in text]
+    assert len(names) > 2
+    for name in names:
+        shown = gan(program, "--help", name)
+        assert shown.code == 0, shown.err
+        assert all(file.stem in shown.out for file in (ROOT / "conf" / name).glob("*.yaml"))
+    assert "loss.penalty.weight" in gan("gan-train", "--help", "loss=wgan_gp").out
+
+
 def test_each_yaml_says_what_it_is() -> None:
     for file in (ROOT / "conf").glob("[!h]*/*.yaml"):
         assert len(description(file)) > 20, file

@@ -246,7 +246,7 @@ def compose_and_run(program: Program) -> None:
     if args.help:
         folders = [Path(str(resources.files(CONFIG_PACKAGE))), *([Path(args.config_dir)] if args.config_dir else [])]
         base = partial(compose, args.config_name or program.config_name, args.overrides, args.config_dir)
-        print(page(folders, program.config_name, program.keys, base, topics))
+        print(page(folders, program.config_name, program.keys, base, topics=topics, given=args.overrides))
         return
     if not program.resumable:  # gan-train's sweeper has its own check
         refuse_huge_sweep(_parsed(args.overrides))

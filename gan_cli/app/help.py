@@ -25,12 +25,21 @@ MAX_VALUE = 60  # characters of a value
 LEFT_COLUMNS = 26  # of the name, before its description
 
 
-def page(folders: Sequence[Path], config_name: str, cls: type, compose: Callable[[], DictConfig], topics: Sequence[str]) -> str:
+def page(
+    folders: Sequence[Path],
+    config_name: str,
+    cls: type,
+    compose: Callable[[], DictConfig],
+    *,
+    topics: Sequence[str],
+    given: Sequence[str],
+) -> str:
     """The help of a command, or of the groups in ``topics``.
 
     Args:
         folders: with YAML files, those of the user last. cls: dataclass of the top-level keys.
         compose: composes the config with the overrides of the command line.
+        given: these overrides; a single ``loss=hinge`` is the topic ``loss``.
 
     Raises:
         ConfigError: there is no such group.
@@ -41,6 +50,8 @@ def page(folders: Sequence[Path], config_name: str, cls: type, compose: Callable
     choices = config.hydra.runtime.choices
     plain: Any = OmegaConf.to_container(config, resolve=False)
     plain.pop("hydra")
+    if not topics and len(given) == 1 and given[0].partition("=")[0] in groups:
+        topics = [given[0].partition("=")[0]]
     if topics:
         return "\n\n".join(_group(topic, groups, plain, choices.get(topic)) for topic in topics)
     comments = comments_in((folders[0] / f"{config_name}.yaml").read_text(encoding="utf-8"))
@@ -95,7 +106,8 @@ def _group(name: str, groups: dict[str, dict[str, Path]], plain: dict[str, Any],
         near = nearest(name, groups).strip() or f"The groups are: {', '.join(groups)}"
         raise ConfigError("there is no such group", f"--help {name}", near)
     page = f"{name}=OPTION\n" + _lines((option, description(file)) for option, file in groups[name].items())
-    keys = flatten(plain.get(name) or {})
+    node = plain.get(name)
+    keys = flatten(node) if isinstance(node, dict) and node else {}  # options of other groups set keys of the whole config
     comments = {
         k.removeprefix(f"{name}."): v for f in groups[name].values() for k, v in comments_in(f.read_text()).items() if v
     }
@@ -107,7 +119,9 @@ def _group(name: str, groups: dict[str, dict[str, Path]], plain: dict[str, Any],
         known = (schema.parameters(node["_target_"]) or {}) if isinstance(node, dict) and node.get("_target_") else {}
         last = key.rpartition(".")[2]
         kind = known[last].type if last in known else None
-        text_of = node["_target_"] if last == "_target_" else _sentence(comments.get(key) or comments.get(last, ""), kind)
+        text_of = (
+            str(node["_target_"] or "") if last == "_target_" else _sentence(comments.get(key) or comments.get(last, ""), kind)
+        )
         rows.append((f"{name}.{key}" + ("" if last == "_target_" else f"={_shown(value)}"), text_of))
     if rows:
         page += f"\n\nkeys with {name}={chosen} (of another: --help {name} {name}=OPTION)\n" + _lines(rows)
