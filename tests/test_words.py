@@ -174,3 +174,15 @@ def test_the_version_names_the_commit(name: str, gan: Callable[..., Any]) -> Non
         )
         assert commit() == head.stdout[:12]
         assert str(commit()) in result.out
+
+
+def test_several_runs_are_evaluated_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b/loss=hinge,seed=0"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    (override, other) = to_overrides(["a", "b/loss=hinge,seed=0", "metrics=kid"], name="gan-eval", sweeping=True)
+    parsed = OverridesParser.create().parse_override(override)
+    assert [value_of(f"x={value}") for value in parsed.sweep_string_iterator()] == ["a", "b/loss=hinge,seed=0"]
+    assert other == "metrics=kid"
+    with pytest.raises(ConfigError):
+        to_overrides(["a", "b/loss=hinge,seed=0"], name="gan-train", sweeping=False)

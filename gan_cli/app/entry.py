@@ -23,7 +23,7 @@ from gan_cli.app.copying import copy
 from gan_cli.app.help import page
 from gan_cli.app.messages import CONFIG_PACKAGE, compose, translate, unknown_flag
 from gan_cli.app.own_configs import ignore_byte_order_marks, refuse_octal
-from gan_cli.app.words import loosened, to_overrides, with_new_keys
+from gan_cli.app.words import is_run, loosened, to_overrides, with_new_keys
 from gan_cli.system import console, signals, torchrun
 from gan_cli.system.errors import (
     ConfigError,
@@ -241,6 +241,9 @@ def compose_and_run(program: Program) -> None:
     args = parser.parse_intermixed_args()
     topics = [word for word in args.overrides if args.help and "=" not in word]
     flags = [a for a in sys.argv[1:] if a not in args.overrides]
+    if not program.resumable and sum(map(is_run, args.overrides)) > 1 and not args.multirun:
+        args.multirun = True  # gan-eval A B
+        flags.append("-m")
     args.overrides = rewritten(program, args, [word for word in args.overrides if word not in topics])
     sys.argv[1:] = [*args.overrides, *flags]  # Hydra refuses flags between overrides
     if args.help:

@@ -29,8 +29,8 @@ OF_HYDRA = {  # keys of Hydra that gan_cli does not follow -> what to use instea
 def to_overrides(words: Sequence[str], *, name: str, sweeping: bool) -> list[str]:
     """The overrides of a command line.
 
-    A directory that holds a run stands for ``run_dir=``. The value of a path is taken literally, unless it is quoted for
-    Hydra; in a sweep a comma separates paths, except in the name of something that exists.
+    A directory that holds a run stands for ``run_dir=``; several are swept over. The value of a path is taken literally,
+    unless it is quoted for Hydra. In a sweep a comma separates paths, except in the name of something that exists.
 
     Args:
         words: arguments that are no flags. name: of the command. sweeping: whether ``-m`` is given.
@@ -40,8 +40,8 @@ def to_overrides(words: Sequence[str], *, name: str, sweeping: bool) -> list[str
     """
     runs = [word for word in words if is_run(word)]
     others = [word for word in words if word not in runs]
-    if len(runs) > 1:
-        raise ConfigError(f"{len(runs)} runs at a time", runs[1], f"Sweep over them: {name} -m run_dir=A,B")
+    if len(runs) > 1 and name == "gan-train":
+        raise ConfigError(f"{len(runs)} runs at a time", runs[1], "Continue one after the other")
     result = [_override(word, sweeping) for word in others]
     run_dirs = [value for key, _, value in (word.partition("=") for word in others) if key == "run_dir"]
     if name == "gan-train" and not sweeping and not runs and len(others) == 1 and run_dirs and is_run(run_dirs[0]):
@@ -52,7 +52,7 @@ def to_overrides(words: Sequence[str], *, name: str, sweeping: bool) -> list[str
         if sweeping:
             raise ConfigError("a run is continued by itself", runs[0], "Leave out -m, or sweep over from_run=DIR")
         return [override("from_run", runs[0]), override("run_dir", runs[0]), *result]
-    return [override("run_dir", run) for run in runs] + result
+    return ([f"run_dir={','.join(map(quoted, runs))}"] if runs else []) + result
 
 
 def is_run(word: str) -> bool:

@@ -41,7 +41,11 @@ class Inception:
 
     def __init__(self, *, weights: str | None = None, folder: Path) -> None:
         path, weights_hash = find_weights(
-            WEIGHTS, path=weights, folder=folder, key="features.weights", instead="or use features=classifier"
+            WEIGHTS,
+            path=weights,
+            folder=folder,
+            key="features.weights",
+            instead="or use features=classifier if the data is labelled",
         )
         load_tensors(path)  # refuses a file with code in it, because torch-fidelity unpickles the file
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
