@@ -73,7 +73,9 @@ def _workers(config: TrainConfig, folder: Path) -> Iterable[Any]:
 CASES = {
     "mlp": Case("MLP GAN, Fashion-MNIST", ("experiment=gan_fashion_mnist",), "FashionMNIST", plain.mlp_gan, _idx),
     "wgan": Case("WGAN MLP, MNIST", ("experiment=wgan_mnist",), "MNIST", plain.wgan, _idx),
-    "wgan_gp": Case("WGAN-GP, MNIST 32", ("experiment=wgan_gp_mnist",), "MNIST", plain.wgan_gp, _array),
+    "wgan_gp": Case(
+        "WGAN-GP, MNIST 32", ("experiment=wgan_gp_mnist", "optimizer=adam_wgan_gp"), "MNIST", plain.wgan_gp, _array
+    ),
     "dcgan64": Case(
         "DCGAN-64, photos",
         ("model=dcgan", "dataset=image_folder", "dataset.root={data}/photos", "dataset.image_size=64"),

@@ -565,7 +565,7 @@ def test_data_that_does_not_fit(
     result = gan("gan-train", "threads=1", "total_steps=1", *args)
     assert result.code == code, result
     assert result.error.where.endswith(where) and result.error.names(*names), result.err
-    assert result.err.splitlines() == result.errors and result.out == "" and list(tmp_path.iterdir()) == []
+    assert len(result.errors) == 1 and result.out == "" and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["pairs", "domains"])

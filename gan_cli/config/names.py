@@ -59,6 +59,8 @@ def nearest(word: str, words: Iterable[str]) -> str:
     found = next((names[name] for name in (wanted, *synonyms) if name in names), None)
     found = found or next((beside[m] for m in difflib.get_close_matches(last, beside, n=1, cutoff=0.7)), None)
     found = found or next((tails[m] for m in difflib.get_close_matches(last, tails, n=1, cutoff=0.75)), None)
+    if not found and len(last) > 2:  # pool -> model.task.pool_size
+        found = next((w for name, w in tails.items() if name.startswith(last)), None)
     return f" Did you mean: {found}?" if found else ""
 
 

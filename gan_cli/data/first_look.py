@@ -27,7 +27,7 @@ TRAITS: dict[Trait, str] = {
     "grey": "are grey, used as RGB",
     "transparent": "have an alpha channel, laid over {background} (dataset.background)",
     "animated": "are animations: only their first frames are used",
-    "enlarged": "are enlarged more than twice, to {image_size} pixels (dataset.image_size)",
+    "enlarged": "are enlarged more than twice, to {image_size} pixels",
 }
 
 Result = tuple[Tensor | None, list[tuple[Trait, str]]]  # a sample, or None if it was only checked; traits of its files
