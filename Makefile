@@ -23,7 +23,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-train: $(READY) ## train a small DCGAN on the embedded digits (under 3 minutes on 2 cores)
+train: $(READY) ## train a small DCGAN on the embedded digits (about 3 minutes on 2 cores)
 	@$(BIN)/gan-train
 
 test: $(READY) ## run the quick tests: every promise of the documents once (about 4 minutes on 2 cores)
