@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from functools import cache
-from importlib.metadata import requires
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -30,6 +29,8 @@ def commit() -> str | None:
 
 def install_command(extra: str) -> str:
     """The command that installs the packages of an extra of gan_cli, wherever gan_cli itself came from."""
+    from importlib.metadata import requires  # slow to import
+
     lines = [line.partition(";") for line in requires("gan_cli") or []]
     packages = [package.strip() for package, _, condition in lines if extra in condition.replace("'", '"').split('"')]
     return shlex.join(["pip", "install", *packages])
